@@ -1,0 +1,77 @@
+"""Facts about a dataset of images: annotations, paths, a fingerprint of the list."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+
+
+class BadImageError(ValueError):
+    """An image that cannot be read; the message names the file."""
+
+    def __init__(self, message: str) -> None:
+        # A loader's worker hands the message on wrapped in its traceback: keep the last line.
+        super().__init__(message.strip().splitlines()[-1].split("BadImageError: ")[-1])
+
+
+def annotations_of(dataset: Any) -> np.ndarray | None:
+    """(N,) classes by people, or None where the dataset has none.
+
+    `samples` goes before `targets`: taking a fraction of an image folder changes only the former.
+    """
+    if getattr(dataset, "samples", None):
+        return np.asarray([target for _, target in dataset.samples])
+    for name in ("targets", "labels"):
+        values = getattr(dataset, name, None)
+        if values is not None and len(values) == len(dataset):
+            return np.asarray(values)
+    return None
+
+
+def path_of(dataset: Any, index: int) -> str:
+    """Where an image lies, or its number where it lies in no file of its own."""
+    if getattr(dataset, "samples", None):
+        return str(dataset.samples[index][0])
+    if getattr(dataset, "images", None):
+        return str(Path(dataset.root) / dataset.images[index])
+    return f"image {index} of {type(dataset).__name__}"
+
+
+def fingerprint_of(dataset: Any) -> str:
+    """Identifies the list of images and their order, 16 hexadecimal digits.
+
+    Of files it is their paths below the dataset's folder, so that the folder may move; of arrays
+    their content; of anything else its kind and length.
+    """
+    digest = hashlib.blake2b(digest_size=8)
+    digest.update(str(len(dataset)).encode())
+    if getattr(dataset, "samples", None):
+        root = str(getattr(dataset, "root", ""))
+        for path, _ in dataset.samples:
+            digest.update(b"\0" + os.path.relpath(path, root).encode(errors="surrogateescape"))
+    elif getattr(dataset, "images", None):
+        for name in dataset.images:
+            digest.update(b"\0" + str(name).encode(errors="surrogateescape"))
+    elif isinstance(getattr(dataset, "data", None), np.ndarray):
+        digest.update(np.ascontiguousarray(dataset.data))
+    else:
+        digest.update(type(dataset).__name__.encode())
+    return digest.hexdigest()
+
+
+def sort_files(dataset: Any) -> None:
+    """Sort a flat folder's files and drop what is no image.
+
+    The host lists them as the file system does, so that an image's index would differ between
+    machines and every other file would be opened as an image.
+    """
+    if isinstance(getattr(dataset, "images", None), list):
+        dataset.images = sorted(
+            name for name in dataset.images if str(name).lower().endswith(IMAGE_SUFFIXES)
+        )

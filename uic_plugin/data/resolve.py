@@ -1,0 +1,133 @@
+"""From a recipe's `data` section to folders that exist, or an error that says what to do."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from uic_plugin.data.images import IMAGE_SUFFIXES
+
+# Class counts of datasets that the host reads through torchvision.
+_TORCHVISION = {"cifar10": 10, "cifar100": 100, "stl10": 10}
+KNOWN_DATASETS = ("digits", *_TORCHVISION, "imagenet", "imagenet100", "custom")
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """Where the images of a run are.
+
+    Attributes:
+        reader: the host's name of the dataset class: "custom" for any folder of images.
+        transforms: whose normalisation and evaluation transforms apply; "custom" takes them from
+            the recipe.
+        train: folder of the training images.
+        val: folder of labelled test images, or None.
+        labelled: whether the training folder has one subfolder per class.
+        num_classes: annotated classes, 1 without annotations.
+    """
+
+    reader: str
+    transforms: str
+    train: Path
+    val: Path | None
+    labelled: bool
+    num_classes: int
+
+
+def resolve_data(data: DictConfig) -> DataSource:
+    """Check a recipe's data section.
+
+    Raises:
+        ValueError: for an unknown dataset or a folder of the wrong kind.
+        FileNotFoundError: for a folder that is missing or has no images.
+    """
+    name = data.dataset
+    if name not in KNOWN_DATASETS:
+        raise ValueError(f"unknown data.dataset {name!r}: one of {', '.join(KNOWN_DATASETS)}")
+    if data.get("format", "image_folder") == "dali":
+        raise ValueError(
+            "uic decides the order of the images, which DALI does not allow: use "
+            "data.format=image_folder"
+        )
+    if data.get("format", "image_folder") != "image_folder":
+        raise ValueError(f"data.format must be image_folder, got {data.format!r}")
+    if name == "digits" and data.train_path is None:
+        from uic_plugin.data.digits import prepare_digits
+
+        root = prepare_digits(default_data_dir() / "digits")
+        return DataSource("custom", "custom", root / "train", root / "val", True, 10)
+    if data.train_path is None:
+        raise ValueError(
+            "data.train_path is not set: give the folder of the training images, "
+            "data.train_path=FOLDER"
+        )
+    train = _existing_folder("data.train_path", data.train_path)
+    val = None
+    if data.get("val_path") is not None:
+        val = _existing_folder("data.val_path", data.val_path)
+    classes = class_folders(train)
+    if name in _TORCHVISION and not classes:
+        return DataSource(name, name, train, val or train, True, _TORCHVISION[name])
+    no_labels = bool(data.get("no_labels", False))
+    if classes:
+        if no_labels:
+            classes = []  # read by folder all the same; nobody looks at the annotations
+        labelled, count = not no_labels, max(1, len(classes))
+    else:
+        labelled, count = False, 1
+        _check_flat_folder(train)
+    if val is not None and not class_folders(val):
+        raise ValueError(
+            f"data.val_path={val} has no subfolder with images per class: evaluation needs "
+            f"annotated images, or leave data.val_path out"
+        )
+    if val is not None and labelled:
+        _check_same_classes(train, val)
+    transforms = "custom" if name == "digits" else name
+    return DataSource("custom", transforms, train, val, labelled, count)
+
+
+def default_data_dir() -> Path:
+    """Where datasets that the plugin makes itself are kept: $UIC_DATA or the user's cache."""
+    return Path(os.environ.get("UIC_DATA", Path.home() / ".cache" / "uic-plugin"))
+
+
+def class_folders(folder: Path) -> list[str]:
+    """Names of the subfolders, in the order in which the host numbers them."""
+    return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
+
+
+def _existing_folder(key: str, path: str) -> Path:
+    folder = Path(path).expanduser()
+    if not folder.exists():
+        raise FileNotFoundError(f"{key}={path}: there is no such folder")
+    if not folder.is_dir():
+        raise ValueError(f"{key}={path} is a file: give the folder that holds the images")
+    if not any(folder.iterdir()):
+        raise FileNotFoundError(f"{key}={path}: the folder is empty")
+    for empty in class_folders(folder):
+        if not any((folder / empty).iterdir()):
+            raise FileNotFoundError(
+                f"{key}={path}: the class folder {empty!r} is empty; remove it or fill it"
+            )
+    return folder
+
+
+def _check_flat_folder(folder: Path) -> None:
+    if not any(entry.name.lower().endswith(IMAGE_SUFFIXES) for entry in os.scandir(folder)):
+        raise FileNotFoundError(
+            f"data.train_path={folder}: no images there ({' '.join(IMAGE_SUFFIXES)})"
+        )
+
+
+def _check_same_classes(train: Path, val: Path) -> None:
+    ours, theirs = class_folders(train), class_folders(val)
+    if ours != theirs:
+        only = sorted(set(ours) ^ set(theirs))
+        raise ValueError(
+            f"the class folders of {train} and {val} differ ({', '.join(only[:5])}"
+            f"{', ...' if len(only) > 5 else ''}): annotations are numbered by folder"
+        )

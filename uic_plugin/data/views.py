@@ -1,0 +1,139 @@
+"""Random views that depend on (seed, epoch, place in the order) and on nothing else.
+
+Not on the number of workers, of ranks, or on where a run was resumed.
+"""
+
+from __future__ import annotations
+
+import random
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import UnidentifiedImageError
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
+
+from uic_plugin.data.images import BadImageError, path_of
+from uic_plugin.pseudo_labels import BankSampler
+from uic_plugin.seeding import derive_seed
+
+
+class Draw(int):
+    """An image index that knows when it was drawn: epoch, and place in the common order."""
+
+    epoch: int
+    place: int
+
+    @classmethod
+    def at(cls, index: int, epoch: int, place: int) -> Draw:
+        draw = cls(index)
+        draw.epoch, draw.place = epoch, place
+        return draw
+
+
+class DrawSampler(DistributedSampler[int]):
+    """A `BankSampler` whose indices are `Draw`s."""
+
+    def __init__(self, sampler: BankSampler) -> None:
+        super().__init__(sampler.dataset, sampler.num_replicas, sampler.rank)
+        self.sampler = sampler
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[int]:
+        epoch = self.sampler.bank.epoch
+        for number, index in enumerate(self.sampler):
+            yield Draw.at(index, epoch, self.rank + number * self.num_replicas)
+
+
+class SeededViews(Dataset[Any]):
+    """A dataset whose random augmentation is seeded for each draw, and which names bad images.
+
+    Args:
+        dataset: the host's, item [index, views, annotation].
+        seed: of the run.
+        on_bad_image: "stop" raises `BadImageError`; "skip" warns and takes the next readable
+            image in its place, so that the unreadable one keeps its label.
+    """
+
+    def __init__(self, dataset: Any, *, seed: int, on_bad_image: str = "stop") -> None:
+        self.dataset = dataset
+        self.seed = seed
+        self.on_bad_image = on_bad_image
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Any:
+        if not isinstance(index, Draw):
+            return self._read(index)
+        seed = derive_seed(self.seed, "view", index.epoch, index.place)
+        # With no workers this runs in the training process, whose dropout must not notice. It
+        # draws from torch alone; saving the other two states would cost more than a small image.
+        kept = torch.get_rng_state()
+        torch.default_generator.manual_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed & 0xFFFFFFFF)
+        try:
+            return self._read(int(index))
+        finally:
+            torch.set_rng_state(kept)
+
+    def _read(self, index: int) -> Any:
+        for step in range(len(self)):
+            place = (index + step) % len(self)
+            try:
+                return self.dataset[place]
+            except (UnidentifiedImageError, OSError, SyntaxError, EOFError) as error:
+                path = path_of(self.dataset, place)
+                reason = "not an image" if isinstance(error, UnidentifiedImageError) else str(error)
+                if self.on_bad_image == "stop":
+                    raise BadImageError(
+                        f"cannot read {path} ({reason}): mend or remove it, or set "
+                        f"on_bad_image=skip to train without it"
+                    ) from error
+                warnings.warn(f"skipped unreadable image {path} ({reason})", stacklevel=2)
+        raise BadImageError(f"none of the {len(self)} images can be read")
+
+
+def loader_in_bank_order(
+    loader: DataLoader[Any], sampler: BankSampler, *, seed: int, on_bad_image: str
+) -> DataLoader[Any]:
+    """The same loader, in the bank's order and with seeded views.
+
+    Raises:
+        ValueError: if the loader's batches are larger than a rank's share of the images.
+    """
+    if loader.batch_size is None:
+        raise ValueError("the training loader must make batches itself: set its batch_size")
+    if loader.drop_last and loader.batch_size > len(sampler):
+        raise ValueError(
+            f"a batch of {loader.batch_size} images is more than the {len(sampler)} images of "
+            f"an epoch: set optimizer.batch_size to at most {len(sampler)}"
+        )
+    workers: dict[str, Any] = {}
+    if loader.num_workers:
+        workers = {
+            "prefetch_factor": loader.prefetch_factor,
+            "persistent_workers": loader.persistent_workers,
+            # the host's datasets are instances of a class local to a function: unpicklable
+            "multiprocessing_context": "fork",
+        }
+    dataset = loader.dataset
+    if isinstance(dataset, SeededViews):
+        dataset = dataset.dataset
+    return DataLoader(
+        SeededViews(dataset, seed=seed, on_bad_image=on_bad_image),
+        batch_size=loader.batch_size,
+        sampler=DrawSampler(sampler),
+        num_workers=loader.num_workers,
+        collate_fn=loader.collate_fn,
+        pin_memory=loader.pin_memory and torch.cuda.is_available(),
+        drop_last=loader.drop_last,
+        timeout=loader.timeout,
+        worker_init_fn=loader.worker_init_fn,
+        **workers,
+    )

@@ -1,0 +1,122 @@
+"""What `uic pretrain` adds to a run: a whole checkpoint, a history and a line per epoch."""
+
+from __future__ import annotations
+
+import csv
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from solo.methods.base import pl
+
+from uic_plugin.report.progress import EpochReporter
+
+
+class CheckpointError(OSError):
+    """A checkpoint could not be written; the one before it is whole."""
+
+
+class EpochCheckpoint(pl.Callback):
+    """Keeps `last.ckpt` of the last finished epoch: written whole or not at all.
+
+    Args:
+        path: the checkpoint; its folder exists.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """Write to a temporary file, flush to disk, rename."""
+        part = self.path.with_name(self.path.name + ".part")
+        try:
+            trainer.save_checkpoint(part)
+            if trainer.is_global_zero:
+                with open(part, "rb") as file:
+                    os.fsync(file.fileno())
+                os.replace(part, self.path)
+        except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+            part.unlink(missing_ok=True)
+            before = "the checkpoint before it is whole" if self.path.exists() else "none is left"
+            raise CheckpointError(
+                f"cannot write the checkpoint {self.path} ({_reason(error)}); {before}: make room "
+                f"and give the same command to go on from there"
+            ) from error
+
+
+def _reason(error: BaseException) -> str:
+    return os.strerror(error.errno) if getattr(error, "errno", None) else str(error).split("\n")[0]
+
+
+class History(pl.Callback):
+    """One CSV row per epoch with everything that was logged; on a resume, rows go on.
+
+    Args:
+        path: the CSV file.
+        reporter: shows the same numbers to a person.
+    """
+
+    def __init__(self, path: Path, reporter: EpochReporter) -> None:
+        self.path = path
+        self.reporter = reporter
+        self.rows: list[dict[str, Any]] = []
+        self._started = 0.0
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Take over the rows of the epochs that a resumed run has behind it."""
+        if self.path.exists() and trainer.current_epoch > 0:
+            with open(self.path, newline="") as file:
+                rows = list(csv.DictReader(file))
+            self.rows = [row for row in rows if int(row["epoch"]) <= trainer.current_epoch]
+        self.reporter.start(trainer.max_epochs, trainer.num_training_batches)
+
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        """Start the epoch's clock."""
+        self._started = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, *_: Any
+    ) -> None:
+        """Move the bar."""
+        loss = outputs["loss"] if isinstance(outputs, dict) else outputs
+        self.reporter.step(trainer.current_epoch, batch_idx, float(loss))
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """Write the row, print the line."""
+        values = {
+            name: float(value)
+            for name, value in trainer.callback_metrics.items()
+            if not name.endswith("_step")
+        }
+        values.update(
+            {f"uic_{k}": v for k, v in (getattr(pl_module, "epoch_metrics", None) or {}).items()}
+        )
+        row: dict[str, Any] = {
+            "epoch": trainer.current_epoch + 1,
+            "seconds": round(time.perf_counter() - self._started, 3),
+            **values,
+        }
+        self.rows.append(row)
+        self.reporter.epoch(row)
+        if trainer.is_global_zero:
+            write_csv(self.path, self.rows)
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        """Take the bar off the screen."""
+        self.reporter.stop()
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        """Take the bar off the screen before the error is shown."""
+        self.reporter.stop()
+
+
+def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write rows with the union of their columns, through a temporary file."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    part = path.with_name(path.name + ".part")
+    with open(part, "w", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+    os.replace(part, path)

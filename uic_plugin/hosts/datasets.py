@@ -1,0 +1,143 @@
+"""The host's datasets and transforms, from a recipe's data section."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from omegaconf import DictConfig
+from torch.utils.data import DataLoader
+from torchvision import transforms
+from torchvision.datasets import ImageFolder
+
+from uic_plugin.data.images import sort_files
+from uic_plugin.data.resolve import DataSource
+from uic_plugin.data.views import SeededViews
+from uic_plugin.hosts import load_host
+
+
+def pretrain_loader(cfg: DictConfig, source: DataSource) -> DataLoader[Any]:
+    """Shuffled batches [index, crops, annotation] of the training images."""
+    host = load_host()
+    transform = host.augmentation(source.transforms, cfg.augmentations)
+    flat = source.reader == "custom" and not source.labelled and source.num_classes == 1
+    has_folders = any(entry.is_dir() for entry in source.train.iterdir())
+    dataset = host.pretrain_dataset(
+        source.reader, transform, source.train, no_labels=flat and not has_folders
+    )
+    if flat and has_folders:
+        # the host reads folders only with annotations: nobody is to see them
+        dataset.samples = [(path, -1) for path, _ in dataset.samples]
+    sort_files(dataset)
+    _take_fraction(dataset, cfg.data.get("fraction", -1))
+    loader = _loader(dataset, cfg, shuffle=True, drop_last=True)
+    if len(loader) == 0:
+        raise ValueError(
+            f"a batch of {cfg.optimizer.batch_size} images is more than the {len(dataset)} images "
+            f"of an epoch: set optimizer.batch_size to at most {len(dataset)}"
+        )
+    return loader
+
+
+def eval_loaders(
+    cfg: DictConfig, source: DataSource, *, augment: bool = False
+) -> tuple[DataLoader[Any], DataLoader[Any]]:
+    """Annotated training and test images, with the host's transforms for evaluation.
+
+    Args:
+        cfg: the recipe.
+        source: where the images are; must be labelled.
+        augment: random crops for training, as the host's linear evaluation has them.
+    """
+    train, val = eval_datasets(cfg, source, augment=augment)
+    return (
+        _loader(train, cfg, shuffle=augment, drop_last=False),
+        _loader(val, cfg, shuffle=False, drop_last=False),
+    )
+
+
+def eval_datasets(
+    cfg: DictConfig, source: DataSource, *, augment: bool = False
+) -> tuple[Any, Any]:
+    """Annotated training and test images as datasets.
+
+    Raises:
+        ValueError: without annotations or without test images.
+    """
+    if not source.labelled or source.val is None:
+        raise ValueError(
+            "k-NN and linear evaluation need annotated images: data.train_path and data.val_path "
+            "with one subfolder per class"
+        )
+    train_transform, val_transform = _eval_transforms(cfg, source)
+    kinds = (train_transform if augment else val_transform, val_transform)
+    if source.reader == "custom":
+        train = ImageFolder(str(source.train), kinds[0])
+        val = ImageFolder(str(source.val), kinds[1])
+    else:
+        import torchvision.datasets
+
+        kind = getattr(torchvision.datasets, source.reader.upper())
+        splits = ({"split": "train"}, {"split": "test"})
+        if source.reader != "stl10":
+            splits = ({"train": True}, {"train": False})  # type: ignore[assignment]
+        train = kind(source.train, transform=kinds[0], download=True, **splits[0])
+        val = kind(source.val, transform=kinds[1], download=True, **splits[1])
+    _take_fraction(train, cfg.data.get("fraction", -1))
+    return train, val
+
+
+def _eval_transforms(
+    cfg: DictConfig, source: DataSource
+) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
+    """The host's, but at the recipe's size and normalisation where the host has none."""
+    if source.transforms != "custom":
+        return load_host().eval_transforms(source.transforms)
+    first = cfg.augmentations[0]
+    size = first.crop_size
+    mean = tuple(first.get("mean", (0.485, 0.456, 0.406)))
+    std = tuple(first.get("std", (0.228, 0.224, 0.225)))
+    tail = [transforms.ToTensor(), transforms.Normalize(mean, std)]
+    scale = (first.rrc.crop_min_scale, first.rrc.crop_max_scale)
+    flip = transforms.RandomHorizontalFlip(first.horizontal_flip.prob)
+    # Small images are not cut: the border that 256 / 224 leaves is less than what they lack.
+    resize = size if size < 64 else round(size * 256 / 224)
+    return (
+        transforms.Compose([transforms.RandomResizedCrop(size, scale), flip, *tail]),
+        transforms.Compose([transforms.Resize(resize), transforms.CenterCrop(size), *tail]),
+    )
+
+
+def _take_fraction(dataset: Any, fraction: float) -> None:
+    """Keep a stratified part, the same one that solo-learn main's `data.fraction` keeps."""
+    if fraction is None or fraction <= 0:
+        return
+    if fraction >= 1:
+        raise ValueError(f"data.fraction must lie below 1, or be -1 for all images; got {fraction}")
+    from sklearn.model_selection import train_test_split
+
+    if hasattr(dataset, "samples"):
+        paths, annotations = zip(*dataset.samples, strict=True)
+        stratify = annotations if min(annotations) >= 0 else None
+        paths, _, annotations, _ = train_test_split(
+            paths, annotations, train_size=fraction, stratify=stratify, random_state=42
+        )
+        dataset.samples = list(zip(paths, annotations, strict=True))
+    elif isinstance(getattr(dataset, "images", None), list):
+        dataset.images, _ = train_test_split(dataset.images, train_size=fraction, random_state=42)
+    else:
+        raise ValueError("data.fraction works on folders of images only: set it to -1")
+
+
+def _loader(dataset: Any, cfg: DictConfig, *, shuffle: bool, drop_last: bool) -> DataLoader[Any]:
+    workers = cfg.data.num_workers
+    return DataLoader(
+        SeededViews(
+            dataset, seed=cfg.seed, on_bad_image=cfg.data.get("on_bad_image") or "stop"
+        ),
+        batch_size=cfg.optimizer.batch_size,
+        shuffle=shuffle,
+        num_workers=workers,
+        drop_last=drop_last,
+        multiprocessing_context="fork" if workers else None,
+    )

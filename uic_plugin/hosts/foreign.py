@@ -1,0 +1,45 @@
+"""Recipes written for another method, used with `method=uic`."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from uic_plugin.methods import UICOptions
+
+# `method_kwargs` of solo-learn's own methods, versions 1.0.2 and 1.0.6.
+_HOST_OPTIONS = frozenset(
+    """clip_grad cov_loss_weight decoder_depth decoder_embed_dim decoder_num_heads
+    epoch_queue_starts freeze_last_layer freeze_prototypes_epochs iternorm kmeans_iters lamb
+    mask_ratio norm_last_layer norm_pix_loss num_prototypes pred_hidden_dim proj_hidden_dim
+    proj_output_dim queue_size scale_loss sim_loss_weight sk_epsilon sk_iters student_temperature
+    supervised teacher_temperature temperature temperature_k temperature_q use_bn_in_head
+    var_loss_weight warmup_teacher_temperature warmup_teacher_temperature_epochs whitening_eps
+    whitening_iters whitening_size""".split()
+)
+
+
+def own_options(given: Mapping[str, Any], command_line: Iterable[str]) -> dict[str, Any]:
+    """UIC's part of a recipe's `method_kwargs`.
+
+    What only other methods know (`proj_hidden_dim`) is left out with a warning. Where it stands,
+    the recipe is another method's, and so is its value of a name that both know (`temperature`):
+    that one counts only if it was typed on the command line. Names that no method knows stay, for
+    `UICOptions` to refuse.
+    """
+    names = UICOptions.names()
+    foreign = [name for name in given if name in _HOST_OPTIONS and name not in names]
+    if not foreign:
+        return dict(given)
+    typed = {
+        override.lstrip("+").split("=")[0].removeprefix("method_kwargs.")
+        for override in command_line
+        if override.lstrip("+").startswith("method_kwargs.")
+    }
+    foreign += [name for name in given if name in _HOST_OPTIONS & set(names) and name not in typed]
+    warnings.warn(
+        f"uic leaves out options of another method's recipe: {', '.join(sorted(foreign))}",
+        stacklevel=2,
+    )
+    return {name: value for name, value in given.items() if name not in foreign}

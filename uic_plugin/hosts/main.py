@@ -1,0 +1,158 @@
+"""Adapter for solo-learn main (1.0.6 and later): Hydra configs, Lightning 2."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from solo.data.classification_dataloader import prepare_transforms as _prepare_transforms
+from solo.data.pretrain_dataloader import (
+    FullTransformPipeline,
+    NCropAugmentation,
+    build_transform_pipeline,
+    prepare_datasets,
+)
+from solo.methods import METHODS, LinearModel
+from solo.methods.base import BaseMethod, pl
+from solo.utils.knn import WeightedKNNClassifier
+from torch import nn
+
+from uic_plugin.hosts.attach import attach_data
+from uic_plugin.hosts.foreign import own_options
+from uic_plugin.methods import UIC, UICOptions
+from uic_plugin.networks import BACKBONES
+
+__all__ = ["METHODS", "WeightedKNNClassifier", "pl"]
+
+BACKBONE_KEY = "backbone"
+
+
+class UICMethod(UIC, BaseMethod):
+    """UIC on the host's `BaseMethod`."""
+
+    def __init__(self, cfg: DictConfig) -> None:
+        BaseMethod.__init__(self, cfg)
+        options = UICOptions.from_mapping(OmegaConf.to_container(self.cfg.method_kwargs))
+        seed = int(OmegaConf.select(self.cfg, "seed", default=5))
+        self.build_head(self.features_dim, options, seed)
+
+    @staticmethod
+    def add_and_assert_specific_cfg(cfg: DictConfig) -> DictConfig:
+        """The host's defaults, UIC's options, and UIC's number of views in the augmentations.
+
+        `main_pretrain.py` builds the augmentations from the same config after the method.
+        """
+        cfg = BaseMethod.add_and_assert_specific_cfg(cfg)
+        given = OmegaConf.to_container(cfg.method_kwargs, resolve=True)
+        options = UICOptions.from_mapping(own_options(given, _command_line()))
+        cfg.method_kwargs = options.as_dict()
+        _set_views(cfg, options.views)
+        return cfg
+
+    @property
+    def learnable_params(self) -> list[dict[str, Any]]:
+        """The host's, and the head: one optimizer for all."""
+        return [*super().learnable_params, {"name": "head", "params": self.head.parameters()}]
+
+    @property
+    def _network(self) -> nn.Module:
+        return self.backbone
+
+    def setup(self, stage: str) -> None:
+        """Take over the order of the training images."""
+        super().setup(stage)
+        if stage != "fit":
+            return
+        source = self.trainer.fit_loop._data_source
+        source.instance = attach_data(self, source.instance)
+
+
+def _set_views(cfg: DictConfig, views: int) -> None:
+    """Let the augmentations make exactly `views` crops, small crops none.
+
+    The first pipeline makes them all, unless a second one was there for the second view.
+    """
+    cfg.data.num_large_crops, cfg.data.num_small_crops = 1, 0
+    pipelines = cfg.get("augmentations") or []
+    if not pipelines:
+        return
+    same_size = [p for p in pipelines if p.crop_size == pipelines[0].crop_size and p.num_crops]
+    two_kinds = views == 2 and len(same_size) > 1
+    crops = {id(same_size[0]): 1 if two_kinds else views}
+    if two_kinds:
+        crops[id(same_size[1])] = 1
+    for pipeline in pipelines:
+        pipeline.num_crops = crops.get(id(pipeline), 0)
+
+
+def _command_line() -> list[str]:
+    """Overrides that the user typed, where Hydra runs the program."""
+    from hydra.core.hydra_config import HydraConfig
+
+    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+
+
+def register() -> None:
+    """Add the method and our networks to the host's registries."""
+    METHODS["uic"] = UICMethod
+    for name, network in BACKBONES.items():
+        BaseMethod._BACKBONES.setdefault(name, _factory(network))
+
+
+def _factory(network: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+    def build(method: str, **kwargs: Any) -> nn.Module:
+        return network(**kwargs)
+
+    return build
+
+
+def build_method(cfg: DictConfig) -> Any:
+    """A method of the registry from a composed recipe; learning rates are taken as they are."""
+    return METHODS[cfg.method](cfg)
+
+
+def backbone_names() -> list[str]:
+    """Names that `backbone.name` may have."""
+    return list(BaseMethod._BACKBONES)
+
+
+def augmentation(dataset: str, pipelines: Sequence[DictConfig]) -> Callable[[Any], Any]:
+    """The host's augmentation: an image to a list of crops."""
+    return FullTransformPipeline(
+        [
+            NCropAugmentation(build_transform_pipeline(dataset, cfg), cfg.num_crops)
+            for cfg in pipelines
+        ]
+    )
+
+
+def pretrain_dataset(
+    dataset: str, transform: Callable[[Any], Any], path: Path, *, no_labels: bool
+) -> Any:
+    """The host's training dataset, items [index, crops, annotation]."""
+    return prepare_datasets(dataset, transform, train_data_path=path, no_labels=no_labels)
+
+
+def eval_transforms(dataset: str) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
+    """The host's transforms for linear training and for evaluation."""
+    return _prepare_transforms(dataset)
+
+
+def linear_model(backbone: nn.Module, cfg: DictConfig) -> Any:
+    """The host's linear evaluation of a frozen backbone."""
+    cfg = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
+    return LinearModel(backbone, cfg=cfg)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint's content, tensors and plain values alone."""
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def trainer_arguments() -> set[str]:
+    """Names that the Trainer takes."""
+    return set(inspect.signature(pl.Trainer.__init__).parameters)

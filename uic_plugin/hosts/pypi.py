@@ -1,0 +1,255 @@
+"""Adapter for solo-learn 1.0.2 from PyPI: argparse, pytorch-lightning 1."""
+
+from __future__ import annotations
+
+import inspect
+from argparse import ArgumentParser
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import solo.utils.backbones
+import torch
+from omegaconf import DictConfig, OmegaConf
+from solo.methods import METHODS, LinearModel
+from solo.methods.base import BaseMethod, pl
+from solo.utils.classification_dataloader import prepare_transforms as _prepare_transforms
+from solo.utils.knn import WeightedKNNClassifier
+from solo.utils.pretrain_dataloader import (
+    prepare_datasets,
+    prepare_n_crop_transform,
+    prepare_transform,
+)
+from torch import nn
+
+from uic_plugin.hosts.attach import attach_data
+from uic_plugin.hosts.foreign import own_options
+from uic_plugin.methods import UIC, UICOptions
+from uic_plugin.networks import BACKBONES
+
+__all__ = ["METHODS", "WeightedKNNClassifier", "pl"]
+
+BACKBONE_KEY = "encoder"
+# The slot of the host's fixed list of networks that is lent to ours while a method is built.
+_LENT_SLOT = "vit_tiny"
+
+
+class UICMethod(UIC, BaseMethod):
+    """UIC on the host's `BaseMethod`; keyword arguments are the host's and `UICOptions`'."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        given = {name: kwargs.pop(name) for name in UICOptions.names() if name in kwargs}
+        options = UICOptions.from_mapping(given)
+        kwargs.update(num_large_crops=1, num_small_crops=0)
+        seed = kwargs.get("seed")
+        BaseMethod.__init__(self, **kwargs)
+        self.build_head(self.features_dim, options, 5 if seed is None else int(seed))
+
+    @staticmethod
+    def add_model_specific_args(parent_parser: ArgumentParser) -> ArgumentParser:
+        """The host's arguments, and UIC's."""
+        parent_parser = BaseMethod.add_model_specific_args(parent_parser)
+        parser = parent_parser.add_argument_group("uic")
+        for name, value in UICOptions().as_dict().items():
+            kind = _boolean if isinstance(value, bool) else type(value)
+            parser.add_argument(f"--{name}", type=kind, default=value)
+        return parent_parser
+
+    @property
+    def learnable_params(self) -> list[dict[str, Any]]:
+        """The host's, and the head: one optimizer for all."""
+        return [*super().learnable_params, {"name": "head", "params": self.head.parameters()}]
+
+    @property
+    def _network(self) -> nn.Module:
+        return self.encoder
+
+    def setup(self, stage: str | None = None) -> None:
+        """Take over the order of the training images."""
+        super().setup(stage)
+        if stage != "fit":
+            return
+        source = self.trainer._data_connector._train_dataloader_source
+        source.instance = attach_data(self, source.instance)
+
+
+def _boolean(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise ValueError(f"must be true or false, got {text!r}")
+    return text.lower() == "true"
+
+
+def register() -> None:
+    """Add the method to the host's registry; this line has no registry of networks."""
+    METHODS["uic"] = UICMethod
+
+
+@contextmanager
+def _lend_slot(name: str) -> Iterator[str]:
+    """Make the host build one of our networks.
+
+    Its `BaseMethod` looks networks up in a dict local to the constructor, filled from
+    `solo.utils.backbones` at each call: what stands there is what it, and the momentum copies of
+    its methods, build.
+    """
+    if name not in BACKBONES:
+        yield name
+        return
+    original = getattr(solo.utils.backbones, _LENT_SLOT)
+    setattr(solo.utils.backbones, _LENT_SLOT, BACKBONES[name])
+    try:
+        yield _LENT_SLOT
+    finally:
+        setattr(solo.utils.backbones, _LENT_SLOT, original)
+
+
+def build_method(cfg: DictConfig) -> Any:
+    """A method of the registry from a composed recipe; learning rates are taken as they are."""
+    plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    optimizer, scheduler = plain["optimizer"], plain["scheduler"]
+    momentum = plain.get("momentum") or {}
+    is_lars = optimizer["name"] == "lars"
+    extra = dict(optimizer.get("kwargs") or {})
+    if optimizer["name"] in ("sgd", "lars"):
+        extra.setdefault("momentum", 0.9)
+    lars = {name: extra.pop(name) for name in ("eta", "clip_lr", "exclude_bias_n_norm") if name in extra}
+    method_kwargs = dict(plain.get("method_kwargs") or {})
+    if cfg.method == "uic":
+        method_kwargs = UICOptions.from_mapping(own_options(method_kwargs, ())).as_dict()
+    backbone_args = dict(plain["backbone"].get("kwargs") or {})
+    if plain["backbone"]["name"] not in BACKBONES:
+        backbone_args["cifar"] = plain["data"]["dataset"] in ("cifar10", "cifar100")
+    crops = [p["num_crops"] for p in plain["augmentations"]]
+    sizes = [p["crop_size"] for p in plain["augmentations"]]
+    num_large = sum(c for c, size in zip(crops, sizes, strict=True) if size == sizes[0])
+    with _lend_slot(plain["backbone"]["name"]) as encoder:
+        method = METHODS[cfg.method](
+            encoder=encoder,
+            backbone_args=backbone_args,
+            num_classes=plain["data"]["num_classes"],
+            max_epochs=plain["max_epochs"],
+            batch_size=optimizer["batch_size"],
+            optimizer="sgd" if is_lars else optimizer["name"],
+            lars=is_lars,
+            eta_lars=lars.get("eta", 1e-3),
+            grad_clip_lars=lars.get("clip_lr", False),
+            exclude_bias_n_norm=lars.get("exclude_bias_n_norm", False),
+            lr=optimizer["lr"],
+            weight_decay=optimizer["weight_decay"],
+            classifier_lr=optimizer["classifier_lr"],
+            accumulate_grad_batches=plain.get("accumulate_grad_batches") or 1,
+            extra_optimizer_args=extra,
+            scheduler=_scheduler_name(scheduler),
+            min_lr=scheduler.get("min_lr", 0.0),
+            warmup_start_lr=scheduler.get("warmup_start_lr", 3e-5),
+            warmup_epochs=scheduler.get("warmup_epochs", 10),
+            lr_decay_steps=scheduler.get("lr_decay_steps"),
+            num_large_crops=num_large,
+            num_small_crops=sum(crops) - num_large,
+            knn_eval=plain["knn_eval"]["enabled"],
+            knn_k=plain["knn_eval"].get("k", 20),
+            base_tau_momentum=momentum.get("base_tau", 0.99),
+            final_tau_momentum=momentum.get("final_tau", 1.0),
+            momentum_classifier=momentum.get("classifier", False),
+            seed=plain["seed"],
+            **method_kwargs,
+        )
+    method.encoder_name = plain["backbone"]["name"]
+    return method
+
+
+def _scheduler_name(scheduler: dict[str, Any]) -> str:
+    """Without warm-up this line's warmup_cosine stays at `warmup_start_lr`: take its cosine."""
+    name = scheduler["name"]
+    return "cosine" if name == "warmup_cosine" and not scheduler.get("warmup_epochs") else name
+
+
+def backbone_names() -> list[str]:
+    """Names that `backbone.name` may have."""
+    return [*BaseMethod._SUPPORTED_ENCODERS, *BACKBONES]
+
+
+def augmentation(dataset: str, pipelines: Sequence[DictConfig]) -> Callable[[Any], Any]:
+    """The host's augmentation: an image to a list of crops.
+
+    Raises:
+        ValueError: for parts that this line of the host has not.
+    """
+    transforms = [_transform(dataset, cfg) for cfg in pipelines]
+    return prepare_n_crop_transform(transforms, [cfg.num_crops for cfg in pipelines])
+
+
+def _transform(dataset: str, cfg: DictConfig) -> Callable[[Any], Any]:
+    if cfg.get("equalization", {}).get("prob", 0.0):
+        raise ValueError("augmentations.equalization needs solo-learn main: set its prob to 0")
+    if not cfg.rrc.enabled:
+        raise ValueError(
+            "augmentations.rrc.enabled=false needs solo-learn main: set crop_min_scale=1 instead"
+        )
+    jitter = cfg.color_jitter
+    arguments = {
+        "brightness": jitter.get("brightness", 0.0),
+        "contrast": jitter.get("contrast", 0.0),
+        "saturation": jitter.get("saturation", 0.0),
+        "hue": jitter.get("hue", 0.0),
+        "color_jitter_prob": jitter.prob,
+        "gray_scale_prob": cfg.grayscale.prob,
+        "gaussian_prob": cfg.gaussian_blur.prob,
+        "solarization_prob": cfg.solarization.prob,
+        "horizontal_flip_prob": cfg.horizontal_flip.prob,
+        "min_scale": cfg.rrc.crop_min_scale,
+        "max_scale": cfg.rrc.crop_max_scale,
+        "crop_size": cfg.crop_size,
+    }
+    if dataset == "custom":
+        for name in ("mean", "std"):
+            if name in cfg:
+                arguments[name] = tuple(cfg[name])
+    return prepare_transform(dataset, **arguments)
+
+
+def pretrain_dataset(
+    dataset: str, transform: Callable[[Any], Any], path: Path, *, no_labels: bool
+) -> Any:
+    """The host's training dataset, items [index, crops, annotation]."""
+    return prepare_datasets(
+        dataset, transform, data_dir=path.parent, train_dir=path.name, no_labels=no_labels
+    )
+
+
+def eval_transforms(dataset: str) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
+    """The host's transforms for linear training and for evaluation."""
+    return _prepare_transforms(dataset)
+
+
+def linear_model(backbone: nn.Module, cfg: DictConfig) -> Any:
+    """The host's linear evaluation of a frozen backbone."""
+    extra = dict(OmegaConf.to_container(cfg.optimizer.get("kwargs") or OmegaConf.create()))  # type: ignore[arg-type]
+    if cfg.optimizer.name == "sgd":
+        extra.setdefault("momentum", 0.9)
+    decay = cfg.scheduler.get("lr_decay_steps")
+    return LinearModel(
+        backbone,
+        num_classes=cfg.data.num_classes,
+        max_epochs=cfg.max_epochs,
+        batch_size=cfg.optimizer.batch_size,
+        optimizer=cfg.optimizer.name,
+        lars=False,
+        lr=cfg.optimizer.lr,
+        weight_decay=cfg.optimizer.weight_decay,
+        exclude_bias_n_norm=False,
+        extra_optimizer_args=extra,
+        scheduler=cfg.scheduler.name,
+        lr_decay_steps=list(decay) if decay else None,
+    )
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint's content, tensors and plain values alone."""
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def trainer_arguments() -> set[str]:
+    """Names that the Trainer takes."""
+    return set(inspect.signature(pl.Trainer.__init__).parameters)

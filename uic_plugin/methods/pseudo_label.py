@@ -1,0 +1,212 @@
+"""One training step and one turn of the epoch, for every method that learns from pseudo labels.
+
+A mixin before a host's `BaseMethod`; it knows Lightning's hooks by name and imports neither
+Lightning nor the host. A method says how labels are assigned by overriding `assign`.
+
+Source: UIC, section 3.2, Eq. 5 and 6, with t1 and t2 the views of two successive epochs.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from uic_plugin.methods.options import UICOptions
+from uic_plugin.networks.heads import PseudoClassHead
+from uic_plugin.pseudo_labels import EmptyClassFixer, EpochTelemetry, PseudoLabelBank
+from uic_plugin.seeding import derive_seed
+
+CHECKPOINT_KEY = "uic"
+
+
+class PseudoLabelMethod(nn.Module):
+    """Shared by all pseudo-label methods on both lines of the host.
+
+    An adapter calls `build_head` in its constructor, `attach` when it knows the dataset, and
+    provides `_network`, the backbone.
+    """
+
+    options: UICOptions
+    seed: int
+    bank: PseudoLabelBank | None = None
+    fixer: EmptyClassFixer | None = None
+    telemetry: EpochTelemetry | None = None
+    epoch_metrics: dict[str, float] | None = None
+
+    @property
+    def _network(self) -> nn.Module:
+        raise NotImplementedError
+
+    def build_head(self, features_dim: int, options: UICOptions, seed: int) -> None:
+        """Add the pseudo-class head; its weights depend on the seed alone.
+
+        Not on the width of the host's online classifier, which is built before it and differs
+        with and without annotations.
+        """
+        self.options = options
+        self.seed = seed
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(seed, "head"))
+            self.head = PseudoClassHead(
+                features_dim,
+                options.num_pseudo_classes,
+                mlp_layers=options.head_layers if options.head == "mlp" else 0,
+                mlp_width=options.head_width,
+                batch_norm=options.head_batch_norm,
+            )
+
+    def attach(self, num_samples: int, fingerprint: str | None, annotations: Any) -> None:
+        """Make the bank for a dataset; a bank of this very dataset is kept.
+
+        Args:
+            num_samples: number of images N.
+            fingerprint: identifies the list of images.
+            annotations: (N,) classes by people for telemetry, or None.
+
+        Raises:
+            ValueError: for fewer images than pseudo classes.
+        """
+        options = self.options
+        self.telemetry = EpochTelemetry(annotations)
+        self.fixer = (
+            EmptyClassFixer(options.num_pseudo_classes) if options.fix_empty_classes else None
+        )
+        if self.bank is not None and self.bank.fingerprint == fingerprint:
+            return
+        if num_samples < options.num_pseudo_classes:
+            raise ValueError(
+                f"{num_samples} images are fewer than {options.num_pseudo_classes} pseudo classes: "
+                f"set method_kwargs.num_pseudo_classes to at most {num_samples}"
+            )
+        self.bank = PseudoLabelBank(
+            num_samples,
+            options.num_pseudo_classes,
+            seed=self.seed,
+            init=options.label_init,  # type: ignore[arg-type]  # checked by UICOptions
+            fingerprint=fingerprint,
+        )
+        if self.fixer is not None:
+            self.bank.fix_empty_classes(self.fixer)
+
+    def assign(self, logits: torch.Tensor) -> torch.Tensor:
+        """Labels (B,) for the next epoch from this step's logits (B, K)."""
+        raise NotImplementedError
+
+    def forward(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """The host's outputs, with `z` (B, D) and `pseudo_logits` (B, K) beside them."""
+        out = super().forward(*args, **kwargs)
+        out["z"], out["pseudo_logits"] = self.head(out["feats"])
+        return out
+
+    def on_train_epoch_start(self) -> None:
+        """Seed the step's own draws (dropout) by (seed, epoch, rank): a resumed run repeats them."""
+        if hasattr(super(), "on_train_epoch_start"):
+            super().on_train_epoch_start()
+        torch.manual_seed(derive_seed(self.seed, "step", self._bank.epoch, self.global_rank))
+
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        """Cross-entropy against this epoch's labels, plus the host's online classifier.
+
+        Args:
+            batch: [index (B,), views, annotations (B,)]; `views` is a list of (B, C, H, W).
+            batch_idx: number of the batch within the epoch.
+        """
+        index, views, annotations = batch
+        views = [views] if isinstance(views, torch.Tensor) else list(views)
+        if len(views) < self.options.views:
+            raise ValueError(
+                f"views={self.options.views} needs as many crops of each image, the augmentation "
+                f"makes {len(views)}: raise augmentations.0.num_crops"
+            )
+        label_logits = None
+        if self.options.views == 2:
+            with torch.no_grad():
+                label_logits = self.head(self._network(views[0]))[1]
+        train_view = views[self.options.views - 1]
+
+        outs = super().training_step([index, [train_view], annotations], batch_idx)
+        logits = self.head(outs["feats"][0])[1]
+        loss = F.cross_entropy(logits / self.options.temperature, self._bank.targets(index))
+        label_logits = logits.detach() if label_logits is None else label_logits
+        self._stage(index, label_logits)
+        self.log("train_uic_loss", loss.detach(), on_epoch=True, sync_dist=True, prog_bar=True)
+        # Turn here rather than in a later hook: checkpoint callbacks run before those, and what
+        # they save has to hold the new labels already.
+        if batch_idx + 1 >= self.trainer.num_training_batches:
+            self._turn_epoch()
+        # The host's loss is NaN where no image of the batch is annotated; its gradient is not.
+        return loss + torch.nan_to_num(outs["loss"])
+
+    @torch.no_grad()
+    def _stage(self, index: torch.Tensor, logits: torch.Tensor) -> None:
+        """Write the next labels of all ranks' images into every rank's bank."""
+        if self.telemetry is not None:
+            self.telemetry.observe(logits)
+        labels = self.assign(logits)
+        if _world_size() > 1:
+            # (index, label) as three 32-bit words: 12 bytes an image, one collective
+            words = torch.cat(
+                [index.long().view(-1, 1).view(torch.int32), labels.int().view(-1, 1)], 1
+            )
+            gathered = [torch.empty_like(words) for _ in range(_world_size())]
+            torch.distributed.all_gather(gathered, words)
+            words = torch.cat(gathered)
+            index = words[:, :2].contiguous().view(torch.int64).squeeze(1)
+            labels = words[:, 2]
+        self._bank.update(index, labels)
+
+    def _turn_epoch(self) -> None:
+        bank, telemetry = self._bank, self.telemetry
+        previous = bank.labels.clone()
+        turn = bank.commit(self.fixer)
+        if telemetry is not None:
+            if _world_size() > 1:
+                torch.distributed.all_reduce(telemetry.sums)
+            self.epoch_metrics = telemetry.summary(bank, turn, previous)
+            self.log_dict(
+                {f"uic_{name}": value for name, value in self.epoch_metrics.items()},
+                on_step=False,
+                on_epoch=True,
+                sync_dist=True,
+            )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add labels, epoch and options."""
+        super().on_save_checkpoint(checkpoint)
+        if self.bank is not None:
+            checkpoint[CHECKPOINT_KEY] = {
+                "bank": self.bank.state_dict(),
+                "options": self.options.as_dict(),
+            }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take over labels and epoch; without a dataset (evaluation) weights alone are loaded.
+
+        Raises:
+            ValueError: if training is to go on from a checkpoint without pseudo labels, or with
+                labels of another dataset.
+        """
+        super().on_load_checkpoint(checkpoint)
+        if self.bank is None:
+            return
+        if CHECKPOINT_KEY not in checkpoint:
+            raise ValueError(
+                "the checkpoint holds no pseudo labels, so another method wrote it: "
+                "resume it with that method, or start anew"
+            )
+        self.bank.load_state_dict(checkpoint[CHECKPOINT_KEY]["bank"])
+
+    @property
+    def _bank(self) -> PseudoLabelBank:
+        if self.bank is None:
+            raise RuntimeError("the pseudo labels are made in setup('fit'), which has not run")
+        return self.bank
+
+
+def _world_size() -> int:
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_world_size()
+    return 1

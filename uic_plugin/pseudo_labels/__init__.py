@@ -1,0 +1,21 @@
+"""Labels without annotations: the bank, the fixer of empty classes, the sampler, telemetry.
+
+Needs torch and numpy alone; telemetry takes NMI from scikit-learn when it is asked for.
+"""
+
+from uic_plugin.pseudo_labels.bank import PseudoLabelBank, Turn
+from uic_plugin.pseudo_labels.empty_classes import EmptyClassFixer
+from uic_plugin.pseudo_labels.sampler import BankSampler, ClassBalancedSampler, ShuffledSampler
+from uic_plugin.pseudo_labels.telemetry import EpochTelemetry, nmi, purity
+
+__all__ = [
+    "BankSampler",
+    "ClassBalancedSampler",
+    "EmptyClassFixer",
+    "EpochTelemetry",
+    "PseudoLabelBank",
+    "ShuffledSampler",
+    "Turn",
+    "nmi",
+    "purity",
+]

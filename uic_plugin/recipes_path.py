@@ -1,0 +1,82 @@
+"""Where the recipes are and how they are composed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+
+def recipes_dir() -> Path:
+    """The packaged recipes, or those of a source checkout."""
+    package = Path(__file__).parent
+    for folder in (package / "recipes", package.parent / "recipes"):
+        if (folder / "default" / "base.yaml").is_file():
+            return folder
+    raise FileNotFoundError(f"{package / 'recipes'}: the recipes are missing; reinstall uic-plugin")
+
+
+def list_recipes() -> list[str]:
+    """Names that `--config-name` may have."""
+    root = recipes_dir()
+    names = (p.relative_to(root).with_suffix("").as_posix() for p in root.glob("*/*.yaml"))
+    return sorted(n for n in names if not n.startswith("default/") and not n.endswith("/data"))
+
+
+def compose_recipe(
+    name: str, overrides: list[str], config_dir: Path | None = None
+) -> DictConfig:
+    """A recipe with Hydra overrides.
+
+    Args:
+        name: as `cifar10/uic`, from the packaged recipes or from `config_dir`.
+        overrides: as `optimizer.lr=0.2`.
+        config_dir: the user's own folder of recipes, which may use the packaged groups.
+
+    Raises:
+        FileNotFoundError: if there is no such recipe or folder.
+        ValueError: for an override that Hydra does not take.
+    """
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException, MissingConfigException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    own = config_dir.expanduser().resolve() if config_dir else None
+    if own is not None and not own.is_dir():
+        raise FileNotFoundError(f"--config-dir {config_dir}: there is no such folder")
+    name = name.removesuffix(".yaml")
+    places = [folder for folder in (own, recipes_dir()) if folder]
+    if not any((folder / f"{name}.yaml").is_file() for folder in places):
+        raise FileNotFoundError(
+            f"there is no recipe {name!r} in {' or '.join(map(str, places))}; "
+            f"the packaged ones: {', '.join(list_recipes())}"
+        )
+    search = [f"hydra.searchpath=[file://{recipes_dir()}]"] if own else []
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(places[0]), version_base="1.3"):
+            cfg = compose(name, overrides=[*search, *overrides])
+        missing = sorted(OmegaConf.missing_keys(cfg))
+        if missing:
+            raise ValueError(f"recipe {name!r} leaves {', '.join(missing)} open: set it")
+        OmegaConf.resolve(cfg)
+    except MissingConfigException as error:
+        raise FileNotFoundError(str(error).splitlines()[0]) from error
+    except (HydraException, OmegaConfBaseException) as error:
+        text = " ".join(str(error).split())
+        raise ValueError(f"recipe {name!r} with {' '.join(overrides) or 'no overrides'}: {text}") from error
+    OmegaConf.set_struct(cfg, False)
+    return cfg
+
+
+def evaluation_defaults() -> DictConfig:
+    """Settings that a checkpoint of the host's own scripts does not bring along."""
+    from omegaconf import OmegaConf
+
+    base = OmegaConf.load(recipes_dir() / "default" / "base.yaml")
+    keep = ("accelerator", "devices", "precision", "knn", "linear", "knn_eval", "strategy", "data")
+    cfg = OmegaConf.masked_copy(base, keep)
+    del cfg.data.dataset
+    return cfg

@@ -1,0 +1,75 @@
+"""A bar on a terminal, a line per epoch anywhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+_SHOWN = (
+    ("loss", ("train_uic_loss_epoch", "train_uic_loss", "train_nce_loss_epoch", "train_nce_loss")),
+    ("changed", ("uic_changed",)),
+    ("NMI", ("uic_nmi",)),
+    ("NMI to last", ("uic_nmi_previous",)),
+    ("purity", ("uic_purity",)),
+    ("empty", ("uic_empty_fixed",)),
+    ("val k-NN", ("val_knn_acc1",)),
+)
+
+
+class EpochReporter:
+    """Shows a run's progress.
+
+    Args:
+        title: stands before the numbers.
+        console: where to; the standard output unless told.
+    """
+
+    def __init__(self, title: str, console: Console | None = None) -> None:
+        self.title = title
+        self.console = console or Console(soft_wrap=True)
+        self._progress: Progress | None = None
+        self._numbers = ""
+
+    def start(self, epochs: int, batches: int) -> None:
+        """Begin a run of so many epochs of so many batches."""
+        self.epochs, self.batches = epochs, batches
+        if self.console.is_terminal:
+            self._progress = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.fields[numbers]}"),
+                TimeRemainingColumn(),
+                console=self.console,
+            )
+            self._task = self._progress.add_task(
+                self.title, total=epochs * batches, numbers=""
+            )
+            self._progress.start()
+
+    def step(self, epoch: int, batch: int, loss: float) -> None:
+        """A batch is done."""
+        if self._progress is not None:
+            numbers = f"epoch {epoch + 1}/{self.epochs}  loss {loss:.3f}  {self._numbers}"
+            self._progress.update(
+                self._task, completed=epoch * self.batches + batch + 1, numbers=numbers
+            )
+
+    def epoch(self, row: Mapping[str, Any]) -> None:
+        """An epoch is done; `row` holds its numbers."""
+        found = [(label, [row[name] for name in names if name in row]) for label, names in _SHOWN]
+        self._numbers = "  ".join(f"{label} {values[0]:.3g}" for label, values in found if values)
+        if self._progress is None:
+            self.console.print(
+                f"{self.title} epoch {row['epoch']}/{self.epochs}  {self._numbers}  "
+                f"{row['seconds']:.1f} s",
+                highlight=False,
+            )
+
+    def stop(self) -> None:
+        """Take the bar off the screen."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
