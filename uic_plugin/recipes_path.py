@@ -57,7 +57,7 @@ def compose_recipe(
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(places[0]), version_base="1.3"):
-            cfg = compose(name, overrides=[*search, *overrides])
+            cfg = compose(name, overrides=[*search, *map(_open_group, overrides)])
         missing = sorted(OmegaConf.missing_keys(cfg))
         if missing:
             raise ValueError(f"recipe {name!r} leaves {', '.join(missing)} open: set it")
@@ -69,6 +69,12 @@ def compose_recipe(
         raise ValueError(f"recipe {name!r} with {' '.join(overrides) or 'no overrides'}: {text}") from error
     OmegaConf.set_struct(cfg, False)
     return cfg
+
+
+def _open_group(override: str) -> str:
+    """Let any key through where the method or the network, not the recipe, knows the valid ones."""
+    is_open = override.startswith(("method_kwargs.", "backbone.kwargs.", "optimizer.kwargs."))
+    return f"++{override}" if is_open else override
 
 
 def evaluation_defaults() -> DictConfig:

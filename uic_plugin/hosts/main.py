@@ -23,6 +23,7 @@ from torch import nn
 
 from uic_plugin.hosts.attach import attach_data
 from uic_plugin.hosts.foreign import own_options
+from uic_plugin.hosts.online_knn import collect_only
 from uic_plugin.methods import UIC, UICOptions
 from uic_plugin.networks import BACKBONES
 
@@ -36,6 +37,7 @@ class UICMethod(UIC, BaseMethod):
 
     def __init__(self, cfg: DictConfig) -> None:
         BaseMethod.__init__(self, cfg)
+        collect_only(self)
         options = UICOptions.from_mapping(OmegaConf.to_container(self.cfg.method_kwargs))
         seed = int(OmegaConf.select(self.cfg, "seed", default=5))
         self.build_head(self.features_dim, options, seed)
@@ -112,7 +114,9 @@ def _factory(network: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
 
 def build_method(cfg: DictConfig) -> Any:
     """A method of the registry from a composed recipe; learning rates are taken as they are."""
-    return METHODS[cfg.method](cfg)
+    method = METHODS[cfg.method](cfg)
+    collect_only(method)
+    return method
 
 
 def backbone_names() -> list[str]:

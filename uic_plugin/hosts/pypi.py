@@ -13,7 +13,7 @@ import solo.utils.backbones
 import torch
 from omegaconf import DictConfig, OmegaConf
 from solo.methods import METHODS, LinearModel
-from solo.methods.base import BaseMethod, pl
+from solo.methods.base import BaseMethod, BaseMomentumMethod, pl
 from solo.utils.classification_dataloader import prepare_transforms as _prepare_transforms
 from solo.utils.knn import WeightedKNNClassifier
 from solo.utils.pretrain_dataloader import (
@@ -24,6 +24,7 @@ from solo.utils.pretrain_dataloader import (
 from torch import nn
 
 from uic_plugin.hosts.attach import attach_data
+from uic_plugin.hosts.online_knn import collect_only
 from uic_plugin.hosts.foreign import own_options
 from uic_plugin.methods import UIC, UICOptions
 from uic_plugin.networks import BACKBONES
@@ -33,6 +34,8 @@ __all__ = ["METHODS", "WeightedKNNClassifier", "pl"]
 BACKBONE_KEY = "encoder"
 # The slot of the host's fixed list of networks that is lent to ours while a method is built.
 _LENT_SLOT = "vit_tiny"
+# Lightning 1.9 calls this hook without the `dataloader_idx` that 1.4 gave and the host requires.
+BaseMomentumMethod.on_train_batch_end.__defaults__ = (0,)
 
 
 class UICMethod(UIC, BaseMethod):
@@ -44,6 +47,7 @@ class UICMethod(UIC, BaseMethod):
         kwargs.update(num_large_crops=1, num_small_crops=0)
         seed = kwargs.get("seed")
         BaseMethod.__init__(self, **kwargs)
+        collect_only(self)
         self.build_head(self.features_dim, options, 5 if seed is None else int(seed))
 
     @staticmethod
@@ -156,6 +160,7 @@ def build_method(cfg: DictConfig) -> Any:
             **method_kwargs,
         )
     method.encoder_name = plain["backbone"]["name"]
+    collect_only(method)
     return method
 
 

@@ -96,7 +96,15 @@ def build_method(cfg: DictConfig) -> Any:
     cfg.optimizer.lr *= scale
     cfg.optimizer.classifier_lr *= scale
     host.pl.seed_everything(cfg.seed)
-    method = host.build_method(cfg)
+    try:
+        method = host.build_method(cfg)
+    except TypeError as error:  # the host hands kwargs on as they are
+        if "unexpected keyword argument" not in str(error):
+            raise
+        raise ValueError(
+            f"{cfg.method} with {cfg.backbone.name} does not take an option of the recipe: {error}; "
+            f"look at method_kwargs and backbone.kwargs"
+        ) from error
     if not cfg.performance.disable_channel_last:  # the host's scripts do this outside the method
         method = method.to(memory_format=torch.channels_last)
     return method

@@ -1,0 +1,61 @@
+"""Shared fixtures: real images (scikit-learn's digits), small recipes, the command line."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+# Lightning's and OpenMP's threads fight on few cores; one each is faster for networks this small.
+torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def data_dir(tmp_path_factory):
+    """Where the package keeps datasets that it makes itself."""
+    folder = tmp_path_factory.mktemp("data")
+    os.environ["UIC_DATA"] = str(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def digits(data_dir):
+    """Folder of the digits: `train/<digit>/*.png` and `val/<digit>/*.png`."""
+    from uic_plugin.data.digits import prepare_digits
+
+    return prepare_digits(data_dir / "digits")
+
+
+@pytest.fixture
+def recipe(digits, tmp_path):
+    """Composes a recipe of a few epochs with a small network, into a folder of its own."""
+    from uic_plugin.recipes_path import compose_recipe
+
+    def compose(*overrides, name="digits/uic"):
+        small = [
+            f"run_dir={tmp_path / 'run'}",
+            "max_epochs=2",
+            "+backbone.kwargs.width=8",
+            "data.num_workers=0",
+            "accelerator=cpu",
+        ]
+        return compose_recipe(name, [*small, *overrides])
+
+    return compose
+
+
+@pytest.fixture
+def uic(tmp_path):
+    """Runs the command in a folder of its own; returns the finished process."""
+
+    def run(*arguments, cwd=tmp_path, **kwargs):
+        command = [sys.executable, "-m", "uic_plugin.cli", *map(str, arguments)]
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+        return subprocess.run(
+            command, cwd=cwd, capture_output=True, text=True, env=environment, timeout=200, **kwargs
+        )
+
+    return run

@@ -1,0 +1,260 @@
+"""UIC inside the installed host, on real images."""
+
+import csv
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from uic_plugin.hosts import find_host, load_host
+from uic_plugin.hosts.evaluation import (
+    backbone_of,
+    extract_features,
+    knn_accuracy,
+    linear_accuracy,
+    load_method,
+)
+from uic_plugin.hosts.training import load_run, pretrain, read_checkpoint
+from uic_plugin.report.progress import EpochReporter
+
+QUIET = EpochReporter("test")
+
+
+def train(cfg, *callbacks):
+    pretrain(cfg, reporter=QUIET, callbacks=callbacks)
+    return read_checkpoint(_path(cfg))
+
+
+def _path(cfg):
+    return Path(cfg.run_dir) / "last.ckpt"
+
+
+def same(first, second):
+    """Bit-identical weights, optimizer and labels."""
+    ours, theirs = first["state_dict"], second["state_dict"]
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        assert torch.equal(ours[name], theirs[name]), name
+    for one, two in zip(first["optimizer_states"], second["optimizer_states"], strict=True):
+        for key, state in one["state"].items():
+            for name, value in state.items():
+                equal = (
+                    torch.equal(value, two["state"][key][name])
+                    if isinstance(value, torch.Tensor)
+                    else value == two["state"][key][name]
+                )
+                assert equal, (key, name)
+    for name in ("targets", "staged"):
+        assert torch.equal(first["uic"]["bank"][name], second["uic"]["bank"][name])
+    assert first["uic"]["bank"]["epoch"] == second["uic"]["bank"]["epoch"]
+    return True
+
+
+class StopAfter:
+    """Stops training when so many epochs are over, as a user or a scheduler would."""
+
+    def __new__(cls, epochs):
+        class Stop(load_host().pl.Callback):
+            def on_train_epoch_end(self, trainer, pl_module):
+                if trainer.current_epoch + 1 == epochs:
+                    trainer.should_stop = True
+
+        return Stop()
+
+
+def test_same_seed_same_labels_and_weights(recipe, tmp_path):
+    first = train(recipe(f"run_dir={tmp_path / 'a'}"))
+    second = train(recipe(f"run_dir={tmp_path / 'b'}"))
+    assert same(first, second)
+    other = train(recipe(f"run_dir={tmp_path / 'c'}", "seed=1"))
+    assert not torch.equal(first["uic"]["bank"]["targets"], other["uic"]["bank"]["targets"])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("schedule", ["epoch", "step"])
+def test_two_epochs_and_two_more_equal_four(recipe, tmp_path, workers, schedule):
+    settings = ["max_epochs=4", f"data.num_workers={workers}", f"scheduler.interval={schedule}"]
+    whole = train(recipe(f"run_dir={tmp_path / 'whole'}", *settings))
+    halves = recipe(f"run_dir={tmp_path / 'halves'}", *settings)
+    half = train(halves, StopAfter(2))
+    assert half["uic"]["bank"]["epoch"] == 2
+    assert same(train(halves), whole)
+    rows = [list(csv.DictReader(open(tmp_path / run / "epochs.csv"))) for run in ("whole", "halves")]
+    for one, two in zip(*rows, strict=True):
+        assert {k: v for k, v in one.items() if k != "seconds"} == {
+            k: v for k, v in two.items() if k != "seconds"
+        }
+
+
+def test_results_do_not_depend_on_the_number_of_workers(recipe, tmp_path):
+    none = train(recipe(f"run_dir={tmp_path / 'a'}", "data.num_workers=0"))
+    three = train(recipe(f"run_dir={tmp_path / 'b'}", "data.num_workers=3"))
+    assert same(none, three)
+
+
+def test_annotations_change_nothing(recipe, tmp_path):
+    seen = train(recipe(f"run_dir={tmp_path / 'a'}"))
+    unseen = train(recipe(f"run_dir={tmp_path / 'b'}", "data.no_labels=true"))
+    for name, weight in unseen["state_dict"].items():
+        if not name.startswith("classifier"):  # the host's online probe learns from annotations
+            assert torch.equal(weight, seen["state_dict"][name]), name
+    assert torch.equal(seen["uic"]["bank"]["targets"], unseen["uic"]["bank"]["targets"])
+
+
+def test_golden_losses(recipe):
+    """The first two epochs of the recipe, to three digits; measured on torch 2.15, CPU."""
+    cfg = recipe()
+    train(cfg)
+    rows = list(csv.DictReader(open(f"{cfg.run_dir}/epochs.csv")))
+    losses = [float(row.get("train_uic_loss_epoch") or row["train_uic_loss"]) for row in rows]
+    # the lines differ in how many random numbers an augmentation draws
+    golden = {"pypi": [3.430, 3.383], "main": [3.437, 3.415]}[find_host().line]
+    assert losses == pytest.approx(golden, abs=0.01)
+    # a random guess among 30 classes costs ln 30
+    assert abs(losses[0] - math.log(30)) < 0.3
+
+
+def test_telemetry_is_logged_by_the_host(recipe):
+    cfg = recipe()
+    train(cfg)
+    row = list(csv.DictReader(open(f"{cfg.run_dir}/epochs.csv")))[-1]
+    for name in """uic_nmi_previous uic_nmi uic_purity uic_changed uic_coverage uic_empty_fixed
+        uic_class_size_min uic_class_size_median uic_class_size_max uic_class_size_cv
+        uic_confidence uic_entropy train_acc1""".split():
+        assert math.isfinite(float(row[name])), name
+    assert 0.3 < float(row["uic_coverage"]) < 1
+
+
+def test_labels_are_never_empty_and_only_split_classes_lose_images(recipe):
+    labels = train(recipe("max_epochs=3"))["uic"]["bank"]["targets"]
+    assert torch.bincount(labels.long(), minlength=30).min() >= 1
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["method_kwargs.views=2"],
+        ["method_kwargs.head=mlp", "method_kwargs.head_width=32"],
+        ["method_kwargs.balanced_sampling=false"],
+        ["method_kwargs.balanced_sampling=false", "method_kwargs.fix_empty_classes=false"],
+        ["method_kwargs.label_init=balanced", "method_kwargs.temperature=0.5"],
+    ],
+)
+def test_every_option_trains(recipe, options):
+    state = train(recipe("max_epochs=1", *options))
+    assert all(torch.isfinite(weight).all() for weight in state["state_dict"].values())
+    assert state["uic"]["bank"]["epoch"] == 1
+
+
+def test_online_knn_of_the_host_keeps_working(recipe):
+    cfg = recipe("knn_eval.enabled=true", "max_epochs=4", "optimizer.batch_size=32")
+    train(cfg)
+    row = list(csv.DictReader(open(f"{cfg.run_dir}/epochs.csv")))[-1]
+    assert float(row["val_knn_acc1"]) > 50
+    assert float(row["val_acc1"]) > 20
+
+
+@pytest.mark.parametrize("name", ["digits/simclr", "digits/mocov2plus"])
+def test_the_hosts_own_methods_run_beside_it(recipe, name):
+    cfg = recipe("max_epochs=1", "method_kwargs.proj_hidden_dim=16", name=name)
+    pretrain(cfg, reporter=QUIET)
+    loaded, checkpoint = load_run(_path(cfg))
+    method, cfg, source = load_method(loaded, checkpoint)
+    assert type(method) is load_host().METHODS[cfg.method]
+    assert knn_accuracy(extract_features(method, cfg, source), **cfg.knn) > 50
+
+
+def test_evaluation_leaves_the_network_frozen(recipe):
+    cfg = recipe("linear.max_epochs=2", "linear.augment=true")
+    train(cfg)
+    method, cfg, source = load_method(*load_run(_path(cfg)))
+    before = {name: value.clone() for name, value in backbone_of(method).state_dict().items()}
+    assert knn_accuracy(extract_features(method, cfg, source), **cfg.knn) > 80
+    assert linear_accuracy(method, cfg, source) > 15
+    for name, value in backbone_of(method).state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+def test_cached_features_equal_the_networks_own(recipe):
+    method, cfg, source = load_method(recipe("linear.lr=5"), None)
+    features = extract_features(method, cfg, source)
+    assert linear_accuracy(method, cfg, source, features) > 40
+    again = extract_features(method, cfg, source)
+    assert torch.equal(features.train, again.train)
+
+
+def test_forward_gives_what_the_hosts_scripts_read(recipe):
+    method, _, _ = load_method(recipe("method_kwargs.head=mlp", "method_kwargs.head_width=12"), None)
+    out = method(torch.zeros(2, 3, 16, 16))
+    assert out["z"].shape == (2, 12)
+    assert out["pseudo_logits"].shape == (2, 30)
+    assert out["feats"].shape == (2, 64)
+    assert out["logits"].shape == (2, 10)
+
+
+def test_a_hosts_resnet(recipe):
+    state = train(
+        recipe("backbone.name=resnet18", "~backbone.kwargs.width", "max_epochs=1", "data.fraction=0.1")
+    )
+    assert any(name.endswith("layer4.1.conv2.weight") for name in state["state_dict"])
+
+
+def test_unlabelled_flat_folder(recipe, digits, tmp_path):
+    folder = tmp_path / "flat"
+    folder.mkdir()
+    for number, path in enumerate(sorted(digits.glob("train/*/*.png"))[::5]):
+        (folder / f"{number:04d}.png").write_bytes(path.read_bytes())
+    (folder / "notes.txt").write_text("no image")
+    cfg = recipe("data.dataset=custom", f"data.train_path={folder}", "max_epochs=1")
+    bank = train(cfg)["uic"]["bank"]
+    assert bank["num_samples"] == len(list(folder.glob("*.png")))
+    row = next(csv.DictReader(open(f"{cfg.run_dir}/epochs.csv")))
+    assert "uic_nmi" not in row
+
+
+def test_checkpoint_is_tensors_and_plain_values(recipe):
+    def plain(value):
+        if isinstance(value, dict):
+            return all(plain(k) and plain(v) for k, v in value.items())
+        if isinstance(value, (list, tuple)):
+            return all(map(plain, value))
+        return value is None or isinstance(value, (str, int, float, bool, torch.Tensor))
+
+    assert plain(train(recipe("max_epochs=1"))["uic"])
+
+
+def test_another_datasets_checkpoint_is_refused(recipe, digits, tmp_path):
+    train(recipe("max_epochs=1", "data.fraction=0.5"))
+    kept = tmp_path / "run" / "last.ckpt"
+    cfg = recipe(f"run_dir={tmp_path / 'other'}", f"resume_from_checkpoint={kept}")
+    with pytest.raises(ValueError, match="of 721 images, this dataset has 1442"):
+        train(cfg)
+
+
+def test_another_methods_checkpoint_is_refused(recipe, tmp_path):
+    cfg = recipe("max_epochs=1", "method_kwargs.proj_hidden_dim=16", name="digits/simclr")
+    pretrain(cfg, reporter=QUIET)
+    cfg = recipe(f"run_dir={tmp_path / 'b'}", f"resume_from_checkpoint={_path(cfg)}")
+    with pytest.raises(ValueError, match="written by another method"):
+        train(cfg)
+
+
+def test_learning_rate_follows_the_recipe(recipe):
+    """No warm-up, cosine: full rate in the first epoch, on both lines and intervals."""
+
+    class Rates(load_host().pl.Callback):
+        seen = []
+
+        def on_train_batch_start(self, trainer, *_):
+            self.seen.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+    rates = Rates()
+    train(recipe("max_epochs=2", "optimizer.lr=0.4"), rates)
+    assert rates.seen[0] == pytest.approx(0.4 * 64 / 256)
+    assert rates.seen[-1] == pytest.approx(0.2 * 64 / 256, rel=0.05)
+
+
+def test_host_line_is_one_of_two():
+    assert find_host().line in ("pypi", "main")
+    assert load_host().METHODS["uic"] is load_host().UICMethod

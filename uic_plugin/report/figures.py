@@ -1,0 +1,106 @@
+"""Pictures of a run: curves over epochs, and what each discovered class looks like."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+
+def read_history(path: Path) -> dict[str, list[float]]:
+    """Columns of a run's `epochs.csv`; epochs without a value are NaN."""
+    with open(path, newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {name: [float(row[name] or "nan") for row in rows] for name in rows[0]} if rows else {}
+
+
+def plot_curves(histories: Mapping[str, Mapping[str, Sequence[float]]], path: Path) -> Path:
+    """Loss, NMI, share of changed labels and class sizes of UIC runs over epochs.
+
+    Args:
+        histories: a run's name to its columns, as `read_history` gives them.
+        path: the PNG to write.
+    """
+    from matplotlib.figure import Figure
+
+    panels = {
+        "loss": ["train_uic_loss_epoch", "train_uic_loss"],
+        "NMI to annotations": ["uic_nmi"],
+        "purity": ["uic_purity"],
+        "share of labels changed": ["uic_changed"],
+    }
+    figure = Figure(figsize=(12, 2.8), layout="constrained")
+    axes = figure.subplots(1, len(panels))
+    for axis, (title, names) in zip(axes, panels.items(), strict=True):
+        for run, columns in histories.items():
+            name = next((n for n in names if n in columns), None)
+            if name:
+                axis.plot(columns["epoch"], columns[name], label=run)
+        axis.set_title(title, fontsize=10)
+        axis.set_xlabel("epoch", fontsize=9)
+        axis.grid(alpha=0.3)
+        axis.tick_params(labelsize=8)
+    if len(histories) > 1:
+        axes[0].legend(fontsize=8)
+    figure.savefig(path, dpi=100)
+    return path
+
+
+def plot_classes(
+    images: Sequence[np.ndarray],
+    labels: np.ndarray,
+    confidence: np.ndarray,
+    path: Path,
+    *,
+    num_classes: int,
+    columns: int = 12,
+    blocks: int = 3,
+) -> Path:
+    """The most confident images of each class, a row a class, largest classes first.
+
+    Args:
+        images: N images (H, W, 3) uint8, of one size.
+        labels: (N,) pseudo classes.
+        confidence: (N,) softmax score of the pseudo class, orders the images of a row.
+        path: the PNG to write.
+        num_classes: K.
+        columns: images in a row.
+        blocks: rows that stand side by side.
+    """
+    from matplotlib.figure import Figure
+
+    sizes = np.bincount(labels, minlength=num_classes)
+    classes = [c for c in np.argsort(-sizes, kind="stable") if sizes[c]]
+    height, width = images[0].shape[:2]
+    rows = -(-len(classes) // blocks)
+    figure = Figure(figsize=(blocks * (columns * 0.3 + 0.8), rows * 0.33 + 0.1), layout="none")
+    for place, label in enumerate(classes):
+        block, row = divmod(place, rows)
+        members = np.flatnonzero(labels == label)
+        members = members[np.argsort(-confidence[members], kind="stable")][:columns]
+        strip = np.full((height, columns * (width + 1), 3), 255, dtype=np.uint8)
+        for column, member in enumerate(members):
+            left = column * (width + 1)
+            strip[:, left : left + width] = images[member]
+        axis = figure.add_axes(
+            (
+                (block + 0.2) / blocks,
+                1 - (row + 0.93) / rows,
+                0.79 / blocks,
+                0.86 / rows,
+            )
+        )
+        axis.imshow(strip, interpolation="nearest", aspect="auto")
+        axis.set_axis_off()
+        figure.text(
+            (block + 0.185) / blocks,
+            1 - (row + 0.5) / rows,
+            f"class {label}  n={sizes[label]}",
+            ha="right",
+            va="center",
+            fontsize=6,
+        )
+    figure.savefig(path, dpi=110)
+    return path
