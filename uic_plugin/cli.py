@@ -21,12 +21,9 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Write a dataset as a tree of image folders.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
-out = Console(soft_wrap=True, highlight=False)
 
 ConfigName = Annotated[str, typer.Option("--config-name", help="A recipe, as cifar10/uic.")]
-ConfigDir = Annotated[
-    Path | None, typer.Option("--config-dir", help="Your own folder of recipes.")
-]
+ConfigDir = Annotated[Path | None, typer.Option("--config-dir", help="Your own folder of recipes.")]
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="Hydra overrides, as optimizer.lr=0.2.")
 ]
@@ -47,13 +44,15 @@ def pretrain(
     cfg = compose_recipe(config_name, overrides or [], config_dir)
     result = run(cfg)
     if result.resumed_from >= cfg.max_epochs:
-        out.print(
+        _out().print(
             f"{result.run_dir} is finished: {result.resumed_from} epochs. "
             f"Raise max_epochs to go on."
         )
         return
-    out.print(f"{result.seconds:.0f} s. Run folder: {result.run_dir} ({HISTORY_FILE} has every epoch)")
-    out.print(f"Next: uic knn {result.run_dir}   uic linear {result.run_dir}")
+    _out().print(
+        f"{result.seconds:.0f} s. Run folder: {result.run_dir} ({HISTORY_FILE} has every epoch)"
+    )
+    _out().print(f"Next: uic knn {result.run_dir}   uic linear {result.run_dir}")
 
 
 @app.command()
@@ -65,7 +64,7 @@ def knn(run: Run, overrides: Overrides = None) -> None:
     method, cfg, source = load_method(cfg, checkpoint)
     features = extract_features(method, cfg, source)
     accuracy = knn_accuracy(features, **cfg.knn)
-    out.print(f"k-NN top-1 {accuracy:.2f} %  (k={cfg.knn.k}, {cfg.knn.distance}) {checkpoint}")
+    _out().print(f"k-NN top-1 {accuracy:.2f} %  (k={cfg.knn.k}, {cfg.knn.distance}) {checkpoint}")
 
 
 @app.command()
@@ -76,7 +75,7 @@ def linear(run: Run, overrides: Overrides = None) -> None:
     cfg, checkpoint = _run_config(run, overrides)
     method, cfg, source = load_method(cfg, checkpoint)
     accuracy = linear_accuracy(method, cfg, source)
-    out.print(f"linear top-1 {accuracy:.2f} %  ({cfg.linear.max_epochs} epochs) {checkpoint}")
+    _out().print(f"linear top-1 {accuracy:.2f} %  ({cfg.linear.max_epochs} epochs) {checkpoint}")
 
 
 @app.command()
@@ -88,10 +87,10 @@ def doctor() -> None:
     table = Table("what", "found", "state")
     for finding in findings:
         table.add_row(finding.name, finding.found, finding.state)
-    out.print(table)
+    _out().print(table)
     for finding in findings:
         if finding.remedy:
-            out.print(f"{finding.name}: {finding.remedy}")
+            _out().print(f"{finding.name}: {finding.remedy}")
     raise typer.Exit(0 if healthy else 1)
 
 
@@ -101,8 +100,8 @@ def recipes() -> None:
     from uic_plugin.recipes_path import list_recipes, recipes_dir
 
     for name in list_recipes():
-        out.print(name)
-    out.print(f"({recipes_dir()})")
+        _out().print(name)
+    _out().print(f"({recipes_dir()})")
 
 
 @app.command()
@@ -113,7 +112,7 @@ def demo(
     """Learn classes of handwritten digits, beside SimCLR and an untrained network."""
     from uic_plugin.demo import run_demo
 
-    run_demo(out_dir, seed=seed, console=out)
+    run_demo(out_dir, seed=seed, console=_out())
 
 
 @data_app.command("cifar10")
@@ -124,8 +123,10 @@ def data_cifar10(
     """CIFAR-10: 50,000 training and 10,000 test images, SHA-256 checked."""
     from uic_plugin.data.cifar10 import prepare_cifar10
 
-    root = prepare_cifar10(dest, source=source, say=lambda text: out.print(text))
-    out.print(f"CIFAR-10 is in {root}: data.train_path={root / 'train'} data.val_path={root / 'val'}")
+    root = prepare_cifar10(dest, source=source, say=_out().print)
+    _out().print(
+        f"CIFAR-10 is in {root}: data.train_path={root / 'train'} data.val_path={root / 'val'}"
+    )
 
 
 @data_app.command("digits")
@@ -133,18 +134,22 @@ def data_digits(dest: Annotated[Path, typer.Argument(help="Folder to make.")]) -
     """scikit-learn's digits: 1,797 images of 8x8 pixels, no download."""
     from uic_plugin.data.digits import prepare_digits
 
-    out.print(f"the digits are in {prepare_digits(dest)}")
+    _out().print(f"the digits are in {prepare_digits(dest)}")
+
+
+def _out() -> Console:
+    return Console(soft_wrap=True, highlight=False)
 
 
 def _run_config(run: Path, overrides: list[str] | None) -> tuple[Any, Path]:
-    from omegaconf import OmegaConf
+    from omegaconf import DictConfig, OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     from uic_plugin.hosts.training import load_run
     from uic_plugin.recipes_path import evaluation_defaults
 
     cfg, checkpoint = load_run(run)
-    cfg = OmegaConf.merge(evaluation_defaults(), cfg)
+    cfg = DictConfig(OmegaConf.merge(evaluation_defaults(), cfg))
     try:
         for override in overrides or []:
             key, separator, value = override.lstrip("+").partition("=")

@@ -73,5 +73,7 @@ def _device() -> Finding:
     import torch
 
     if torch.cuda.is_available():
-        return Finding("device", f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}", "ok")
+        return Finding(
+            "device", f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}", "ok"
+        )
     return Finding("device", f"CPU, {torch.get_num_threads()} threads", "ok")

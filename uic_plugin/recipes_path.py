@@ -23,9 +23,7 @@ def list_recipes() -> list[str]:
     return sorted(n for n in names if not n.startswith("default/") and not n.endswith("/data"))
 
 
-def compose_recipe(
-    name: str, overrides: list[str], config_dir: Path | None = None
-) -> DictConfig:
+def compose_recipe(name: str, overrides: list[str], config_dir: Path | None = None) -> DictConfig:
     """A recipe with Hydra overrides.
 
     Args:
@@ -66,7 +64,9 @@ def compose_recipe(
         raise FileNotFoundError(str(error).splitlines()[0]) from error
     except (HydraException, OmegaConfBaseException) as error:
         text = " ".join(str(error).split())
-        raise ValueError(f"recipe {name!r} with {' '.join(overrides) or 'no overrides'}: {text}") from error
+        raise ValueError(
+            f"recipe {name!r} with {' '.join(overrides) or 'no overrides'}: {text}"
+        ) from error
     OmegaConf.set_struct(cfg, False)
     return cfg
 
@@ -81,8 +81,8 @@ def evaluation_defaults() -> DictConfig:
     """Settings that a checkpoint of the host's own scripts does not bring along."""
     from omegaconf import OmegaConf
 
-    base = OmegaConf.load(recipes_dir() / "default" / "base.yaml")
-    keep = ("accelerator", "devices", "precision", "knn", "linear", "knn_eval", "strategy", "data")
+    base = DictConfig(OmegaConf.load(recipes_dir() / "default" / "base.yaml"))
+    keep = ["accelerator", "devices", "precision", "knn", "linear", "knn_eval", "strategy", "data"]
     cfg = OmegaConf.masked_copy(base, keep)
     del cfg.data.dataset
     return cfg

@@ -21,7 +21,11 @@ pytestmark = pytest.mark.skipif(
 )
 
 # Tensors have no `.cuda()` without a GPU; main_knn.py and main_umap.py call it whatever there is.
-CPU_CUDA = "import torch\nif not torch.cuda.is_available():\n    torch.Tensor.cuda = lambda self, *a, **k: self\n"
+CPU_CUDA = """
+import torch
+if not torch.cuda.is_available():
+    torch.Tensor.cuda = lambda self, *a, **k: self
+"""
 
 
 @pytest.fixture
@@ -115,7 +119,9 @@ def test_pretrain_linear_knn(script, digits, tmp_path):
         "strategy=auto",
         "precision=32",
     )
-    assert "val_acc1" in linear.stdout or list((tmp_path / "trained_models" / "linear").rglob("*.ckpt"))
+    assert "val_acc1" in linear.stdout or list(
+        (tmp_path / "trained_models" / "linear").rglob("*.ckpt")
+    )
 
     knn = script(
         "-m",
@@ -137,7 +143,11 @@ def test_resume_with_the_hosts_own_option(script, digits, tmp_path):
     half = checkpoint_in(tmp_path / "half")
     script(
         *pretrain_command(
-            digits, "max_epochs=4", "checkpoint.dir=rest", f"+resume_from_checkpoint='{half}'", *constant
+            digits,
+            "max_epochs=4",
+            "checkpoint.dir=rest",
+            f"+resume_from_checkpoint='{half}'",
+            *constant,
         )
     )
     whole, rest = checkpoint_in(tmp_path / "whole"), checkpoint_in(tmp_path / "rest")
@@ -166,7 +176,11 @@ def test_auto_resume_after_a_kill(script, digits, tmp_path):
     assert "Resuming from previous checkpoint" in done.stdout
     whole = script(
         *pretrain_command(
-            digits, "max_epochs=4", "checkpoint.dir=whole", "scheduler.name=none", "auto_resume.enabled=false"
+            digits,
+            "max_epochs=4",
+            "checkpoint.dir=whole",
+            "scheduler.name=none",
+            "auto_resume.enabled=false",
         )
     )
     assert whole.returncode == 0

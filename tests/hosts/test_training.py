@@ -30,6 +30,11 @@ def _path(cfg):
     return Path(cfg.run_dir) / "last.ckpt"
 
 
+def history(run_dir):
+    with open(Path(run_dir) / "epochs.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def same(first, second):
     """Bit-identical weights, optimizer and labels."""
     ours, theirs = first["state_dict"], second["state_dict"]
@@ -80,7 +85,7 @@ def test_two_epochs_and_two_more_equal_four(recipe, tmp_path, workers, schedule)
     half = train(halves, StopAfter(2))
     assert half["uic"]["bank"]["epoch"] == 2
     assert same(train(halves), whole)
-    rows = [list(csv.DictReader(open(tmp_path / run / "epochs.csv"))) for run in ("whole", "halves")]
+    rows = [history(tmp_path / run) for run in ("whole", "halves")]
     for one, two in zip(*rows, strict=True):
         assert {k: v for k, v in one.items() if k != "seconds"} == {
             k: v for k, v in two.items() if k != "seconds"
@@ -106,7 +111,7 @@ def test_golden_losses(recipe):
     """The first two epochs of the recipe, to three digits; measured on torch 2.15, CPU."""
     cfg = recipe()
     train(cfg)
-    rows = list(csv.DictReader(open(f"{cfg.run_dir}/epochs.csv")))
+    rows = history(cfg.run_dir)
     losses = [float(row.get("train_uic_loss_epoch") or row["train_uic_loss"]) for row in rows]
     # the lines differ in how many random numbers an augmentation draws
     golden = {"pypi": [3.430, 3.383], "main": [3.437, 3.415]}[find_host().line]
@@ -118,10 +123,22 @@ def test_golden_losses(recipe):
 def test_telemetry_is_logged_by_the_host(recipe):
     cfg = recipe()
     train(cfg)
-    row = list(csv.DictReader(open(f"{cfg.run_dir}/epochs.csv")))[-1]
-    for name in """uic_nmi_previous uic_nmi uic_purity uic_changed uic_coverage uic_empty_fixed
-        uic_class_size_min uic_class_size_median uic_class_size_max uic_class_size_cv
-        uic_confidence uic_entropy train_acc1""".split():
+    row = history(cfg.run_dir)[-1]
+    for name in [
+        "uic_nmi_previous",
+        "uic_nmi",
+        "uic_purity",
+        "uic_changed",
+        "uic_coverage",
+        "uic_empty_fixed",
+        "uic_class_size_min",
+        "uic_class_size_median",
+        "uic_class_size_max",
+        "uic_class_size_cv",
+        "uic_confidence",
+        "uic_entropy",
+        "train_acc1",
+    ]:
         assert math.isfinite(float(row[name])), name
     assert 0.3 < float(row["uic_coverage"]) < 1
 
@@ -150,7 +167,7 @@ def test_every_option_trains(recipe, options):
 def test_online_knn_of_the_host_keeps_working(recipe):
     cfg = recipe("knn_eval.enabled=true", "max_epochs=4", "optimizer.batch_size=32")
     train(cfg)
-    row = list(csv.DictReader(open(f"{cfg.run_dir}/epochs.csv")))[-1]
+    row = history(cfg.run_dir)[-1]
     assert float(row["val_knn_acc1"]) > 50
     assert float(row["val_acc1"]) > 20
 
@@ -185,7 +202,9 @@ def test_cached_features_equal_the_networks_own(recipe):
 
 
 def test_forward_gives_what_the_hosts_scripts_read(recipe):
-    method, _, _ = load_method(recipe("method_kwargs.head=mlp", "method_kwargs.head_width=12"), None)
+    method, _, _ = load_method(
+        recipe("method_kwargs.head=mlp", "method_kwargs.head_width=12"), None
+    )
     out = method(torch.zeros(2, 3, 16, 16))
     assert out["z"].shape == (2, 12)
     assert out["pseudo_logits"].shape == (2, 30)
@@ -195,7 +214,9 @@ def test_forward_gives_what_the_hosts_scripts_read(recipe):
 
 def test_a_hosts_resnet(recipe):
     state = train(
-        recipe("backbone.name=resnet18", "~backbone.kwargs.width", "max_epochs=1", "data.fraction=0.1")
+        recipe(
+            "backbone.name=resnet18", "~backbone.kwargs.width", "max_epochs=1", "data.fraction=0.1"
+        )
     )
     assert any(name.endswith("layer4.1.conv2.weight") for name in state["state_dict"])
 
@@ -209,7 +230,7 @@ def test_unlabelled_flat_folder(recipe, digits, tmp_path):
     cfg = recipe("data.dataset=custom", f"data.train_path={folder}", "max_epochs=1")
     bank = train(cfg)["uic"]["bank"]
     assert bank["num_samples"] == len(list(folder.glob("*.png")))
-    row = next(csv.DictReader(open(f"{cfg.run_dir}/epochs.csv")))
+    row = history(cfg.run_dir)[0]
     assert "uic_nmi" not in row
 
 
@@ -243,16 +264,15 @@ def test_another_methods_checkpoint_is_refused(recipe, tmp_path):
 def test_learning_rate_follows_the_recipe(recipe):
     """No warm-up, cosine: full rate in the first epoch, on both lines and intervals."""
 
+    seen = []
+
     class Rates(load_host().pl.Callback):
-        seen = []
-
         def on_train_batch_start(self, trainer, *_):
-            self.seen.append(trainer.optimizers[0].param_groups[0]["lr"])
+            seen.append(trainer.optimizers[0].param_groups[0]["lr"])
 
-    rates = Rates()
-    train(recipe("max_epochs=2", "optimizer.lr=0.4"), rates)
-    assert rates.seen[0] == pytest.approx(0.4 * 64 / 256)
-    assert rates.seen[-1] == pytest.approx(0.2 * 64 / 256, rel=0.05)
+    train(recipe("max_epochs=2", "optimizer.lr=0.4"), Rates())
+    assert seen[0] == pytest.approx(0.4 * 64 / 256)
+    assert seen[-1] == pytest.approx(0.2 * 64 / 256, rel=0.05)
 
 
 def test_host_line_is_one_of_two():

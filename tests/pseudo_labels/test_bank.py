@@ -187,9 +187,7 @@ def test_bank_equals_lists(data):
             turn = bank.commit()
             assert (turn.num_seen, turn.num_changed) == plain.commit()
         index, labels = [i for i, _ in pairs], [c for _, c in pairs]
-        bank.update(
-            torch.tensor(index, dtype=torch.long), torch.tensor(labels, dtype=torch.long)
-        )
+        bank.update(torch.tensor(index, dtype=torch.long), torch.tensor(labels, dtype=torch.long))
         plain.update(index, labels)
         assert bank.targets(torch.arange(num_images)).tolist() == plain.now
         assert bank.num_staged == len(plain.next)

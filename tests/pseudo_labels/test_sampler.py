@@ -55,7 +55,9 @@ def test_all_members_are_drawn_equally_often():
     labels = [0] * 40 + [1] * 10
     counts = np.zeros(50)
     for seed in range(400):
-        counts += np.bincount(ClassBalancedSampler(bank_of(labels, 2), seed=seed).order(), minlength=50)
+        counts += np.bincount(
+            ClassBalancedSampler(bank_of(labels, 2), seed=seed).order(), minlength=50
+        )
     per_draw = counts / 400
     assert np.abs(per_draw[:40] - 25 / 40).max() < 0.13
     assert np.abs(per_draw[40:] - 25 / 10).max() < 0.45
@@ -92,7 +94,7 @@ def test_lightning_leaves_it_alone():
 
 def test_an_empty_class_is_refused_with_the_way_out():
     bank = bank_of([0, 0, 3, 3, 3], 5)
-    with pytest.raises(ValueError, match="3 of 5 classes are empty.*EmptyClassFixer"):
+    with pytest.raises(ValueError, match=r"3 of 5 classes are empty.*EmptyClassFixer"):
         list(ClassBalancedSampler(bank, seed=0))
     bank.fix_empty_classes(EmptyClassFixer(5))
     assert len(list(ClassBalancedSampler(bank, seed=0))) == 5
@@ -118,9 +120,7 @@ def test_shuffled_sampler_draws_every_image_once():
 @settings(max_examples=150, deadline=None)
 @given(
     st.integers(1, 30).flatmap(
-        lambda k: st.tuples(
-            st.just(k), st.lists(st.integers(0, k - 1), min_size=k, max_size=100)
-        )
+        lambda k: st.tuples(st.just(k), st.lists(st.integers(0, k - 1), min_size=k, max_size=100))
     ),
     st.integers(0, 1000),
     st.integers(1, 4),

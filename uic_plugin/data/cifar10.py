@@ -77,7 +77,7 @@ def prepare_cifar10(
                 splits = loaders[name](downloads)
                 break
             except (OSError, RuntimeError) as error:
-                reasons.append(f"{name}: {str(error).splitlines()[0] if str(error) else error!r}")
+                reasons.append(f"{name}: {(str(error) or repr(error)).splitlines()[0]}")
         else:
             raise ConnectionError(f"CIFAR-10 cannot be fetched ({'; '.join(reasons)})")
         for split, (pixels, labels) in splits.items():
@@ -109,8 +109,8 @@ def _write_batch(
 
 
 def _check(split: str, pixels: np.ndarray, labels: np.ndarray) -> None:
-    digest = hashlib.sha256(np.ascontiguousarray(pixels, dtype=np.uint8))
-    digest.update(np.ascontiguousarray(labels, dtype=np.uint8))
+    digest = hashlib.sha256(pixels.astype(np.uint8).tobytes())
+    digest.update(labels.astype(np.uint8).tobytes())
     if digest.hexdigest() != _SHA256[split]:
         raise ValueError(
             f"the {split} images of CIFAR-10 are damaged: SHA-256 {digest.hexdigest()}, "

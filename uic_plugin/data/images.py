@@ -59,7 +59,7 @@ def fingerprint_of(dataset: Any) -> str:
         for name in dataset.images:
             digest.update(b"\0" + str(name).encode(errors="surrogateescape"))
     elif isinstance(getattr(dataset, "data", None), np.ndarray):
-        digest.update(np.ascontiguousarray(dataset.data))
+        digest.update(np.ascontiguousarray(dataset.data).data)
     else:
         digest.update(type(dataset).__name__.encode())
     return digest.hexdigest()

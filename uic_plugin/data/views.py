@@ -6,6 +6,7 @@ Not on the number of workers, of ranks, or on where a run was resumed.
 from __future__ import annotations
 
 import random
+import signal
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -28,6 +29,7 @@ class Draw(int):
 
     @classmethod
     def at(cls, index: int, epoch: int, place: int) -> Draw:
+        """An image drawn in `epoch`, at `place` of the common order."""
         draw = cls(index)
         draw.epoch, draw.place = epoch, place
         return draw
@@ -99,6 +101,11 @@ class SeededViews(Dataset[Any]):
         raise BadImageError(f"none of the {len(self)} images can be read")
 
 
+def ignore_interrupt(worker: int) -> None:
+    """Let a worker leave Ctrl-C to the training process, which ends it in order."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def loader_in_bank_order(
     loader: DataLoader[Any], sampler: BankSampler, *, seed: int, on_bad_image: str
 ) -> DataLoader[Any]:
@@ -134,6 +141,6 @@ def loader_in_bank_order(
         pin_memory=loader.pin_memory and torch.cuda.is_available(),
         drop_last=loader.drop_last,
         timeout=loader.timeout,
-        worker_init_fn=loader.worker_init_fn,
+        worker_init_fn=loader.worker_init_fn or ignore_interrupt,
         **workers,
     )

@@ -1,7 +1,7 @@
 """The only place that imports solo-learn or Lightning.
 
-    host = load_host()     # the installed line; host.UICMethod, host.build_method, ...
-    register()             # makes `method=uic` and our networks known to it
+host = load_host()     # the installed line; host.UICMethod, host.build_method, ...
+register()             # makes `method=uic` and our networks known to it
 """
 
 from __future__ import annotations

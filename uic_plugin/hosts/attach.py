@@ -30,7 +30,9 @@ def attach_data(method: Any, loader: Any) -> DataLoader[Any]:
             "data.format=image_folder (DALI shuffles on its own), with a torch DataLoader over a "
             "dataset that has a length"
         )
-    dataset = loader.dataset.dataset if isinstance(loader.dataset, SeededViews) else loader.dataset
+    dataset: Any = (
+        loader.dataset.dataset if isinstance(loader.dataset, SeededViews) else loader.dataset
+    )
     sort_files(dataset)
     options = method.options
     trainer = method.trainer

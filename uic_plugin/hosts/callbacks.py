@@ -46,7 +46,8 @@ class EpochCheckpoint(pl.Callback):
 
 
 def _reason(error: BaseException) -> str:
-    return os.strerror(error.errno) if getattr(error, "errno", None) else str(error).split("\n")[0]
+    number = getattr(error, "errno", None)
+    return os.strerror(number) if number else str(error).split("\n")[0]
 
 
 class History(pl.Callback):

@@ -12,7 +12,7 @@ from torchvision.datasets import ImageFolder
 
 from uic_plugin.data.images import sort_files
 from uic_plugin.data.resolve import DataSource
-from uic_plugin.data.views import SeededViews
+from uic_plugin.data.views import SeededViews, ignore_interrupt
 from uic_plugin.hosts import load_host
 
 
@@ -56,9 +56,7 @@ def eval_loaders(
     )
 
 
-def eval_datasets(
-    cfg: DictConfig, source: DataSource, *, augment: bool = False
-) -> tuple[Any, Any]:
+def eval_datasets(cfg: DictConfig, source: DataSource, *, augment: bool = False) -> tuple[Any, Any]:
     """Annotated training and test images as datasets.
 
     Raises:
@@ -78,9 +76,9 @@ def eval_datasets(
         import torchvision.datasets
 
         kind = getattr(torchvision.datasets, source.reader.upper())
-        splits = ({"split": "train"}, {"split": "test"})
+        splits: list[dict[str, Any]] = [{"split": "train"}, {"split": "test"}]
         if source.reader != "stl10":
-            splits = ({"train": True}, {"train": False})  # type: ignore[assignment]
+            splits = [{"train": True}, {"train": False}]
         train = kind(source.train, transform=kinds[0], download=True, **splits[0])
         val = kind(source.val, transform=kinds[1], download=True, **splits[1])
     _take_fraction(train, cfg.data.get("fraction", -1))
@@ -132,12 +130,11 @@ def _take_fraction(dataset: Any, fraction: float) -> None:
 def _loader(dataset: Any, cfg: DictConfig, *, shuffle: bool, drop_last: bool) -> DataLoader[Any]:
     workers = cfg.data.num_workers
     return DataLoader(
-        SeededViews(
-            dataset, seed=cfg.seed, on_bad_image=cfg.data.get("on_bad_image") or "stop"
-        ),
+        SeededViews(dataset, seed=cfg.seed, on_bad_image=cfg.data.get("on_bad_image") or "stop"),
         batch_size=cfg.optimizer.batch_size,
         shuffle=shuffle,
         num_workers=workers,
         drop_last=drop_last,
         multiprocessing_context="fork" if workers else None,
+        worker_init_fn=ignore_interrupt,
     )

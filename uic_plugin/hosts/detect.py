@@ -9,9 +9,7 @@ from dataclasses import dataclass
 
 PYPI_VERSION = "1.0.2"
 MAIN_VERSION = "1.0.6"
-INSTALL_PYPI = (
-    'pip install "uic-plugin[pypi]" && pip install --no-deps solo-learn==' + PYPI_VERSION
-)
+INSTALL_PYPI = 'pip install "uic-plugin[pypi]" && pip install --no-deps solo-learn==' + PYPI_VERSION
 INSTALL_MAIN = (
     'pip install "uic-plugin[main]" && pip install --no-deps --no-build-isolation '
     "git+https://github.com/vturrisi/solo-learn"

@@ -84,14 +84,16 @@ def backbone_of(method: Any) -> nn.Module:
 @torch.no_grad()
 def extract_features(method: Any, cfg: DictConfig, source: DataSource) -> Features:
     """Features of the annotated images, on the fastest device there is."""
-    device = torch.device("cuda" if torch.cuda.is_available() and cfg.accelerator != "cpu" else "cpu")
+    device = torch.device(
+        "cuda" if torch.cuda.is_available() and cfg.accelerator != "cpu" else "cpu"
+    )
     backbone = backbone_of(method).eval().to(device)
     parts: list[torch.Tensor] = []
     for loader in eval_loaders(cfg, source):
         features, targets = [], []
-        for images, annotations in loader:
+        for images, target in loader:
             features.append(backbone(images.to(device)).float().cpu())
-            targets.append(annotations)
+            targets.append(target)
         parts += [torch.cat(features), torch.cat(targets)]
     return Features(*parts)
 

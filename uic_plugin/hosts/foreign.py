@@ -13,10 +13,10 @@ _HOST_OPTIONS = frozenset(
     """clip_grad cov_loss_weight decoder_depth decoder_embed_dim decoder_num_heads
     epoch_queue_starts freeze_last_layer freeze_prototypes_epochs iternorm kmeans_iters lamb
     mask_ratio norm_last_layer norm_pix_loss num_prototypes pred_hidden_dim proj_hidden_dim
-    proj_output_dim queue_size scale_loss sim_loss_weight sk_epsilon sk_iters student_temperature
-    supervised teacher_temperature temperature temperature_k temperature_q use_bn_in_head
-    var_loss_weight warmup_teacher_temperature warmup_teacher_temperature_epochs whitening_eps
-    whitening_iters whitening_size""".split()
+    proj_output_dim queue_size scale_loss sim_loss_weight sk_epsilon sk_iters
+    student_temperature supervised teacher_temperature temperature temperature_k
+    temperature_q use_bn_in_head var_loss_weight warmup_teacher_temperature
+    warmup_teacher_temperature_epochs whitening_eps whitening_iters whitening_size""".split()
 )
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import DictConfig, OmegaConf
 from solo.data.classification_dataloader import prepare_transforms as _prepare_transforms
 from solo.data.pretrain_dataloader import (
@@ -38,7 +36,7 @@ class UICMethod(UIC, BaseMethod):
     def __init__(self, cfg: DictConfig) -> None:
         BaseMethod.__init__(self, cfg)
         collect_only(self)
-        options = UICOptions.from_mapping(OmegaConf.to_container(self.cfg.method_kwargs))
+        options = UICOptions.from_mapping(dict(self.cfg.method_kwargs))
         seed = int(OmegaConf.select(self.cfg, "seed", default=5))
         self.build_head(self.features_dim, options, seed)
 
@@ -49,7 +47,7 @@ class UICMethod(UIC, BaseMethod):
         `main_pretrain.py` builds the augmentations from the same config after the method.
         """
         cfg = BaseMethod.add_and_assert_specific_cfg(cfg)
-        given = OmegaConf.to_container(cfg.method_kwargs, resolve=True)
+        given: Any = OmegaConf.to_container(cfg.method_kwargs, resolve=True)
         options = UICOptions.from_mapping(own_options(given, _command_line()))
         cfg.method_kwargs = options.as_dict()
         _set_views(cfg, options.views)
@@ -148,15 +146,5 @@ def eval_transforms(dataset: str) -> tuple[Callable[[Any], Any], Callable[[Any],
 
 def linear_model(backbone: nn.Module, cfg: DictConfig) -> Any:
     """The host's linear evaluation of a frozen backbone."""
-    cfg = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
+    cfg = DictConfig(OmegaConf.to_container(cfg, resolve=True))
     return LinearModel(backbone, cfg=cfg)
-
-
-def load_checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint's content, tensors and plain values alone."""
-    return torch.load(path, map_location="cpu", weights_only=True)
-
-
-def trainer_arguments() -> set[str]:
-    """Names that the Trainer takes."""
-    return set(inspect.signature(pl.Trainer.__init__).parameters)

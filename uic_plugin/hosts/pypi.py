@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from argparse import ArgumentParser
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import solo.utils.backbones
-import torch
 from omegaconf import DictConfig, OmegaConf
 from solo.methods import METHODS, LinearModel
 from solo.methods.base import BaseMethod, BaseMomentumMethod, pl
@@ -24,8 +22,8 @@ from solo.utils.pretrain_dataloader import (
 from torch import nn
 
 from uic_plugin.hosts.attach import attach_data
-from uic_plugin.hosts.online_knn import collect_only
 from uic_plugin.hosts.foreign import own_options
+from uic_plugin.hosts.online_knn import collect_only
 from uic_plugin.methods import UIC, UICOptions
 from uic_plugin.networks import BACKBONES
 
@@ -117,7 +115,9 @@ def build_method(cfg: DictConfig) -> Any:
     extra = dict(optimizer.get("kwargs") or {})
     if optimizer["name"] in ("sgd", "lars"):
         extra.setdefault("momentum", 0.9)
-    lars = {name: extra.pop(name) for name in ("eta", "clip_lr", "exclude_bias_n_norm") if name in extra}
+    lars = {
+        name: extra.pop(name) for name in ("eta", "clip_lr", "exclude_bias_n_norm") if name in extra
+    }
     method_kwargs = dict(plain.get("method_kwargs") or {})
     if cfg.method == "uic":
         method_kwargs = UICOptions.from_mapping(own_options(method_kwargs, ())).as_dict()
@@ -248,13 +248,3 @@ def linear_model(backbone: nn.Module, cfg: DictConfig) -> Any:
         scheduler=cfg.scheduler.name,
         lr_decay_steps=list(decay) if decay else None,
     )
-
-
-def load_checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint's content, tensors and plain values alone."""
-    return torch.load(path, map_location="cpu", weights_only=True)
-
-
-def trainer_arguments() -> set[str]:
-    """Names that the Trainer takes."""
-    return set(inspect.signature(pl.Trainer.__init__).parameters)

@@ -61,7 +61,7 @@ def prepare_config(cfg: DictConfig) -> tuple[DictConfig, DataSource]:
     register()
     for name in ("pytorch_lightning", "lightning.pytorch", "lightning.fabric", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    cfg = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
+    cfg = DictConfig(OmegaConf.to_container(cfg, resolve=True))
     if cfg.method not in host.METHODS or cfg.method in ("base", "linear"):
         known = sorted(set(host.METHODS) - {"base", "linear"})
         raise ValueError(f"unknown method {cfg.method!r}: one of {', '.join(known)}")
@@ -89,7 +89,7 @@ def build_method(cfg: DictConfig) -> Any:
     As in solo-learn, `optimizer.lr` is meant for 256 images and scaled to the images of a step.
     """
     host = load_host()
-    cfg = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
+    cfg = DictConfig(OmegaConf.to_container(cfg, resolve=True))
     crops = [p.num_crops for p in cfg.augmentations]
     cfg.data.num_large_crops, cfg.data.num_small_crops = sum(crops), 0
     scale = cfg.optimizer.batch_size * _num_devices(cfg) / 256
@@ -102,8 +102,8 @@ def build_method(cfg: DictConfig) -> Any:
         if "unexpected keyword argument" not in str(error):
             raise
         raise ValueError(
-            f"{cfg.method} with {cfg.backbone.name} does not take an option of the recipe: {error}; "
-            f"look at method_kwargs and backbone.kwargs"
+            f"{cfg.method} with {cfg.backbone.name} does not take an option of the recipe: "
+            f"{error}; look at method_kwargs and backbone.kwargs"
         ) from error
     if not cfg.performance.disable_channel_last:  # the host's scripts do this outside the method
         method = method.to(memory_format=torch.channels_last)
@@ -136,7 +136,6 @@ def pretrain(
     from uic_plugin.hosts.callbacks import EpochCheckpoint, History
 
     started = time.perf_counter()
-    host = load_host()
     cfg, source = prepare_config(cfg)
     one_view(cfg)
     run_dir = Path(cfg.run_dir)

@@ -21,7 +21,7 @@ class UICOptions:
     """Options of UIC; defaults follow the paper (section 4.2).
 
     Attributes:
-        num_pseudo_classes: K, at least 1 and at most the number of images.
+        num_pseudo_classes: K, at least 2 and at most the number of images.
         head: "linear", one linear layer to K logits; "mlp", an MLP before it (section 5.2).
         head_layers: layers of the MLP.
         head_width: width of every layer of the MLP.
@@ -54,11 +54,13 @@ class UICOptions:
                     f"method_kwargs.{name} must be one of {list(choices)}, "
                     f"got {getattr(self, name)!r}"
                 )
-        for name in ("num_pseudo_classes", "head_layers", "head_width"):
+        # with a single class every image is right from the start and nothing is learned
+        for name, lowest in (("num_pseudo_classes", 2), ("head_layers", 1), ("head_width", 1)):
             value = getattr(self, name)
-            if type(value) is not int or value < 1:
+            if type(value) is not int or value < lowest:
                 raise ValueError(
-                    f"method_kwargs.{name} must be a whole number of at least 1, got {value!r}"
+                    f"method_kwargs.{name} must be a whole number of at least {lowest}, "
+                    f"got {value!r}"
                 )
         for name in ("head_batch_norm", "balanced_sampling", "fix_empty_classes"):
             if type(getattr(self, name)) is not bool:

@@ -8,11 +8,11 @@ Source: UIC, section 3.2, Eq. 5 and 6, with t1 and t2 the views of two successiv
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from torch import nn
-from torch.nn import functional as F
 
 from uic_plugin.methods.options import UICOptions
 from uic_plugin.networks.heads import PseudoClassHead
@@ -22,7 +22,32 @@ from uic_plugin.seeding import derive_seed
 CHECKPOINT_KEY = "uic"
 
 
-class PseudoLabelMethod(nn.Module):
+if TYPE_CHECKING:
+
+    class _HostMethod(nn.Module):
+        """What a host's `BaseMethod` brings."""
+
+        features_dim: int
+        backbone: nn.Module
+        encoder: nn.Module
+        cfg: Any
+        trainer: Any
+        global_rank: int
+        learnable_params: Any
+
+        def setup(self, stage: Any) -> None: ...
+        def log(self, *args: Any, **kwargs: Any) -> None: ...
+        def log_dict(self, *args: Any, **kwargs: Any) -> None: ...
+        def on_train_epoch_start(self) -> None: ...
+        def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None: ...
+        def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None: ...
+        def training_step(self, batch: Any, batch_idx: int) -> Any: ...
+
+else:
+    _HostMethod = nn.Module
+
+
+class PseudoLabelMethod(_HostMethod):
     """Shared by all pseudo-label methods on both lines of the host.
 
     An adapter calls `build_head` in its constructor, `attach` when it knows the dataset, and
@@ -102,9 +127,8 @@ class PseudoLabelMethod(nn.Module):
         return out
 
     def on_train_epoch_start(self) -> None:
-        """Seed the step's own draws (dropout) by (seed, epoch, rank): a resumed run repeats them."""
-        if hasattr(super(), "on_train_epoch_start"):
-            super().on_train_epoch_start()
+        """Seed the step's own draws (dropout) by (seed, epoch, rank): a resume repeats them."""
+        super().on_train_epoch_start()
         torch.manual_seed(derive_seed(self.seed, "step", self._bank.epoch, self.global_rank))
 
     def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:

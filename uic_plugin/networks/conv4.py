@@ -20,17 +20,11 @@ class Conv4(nn.Module):
 
     def __init__(self, width: int = 32, in_channels: int = 3) -> None:
         super().__init__()
-        widths = [width << block for block in range(4)]
-        for number, (inputs, outputs) in enumerate(
-            zip([in_channels, *widths[:-1]], widths, strict=True), start=1
-        ):
-            block = nn.Sequential(
-                nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
-                nn.BatchNorm2d(outputs),
-                nn.ReLU(inplace=True),
-            )
-            setattr(self, f"conv{number}", block)
-        self.num_features = widths[-1]
+        self.conv1 = _block(in_channels, width)
+        self.conv2 = _block(width, 2 * width)
+        self.conv3 = _block(2 * width, 4 * width)
+        self.conv4 = _block(4 * width, 8 * width)
+        self.num_features = 8 * width
         self.pool = nn.MaxPool2d(2, ceil_mode=True)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -39,3 +33,11 @@ class Conv4(nn.Module):
         x = self.pool(self.conv2(x))
         x = self.pool(self.conv3(x))
         return self.conv4(x).mean((2, 3))
+
+
+def _block(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(inplace=True),
+    )

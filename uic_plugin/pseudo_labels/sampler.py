@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import torch
@@ -49,7 +50,8 @@ class BankSampler(DistributedSampler[int]):
             )
         if world_size > len(bank):
             raise ValueError(f"{len(bank)} images cannot be shared by {world_size} ranks")
-        super().__init__(range(len(bank)), world_size, rank, shuffle=True, seed=seed, drop_last=True)  # type: ignore[arg-type]
+        images: Any = range(len(bank))
+        super().__init__(images, world_size, rank, shuffle=True, seed=seed, drop_last=True)  # type: ignore[arg-type]
         self.bank = bank
         self.num_samples = len(bank) // world_size
         self.total_size = self.num_samples * world_size
@@ -127,9 +129,7 @@ def _index_dtype(count: int) -> torch.dtype:
     return torch.int32 if count < 1 << 31 else torch.int64
 
 
-def _group_randomly(
-    labels: np.ndarray, num_classes: int, rng: np.random.Generator
-) -> np.ndarray:
+def _group_randomly(labels: np.ndarray, num_classes: int, rng: np.random.Generator) -> np.ndarray:
     """Image indices class by class, each class in random order, (N,).
 
     One sort of (class | random bits | image) packed in 64 bits: several times faster than a

@@ -75,7 +75,7 @@ def plot_classes(
     classes = [c for c in np.argsort(-sizes, kind="stable") if sizes[c]]
     height, width = images[0].shape[:2]
     rows = -(-len(classes) // blocks)
-    figure = Figure(figsize=(blocks * (columns * 0.3 + 0.8), rows * 0.33 + 0.1), layout="none")
+    figure = Figure(figsize=(blocks * (columns * 0.3 + 0.8), rows * 0.33 + 0.1))
     for place, label in enumerate(classes):
         block, row = divmod(place, rows)
         members = np.flatnonzero(labels == label)
@@ -83,7 +83,7 @@ def plot_classes(
         strip = np.full((height, columns * (width + 1), 3), 255, dtype=np.uint8)
         for column, member in enumerate(members):
             left = column * (width + 1)
-            strip[:, left : left + width] = images[member]
+            strip[:, left : left + width] = images[int(member)]
         axis = figure.add_axes(
             (
                 (block + 0.2) / blocks,

@@ -44,9 +44,7 @@ class EpochReporter:
                 TimeRemainingColumn(),
                 console=self.console,
             )
-            self._task = self._progress.add_task(
-                self.title, total=epochs * batches, numbers=""
-            )
+            self._task = self._progress.add_task(self.title, total=epochs * batches, numbers="")
             self._progress.start()
 
     def step(self, epoch: int, batch: int, loss: float) -> None:

@@ -1,0 +1,59 @@
+# make demo | make test      the two commands; both install into a virtual environment of their own
+# HOST=pypi (default)        solo-learn 1.0.2 from the package registry, in .venv
+# HOST=main                  solo-learn from GitHub, in .venv-main
+# HOST=<folder>              solo-learn from a checkout, in .venv-main
+PYTHON ?= python3
+HOST ?= pypi
+LINE := $(if $(filter pypi,$(HOST)),pypi,main)
+VENV ?= $(if $(filter pypi,$(LINE)),.venv,.venv-main)
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+STAMP := $(VENV)/.host-$(subst /,_,$(HOST))
+SOLO_LEARN := $(if $(filter pypi main,$(HOST)),,$(abspath $(HOST)))
+export SOLO_LEARN
+
+.PHONY: help install demo test test-slow lint bench clean
+help:
+	@sed -n 1,4p Makefile
+
+install: $(STAMP)
+$(STAMP): pyproject.toml constraints.txt
+	@test -z "$(SOLO_LEARN)" || test -d "$(SOLO_LEARN)/solo" || \
+	  { echo "HOST=$(HOST) is no checkout of solo-learn: give pypi, main, or a folder with solo/ in it"; exit 1; }
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or later is needed: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --constraint constraints.txt --editable ".[$(LINE)]"
+ifeq ($(HOST),pypi)
+	$(PIP) install --quiet --no-deps solo-learn==1.0.2
+else ifeq ($(HOST),main)
+	$(PIP) install --quiet --no-deps --no-build-isolation --force-reinstall git+https://github.com/vturrisi/solo-learn
+else
+	rm -rf $(VENV)/solo-learn && mkdir $(VENV)/solo-learn
+	cp -r $(SOLO_LEARN)/solo $(SOLO_LEARN)/setup.py $(SOLO_LEARN)/requirements.txt $(SOLO_LEARN)/README.md $(VENV)/solo-learn
+	$(PIP) install --quiet --no-deps --no-build-isolation --force-reinstall $(VENV)/solo-learn
+endif
+	rm -f $(VENV)/.host-* && touch $@
+
+demo: install
+	$(BIN)/uic demo --out demo
+
+$(VENV)/.test: $(STAMP)
+	$(PIP) install --quiet --constraint constraints.txt --editable ".[$(LINE),test]"
+	touch $@
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/.test
+	$(BIN)/python -m pytest -m slow
+
+bench: $(VENV)/.test
+	$(BIN)/python -m pytest -m benchmark --benchmark-enable -s tests/benchmarks
+
+clean:
+	rm -rf .venv .venv-main .pytest_cache .ruff_cache .mypy_cache .hypothesis

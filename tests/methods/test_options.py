@@ -1,0 +1,59 @@
+"""What a recipe may say."""
+
+import pytest
+
+from uic_plugin.hosts.foreign import own_options
+from uic_plugin.methods import UICOptions
+
+
+def test_defaults_are_the_papers():
+    options = UICOptions()
+    assert (options.num_pseudo_classes, options.head, options.temperature) == (3000, "linear", 1.0)
+    assert options.balanced_sampling
+    assert options.fix_empty_classes
+    assert options.views == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            {"num_pseudo_clases": 3},
+            "num_pseudo_clases; did you mean num_pseudo_classes",
+        ),
+        ({"num_pseudo_classes": 0}, "num_pseudo_classes.*at least 2, got 0"),
+        ({"num_pseudo_classes": 1}, "num_pseudo_classes.*at least 2, got 1"),
+        ({"num_pseudo_classes": "many"}, "got 'many'"),
+        ({"num_pseudo_classes": 2.5}, "got 2.5"),
+        ({"num_pseudo_classes": True}, "got True"),
+        ({"head": "cosine"}, r"\['linear', 'mlp'\], got 'cosine'"),
+        ({"temperature": 0}, "above 0, got 0"),
+        ({"temperature": -1.0}, "above 0, got -1.0"),
+        ({"temperature": float("nan")}, "above 0, got nan"),
+        ({"views": 3}, r"\[1, 2\], got 3"),
+        ({"label_init": "zeros"}, "'zeros'"),
+        ({"balanced_sampling": "yes"}, "true or false, got 'yes'"),
+        ({"fix_empty_classes": False}, "balanced_sampling=true needs fix_empty_classes=true"),
+        ({"on_bad_image": "ignore"}, r"\['stop', 'skip'\]"),
+    ],
+)
+def test_impossible_options_are_named(given, message):
+    with pytest.raises(ValueError, match=message):
+        UICOptions.from_mapping(given)
+
+
+def test_another_methods_recipe():
+    simclr = {"proj_hidden_dim": 2048, "proj_output_dim": 256, "temperature": 0.2}
+    with pytest.warns(UserWarning, match="proj_hidden_dim, proj_output_dim, temperature"):
+        assert own_options(simclr, []) == {}
+    with pytest.warns(UserWarning, match="proj_hidden_dim, proj_output_dim"):
+        kept = own_options(
+            {**simclr, "temperature": 0.5, "num_pseudo_classes": 10},
+            ["method=uic", "method_kwargs.temperature=0.5", "+method_kwargs.num_pseudo_classes=10"],
+        )
+    assert kept == {"temperature": 0.5, "num_pseudo_classes": 10}
+
+
+def test_own_recipe_is_taken_as_it_is():
+    given = {"temperature": 0.2, "num_pseudo_classes": 7, "typo": 1}
+    assert own_options(given, []) == given
