@@ -46,15 +46,17 @@ def compose_recipe(name: str, overrides: list[str], config_dir: Path | None = No
         raise FileNotFoundError(f"--config-dir {config_dir}: there is no such folder")
     name = name.removesuffix(".yaml")
     places = [folder for folder in (own, recipes_dir()) if folder]
-    if not any((folder / f"{name}.yaml").is_file() for folder in places):
+    homes = [folder for folder in places if (folder / f"{name}.yaml").is_file()]
+    if not homes:
         raise FileNotFoundError(
             f"there is no recipe {name!r} in {' or '.join(map(str, places))}; "
             f"the packaged ones: {', '.join(list_recipes())}"
         )
-    search = [f"hydra.searchpath=[file://{recipes_dir()}]"] if own else []
+    others = [f"file://{folder}" for folder in places if folder != homes[0]]
+    search = [f"hydra.searchpath=[{','.join(others)}]"] if others else []
     GlobalHydra.instance().clear()
     try:
-        with initialize_config_dir(str(places[0]), version_base="1.3"):
+        with initialize_config_dir(str(homes[0]), version_base="1.3"):
             cfg = compose(name, overrides=[*search, *map(_open_group, overrides)])
         missing = sorted(OmegaConf.missing_keys(cfg))
         if missing:

@@ -183,7 +183,7 @@ def make_trainer(cfg: DictConfig, *, max_epochs: int, callbacks: list[Any]) -> A
         "max_epochs": max_epochs,
         "accelerator": cfg.accelerator,
         "devices": cfg.devices,
-        "precision": cfg.precision,
+        "precision": _precision(cfg.precision),
         "logger": False,
         "callbacks": callbacks,
         "enable_checkpointing": False,
@@ -250,6 +250,13 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or "state_dict" not in content:
         raise ValueError(f"{path} is not a checkpoint of a training run: it has no weights")
     return content
+
+
+def _precision(name: Any) -> Any:
+    """Lightning 2's names on Lightning 1, where "bf16" and 16 mean mixed precision."""
+    if int(load_host().pl.__version__.split(".")[0]) >= 2:
+        return name
+    return {"bf16-mixed": "bf16", "16-mixed": 16}.get(str(name), name)
 
 
 def _num_devices(cfg: DictConfig) -> int:

@@ -1,0 +1,84 @@
+"""Two processes (DDP, gloo on the CPU): one bank, disjoint shares."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROGRAM = """
+import json, os, sys
+import torch
+from uic_plugin.hosts import load_host
+from uic_plugin.hosts.training import pretrain
+from uic_plugin.recipes_path import compose_recipe
+
+torch.set_num_threads(1)
+folder = sys.argv[1]
+
+class Watch(load_host().pl.Callback):
+    def __init__(self):
+        self.steps = []
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx, *rest):
+        bank = module.bank.state_dict()
+        sums = [bank[name].long().mul(torch.arange(1, len(bank[name]) + 1)).sum().item()
+                for name in ("targets", "staged")]
+        self.steps.append([trainer.current_epoch, sums, bank["epoch"], batch[0].tolist()])
+
+    def on_train_end(self, trainer, module):
+        weights = [w.double().sum().item() for w in module.parameters()]
+        with open(f"{folder}/rank{trainer.global_rank}.json", "w") as file:
+            json.dump({"steps": self.steps, "weights": weights}, file)
+
+pretrain(compose_recipe("digits/uic", sys.argv[2:]), callbacks=(Watch(),))
+"""
+
+
+@pytest.fixture
+def two_ranks(tmp_path, digits):
+    def run(*overrides):
+        program = tmp_path / "program.py"
+        program.write_text(PROGRAM)
+        settings = [
+            "devices=2",
+            "accelerator=cpu",
+            "max_epochs=2",
+            "backbone.kwargs.width=4",
+            "data.num_workers=1",
+            f"run_dir={tmp_path / 'run'}",
+            *overrides,
+        ]
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", str(program), str(tmp_path), *settings],
+            capture_output=True,
+            text=True,
+            timeout=250,
+            env={
+                **os.environ,
+                "PYTHONPATH": str(Path(__file__).parents[2]),
+                "MASTER_ADDR": "127.0.0.1",
+            },
+        )
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+        return [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1)]
+
+    return run
+
+
+def test_ranks_hold_one_bank_and_disjoint_shares(two_ranks):
+    first, second = two_ranks()
+    assert len(first["steps"]) == len(second["steps"]) == 2 * (1442 // 2 // 64)
+    for one, two in zip(first["steps"], second["steps"], strict=True):
+        assert one[:3] == two[:3]  # epoch, sums over both buffers, the bank's epoch
+    assert first["weights"] == second["weights"]
+    from uic_plugin import ClassBalancedSampler, EmptyClassFixer, PseudoLabelBank
+
+    bank = PseudoLabelBank(1442, 30, seed=0)
+    bank.fix_empty_classes(EmptyClassFixer(30))
+    order = ClassBalancedSampler(bank, seed=0).order().tolist()
+    for rank, record in enumerate((first, second)):
+        drawn = [image for step in record["steps"] if step[0] == 0 for image in step[3]]
+        assert drawn == order[rank::2][: len(drawn)]

@@ -1,0 +1,52 @@
+"""Every packaged recipe composes, builds its method, and says in its header what it is."""
+
+import pytest
+import torch
+
+from uic_plugin.hosts import load_host, register
+from uic_plugin.recipes_path import compose_recipe, list_recipes, recipes_dir
+
+RECIPES = list_recipes()
+
+
+def test_all_datasets_and_methods_have_one():
+    for dataset in ("digits", "cifar10", "imagenet100", "imagenet"):
+        for method in ("uic", "simclr", "mocov2plus"):
+            assert f"{dataset}/{method}" in RECIPES
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipe(name):
+    from uic_plugin.hosts.training import build_method, one_view
+
+    register()
+    cfg = compose_recipe(name, [])
+    assert cfg.method in load_host().METHODS
+    cfg.data.num_classes = 10
+    one_view(cfg)
+    method = build_method(cfg)
+    size = cfg.augmentations[0].crop_size
+    with torch.no_grad():
+        out = method.eval()(torch.zeros(1, 3, size, size))
+    assert out["feats"].shape[0] == 1
+    if cfg.method == "uic":
+        assert out["pseudo_logits"].shape == (1, cfg.method_kwargs.num_pseudo_classes)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_header_says_what_to_expect(name):
+    text = (recipes_dir() / f"{name}.yaml").read_text()
+    header = text[: text.index("defaults:")]
+    assert f"uic pretrain --config-name {name}" in header
+    for word in ("Reproduces:", "Hardware:", "Expect:"):
+        assert word in header, word
+
+
+def test_own_folder_of_recipes(tmp_path):
+    (tmp_path / "mine.yaml").write_text(
+        "defaults:\n  - /digits/uic\n  - _self_\nname: mine\noptimizer:\n  lr: 0.7\n"
+    )
+    cfg = compose_recipe("mine", ["max_epochs=3"], tmp_path)
+    assert (cfg.name, cfg.optimizer.lr, cfg.max_epochs) == ("mine", 0.7, 3)
+    assert cfg.method == "uic"
+    assert compose_recipe("digits/uic", [], tmp_path).name == "digits-uic"
