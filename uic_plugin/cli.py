@@ -27,6 +27,9 @@ ConfigDir = Annotated[Path | None, typer.Option("--config-dir", help="Your own f
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="Hydra overrides, as optimizer.lr=0.2.")
 ]
+Untrained = Annotated[
+    bool, typer.Option("--untrained", help="The run's network with its random weights instead.")
+]
 Run = Annotated[Path, typer.Argument(help="A run folder, or a checkpoint in it.")]
 
 
@@ -56,26 +59,28 @@ def pretrain(
 
 
 @app.command()
-def knn(run: Run, overrides: Overrides = None) -> None:
+def knn(run: Run, overrides: Overrides = None, untrained: Untrained = False) -> None:
     """The host's weighted k-NN accuracy on the frozen features of a run."""
     from uic_plugin.hosts.evaluation import extract_features, knn_accuracy, load_method
 
     cfg, checkpoint = _run_config(run, overrides)
-    method, cfg, source = load_method(cfg, checkpoint)
+    method, cfg, source = load_method(cfg, None if untrained else checkpoint)
+    weights = f"random weights of seed {cfg.seed}" if untrained else checkpoint
     features = extract_features(method, cfg, source)
     accuracy = knn_accuracy(features, **cfg.knn)
-    _out().print(f"k-NN top-1 {accuracy:.2f} %  (k={cfg.knn.k}, {cfg.knn.distance}) {checkpoint}")
+    _out().print(f"k-NN top-1 {accuracy:.2f} %  (k={cfg.knn.k}, {cfg.knn.distance}) {weights}")
 
 
 @app.command()
-def linear(run: Run, overrides: Overrides = None) -> None:
+def linear(run: Run, overrides: Overrides = None, untrained: Untrained = False) -> None:
     """The host's linear evaluation on the frozen features of a run."""
     from uic_plugin.hosts.evaluation import linear_accuracy, load_method
 
     cfg, checkpoint = _run_config(run, overrides)
-    method, cfg, source = load_method(cfg, checkpoint)
+    method, cfg, source = load_method(cfg, None if untrained else checkpoint)
+    weights = f"random weights of seed {cfg.seed}" if untrained else checkpoint
     accuracy = linear_accuracy(method, cfg, source)
-    _out().print(f"linear top-1 {accuracy:.2f} %  ({cfg.linear.max_epochs} epochs) {checkpoint}")
+    _out().print(f"linear top-1 {accuracy:.2f} %  ({cfg.linear.max_epochs} epochs) {weights}")
 
 
 @app.command()
