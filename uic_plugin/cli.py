@@ -46,6 +46,8 @@ def pretrain(
 
     cfg = compose_recipe(config_name, overrides or [], config_dir)
     result = run(cfg)
+    if int(os.environ.get("LOCAL_RANK", 0)):  # one rank speaks
+        return
     if result.resumed_from >= cfg.max_epochs:
         _out().print(
             f"{result.run_dir} is finished: {result.resumed_from} epochs. "

@@ -12,6 +12,7 @@ from uic_plugin.data.images import IMAGE_SUFFIXES
 
 # Class counts of datasets that the host reads through torchvision.
 _TORCHVISION = {"cifar10": 10, "cifar100": 100, "stl10": 10}
+_TORCHVISION_FOLDERS = {"cifar-10-batches-py", "cifar-100-python", "stl10_binary"}
 KNOWN_DATASETS = ("digits", *_TORCHVISION, "imagenet", "imagenet100", "custom")
 
 
@@ -64,12 +65,17 @@ def resolve_data(data: DictConfig) -> DataSource:
             "data.train_path is not set: give the folder of the training images, "
             "data.train_path=FOLDER"
         )
+    if name == "cifar10" and not Path(data.train_path).expanduser().exists():
+        raise FileNotFoundError(
+            f"data.train_path={data.train_path}: there is no such folder; "
+            f"'uic data cifar10 datasets/cifar10' makes it"
+        )
     train = _existing_folder("data.train_path", data.train_path)
     val = None
     if data.get("val_path") is not None:
         val = _existing_folder("data.val_path", data.val_path)
     classes = class_folders(train)
-    if name in _TORCHVISION and not classes:
+    if name in _TORCHVISION and _TORCHVISION_FOLDERS & set(classes):
         return DataSource(name, name, train, val or train, True, _TORCHVISION[name])
     no_labels = bool(data.get("no_labels", False))
     if classes:

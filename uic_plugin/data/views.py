@@ -94,8 +94,9 @@ class SeededViews(Dataset[Any]):
                 reason = "not an image" if isinstance(error, UnidentifiedImageError) else str(error)
                 if self.on_bad_image == "stop":
                     raise BadImageError(
-                        f"cannot read {path} ({reason}): mend or remove it, or set "
-                        f"on_bad_image=skip to train without it"
+                        f"cannot read {path} ({reason}): mend or remove it, or train without it: "
+                        f"data.on_bad_image=skip (method_kwargs.on_bad_image=skip in the host's "
+                        f"own scripts)"
                     ) from error
                 warnings.warn(f"skipped unreadable image {path} ({reason})", stacklevel=2)
         raise BadImageError(f"none of the {len(self)} images can be read")

@@ -70,7 +70,8 @@ class History(pl.Callback):
             with open(self.path, newline="") as file:
                 rows = list(csv.DictReader(file))
             self.rows = [row for row in rows if int(row["epoch"]) <= trainer.current_epoch]
-        self.reporter.start(trainer.max_epochs, trainer.num_training_batches)
+        if trainer.is_global_zero:
+            self.reporter.start(trainer.max_epochs, trainer.num_training_batches)
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         """Start the epoch's clock."""
@@ -81,7 +82,8 @@ class History(pl.Callback):
     ) -> None:
         """Move the bar."""
         loss = outputs["loss"] if isinstance(outputs, dict) else outputs
-        self.reporter.step(trainer.current_epoch, batch_idx, float(loss))
+        if trainer.is_global_zero:
+            self.reporter.step(trainer.current_epoch, batch_idx, float(loss))
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Write the row, print the line."""
@@ -99,8 +101,8 @@ class History(pl.Callback):
             **values,
         }
         self.rows.append(row)
-        self.reporter.epoch(row)
         if trainer.is_global_zero:
+            self.reporter.epoch(row)
             write_csv(self.path, self.rows)
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:

@@ -130,7 +130,7 @@ def _take_fraction(dataset: Any, fraction: float) -> None:
 def _loader(dataset: Any, cfg: DictConfig, *, shuffle: bool, drop_last: bool) -> DataLoader[Any]:
     workers = cfg.data.num_workers
     return DataLoader(
-        SeededViews(dataset, seed=cfg.seed, on_bad_image=cfg.data.get("on_bad_image") or "stop"),
+        SeededViews(dataset, seed=cfg.seed, on_bad_image=cfg.data.on_bad_image),
         batch_size=cfg.optimizer.batch_size,
         shuffle=shuffle,
         num_workers=workers,

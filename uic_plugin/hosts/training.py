@@ -32,6 +32,7 @@ _FREE_KEYS = (
     "resume_from_checkpoint",
     "data.num_workers",
     "data.on_bad_image",
+    "method_kwargs.on_bad_image",
 )
 
 
@@ -78,8 +79,13 @@ def prepare_config(cfg: DictConfig) -> tuple[DictConfig, DataSource]:
     cfg.data.train_path, cfg.data.val_path = str(source.train), str(source.val or "") or None
     cfg.data.num_classes = source.num_classes
     cfg.knn_eval.enabled = bool(cfg.knn_eval.enabled and source.labelled and source.val)
-    if cfg.method == "uic" and cfg.data.get("on_bad_image"):
-        cfg.method_kwargs.on_bad_image = cfg.data.on_bad_image
+    # said for the data it holds for every method; said for uic it is what the host's scripts take
+    policy = cfg.data.get("on_bad_image") or cfg.method_kwargs.get("on_bad_image") or "stop"
+    if policy not in ("stop", "skip"):
+        raise ValueError(f"data.on_bad_image must be stop or skip, got {policy!r}")
+    cfg.data.on_bad_image = policy
+    if cfg.method == "uic":
+        cfg.method_kwargs.on_bad_image = policy
     return cfg, source
 
 
