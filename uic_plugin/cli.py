@@ -46,12 +46,12 @@ def pretrain(
 
     cfg = compose_recipe(config_name, overrides or [], config_dir)
     result = run(cfg)
-    if int(os.environ.get("LOCAL_RANK", 0)):  # one rank speaks
+    if not result.is_main:
         return
     if result.resumed_from >= cfg.max_epochs:
         _out().print(
             f"{result.run_dir} is finished: {result.resumed_from} epochs. "
-            f"Raise max_epochs to go on."
+            f"A longer schedule is another run: give it another run_dir."
         )
         return
     _out().print(
@@ -145,10 +145,11 @@ def data_digits(dest: Annotated[Path, typer.Argument(help="Folder to make.")]) -
 
 
 def _out() -> Console:
-    return Console(soft_wrap=True, highlight=False)
+    return Console(soft_wrap=True, highlight=False, markup=False)
 
 
 def _run_config(run: Path, overrides: list[str] | None) -> tuple[Any, Path]:
+    import yaml
     from omegaconf import DictConfig, OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
@@ -157,6 +158,8 @@ def _run_config(run: Path, overrides: list[str] | None) -> tuple[Any, Path]:
 
     cfg, checkpoint = load_run(run)
     cfg = DictConfig(OmegaConf.merge(evaluation_defaults(), cfg))
+    # the hardware of the training is not the evaluation's
+    cfg.accelerator, cfg.devices, cfg.strategy, cfg.precision = "auto", 1, None, 32
     try:
         for override in overrides or []:
             key, separator, value = override.lstrip("+").partition("=")
@@ -164,9 +167,9 @@ def _run_config(run: Path, overrides: list[str] | None) -> tuple[Any, Path]:
                 raise ValueError(f"{override!r} is no override: write key=value")
             if not override.startswith("+") and OmegaConf.select(cfg, key, default=...) is ...:
                 raise ValueError(f"{key!r} is no setting of this run; +{override} would add it")
-            OmegaConf.update(cfg, key, OmegaConf.create(f"v: {value}").v)
-    except OmegaConfBaseException as error:
-        raise ValueError(f"override {override}: {error}") from error
+            OmegaConf.update(cfg, key, yaml.safe_load(value))
+    except (OmegaConfBaseException, yaml.YAMLError) as error:
+        raise ValueError(f"override {override}: {' '.join(str(error).split())}") from error
     return cfg, checkpoint
 
 

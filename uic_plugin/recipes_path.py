@@ -6,6 +6,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+TYPED_KEY = "typed_overrides"  # of a composed recipe: what the user typed
+
 
 def recipes_dir() -> Path:
     """The packaged recipes, or those of a source checkout."""
@@ -70,6 +72,7 @@ def compose_recipe(name: str, overrides: list[str], config_dir: Path | None = No
             f"recipe {name!r} with {' '.join(overrides) or 'no overrides'}: {text}"
         ) from error
     OmegaConf.set_struct(cfg, False)
+    cfg[TYPED_KEY] = overrides
     return cfg
 
 

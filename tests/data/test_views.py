@@ -64,6 +64,11 @@ def test_draw_sampler_tells_place_in_the_common_order():
         assert [common[draw.place] for draw in draws] == draws
         assert {draw.epoch for draw in draws} == {0}
         assert len(sampler) == 5
+    share = list(DrawSampler(ClassBalancedSampler(bank, seed=0)))
+    skips = iter([4, 0])
+    resumed = DrawSampler(ClassBalancedSampler(bank, seed=0), lambda: next(skips))
+    assert [(d, d.place) for d in resumed] == [(d, d.place) for d in share[4:]]
+    assert list(resumed) == share  # the next epoch is whole
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "text"])

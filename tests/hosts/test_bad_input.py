@@ -86,10 +86,29 @@ def custom(folder, *more):
         (["backbone.name=alexnett"], ["'alexnett'", "conv4", "resnet18"]),
         (["backbone.kwargs.widht=3"], ["widht", "backbone.kwargs"]),
         (["resume_from_checkpoint=no.ckpt"], ["no.ckpt", "no such checkpoint"]),
+        (["devices=two"], ["devices", "'two'"]),
+        (["devices=0"], ["devices", "at least 1"]),
+        (["accelerator=gpu"], ["accelerator=gpu", "accelerator=cpu"]),
+        (["data.on_bad_image=ignore"], ["on_bad_image", "'ignore'"]),
     ],
 )
 def test_wrong_settings(uic, overrides, parts):
     one_line(uic(*SMALL, *overrides), *parts)
+
+
+def test_a_typo_for_a_method_of_the_host(uic):
+    command = [*SMALL[:2], "digits/simclr", *SMALL[3:]]
+    one_line(uic(*command, "method_kwargs.temprature=2"), "method_kwargs.temprature", "proj_hidden")
+
+
+def test_what_the_user_typed_counts_in_another_methods_recipe(uic, tmp_path):
+    command = [*SMALL[:2], "digits/simclr", *SMALL[3:], "method=uic", "run_dir=run"]
+    done = uic(*command, "method_kwargs.temperature=0.5", "method_kwargs.num_pseudo_classes=10")
+    assert done.returncode == 0, done.stderr
+    assert "leaves out options of another method's recipe: proj_hidden_dim" in done.stderr
+    kept = (tmp_path / "run" / "config.yaml").read_text()
+    assert "temperature: 0.5" in kept
+    assert "num_pseudo_classes: 10" in kept
 
 
 def test_wrong_recipe_and_folder(uic):
@@ -107,6 +126,10 @@ def test_empty_folders(uic, tmp_path):
     one_line(uic(*custom("text")), "no images there")
     (tmp_path / "file").write_text("x")
     one_line(uic(*custom("file")), "is a file")
+    (tmp_path / "mixed" / "cats").mkdir(parents=True)
+    (tmp_path / "mixed" / "cats" / "1.png").write_text("x")
+    (tmp_path / "mixed" / "2.png").write_text("x")
+    one_line(uic(*custom("mixed")), "holds images and subfolders (cats)")
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -138,6 +161,9 @@ def test_checkpoint_of_another_network(uic, tmp_path):
     assert uic(*SMALL, "run_dir=run").returncode == 0
     one_line(uic("knn", "run", "backbone.kwargs.width=8"), "another network", "conv4")
     one_line(uic("knn", "run", "knn.k=0"), "knn.k", "got 0")
+    one_line(uic("knn", "run", "knn.k=many"), "knn.k", "got 'many'")
+    other = ["run_dir=other", "resume_from_checkpoint=run/last.ckpt", "backbone.kwargs.width=8"]
+    one_line(uic(*SMALL, *other, "max_epochs=2", "scheduler.name=none"), "another network")
     one_line(uic("knn", "run", "knn.kk=3"), "'knn.kk' is no setting")
     one_line(uic("knn", "run", "nonsense"), "key=value")
 
@@ -169,6 +195,7 @@ main()
     one_line(done, "cannot write the checkpoint", "the checkpoint before it is whole")
     assert (tmp_path / "run" / "last.ckpt").read_bytes() == kept
     assert not list((tmp_path / "run").glob("*.part"))
+    assert (tmp_path / "run" / "last.ckpt").read_bytes() == kept
     cfg = recipe("max_epochs=2", "scheduler.name=none")
     assert pretrain(cfg, reporter=EpochReporter("test")).resumed_from == 1
 
@@ -217,7 +244,9 @@ def test_no_solo_learn(uic, monkeypatch):
     one_line(uic(*SMALL), "solo-learn is not installed", "pip install")
     done = uic("doctor")
     assert done.returncode == 1
-    assert "pip install --no-deps solo-learn==1.0.2" in done.stdout
+    assert 'pip install "uic-plugin[pypi]" && pip install --no-deps solo-learn==1.0.2' in (
+        done.stdout.replace("\n", " ")
+    )
 
 
 @pytest.mark.parametrize("version", ["1.0.3", "0.9", "1.0.5"])

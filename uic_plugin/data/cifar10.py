@@ -114,7 +114,8 @@ def _check(split: str, pixels: np.ndarray, labels: np.ndarray) -> None:
     if digest.hexdigest() != _SHA256[split]:
         raise ValueError(
             f"the {split} images of CIFAR-10 are damaged: SHA-256 {digest.hexdigest()}, "
-            f"expected {_SHA256[split]}; remove the download and try again"
+            f"expected {_SHA256[split]}; remove the .NAME.download folder beside the "
+            f"destination and try again"
         )
 
 

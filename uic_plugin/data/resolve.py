@@ -59,7 +59,9 @@ def resolve_data(data: DictConfig) -> DataSource:
         from uic_plugin.data.digits import prepare_digits
 
         root = prepare_digits(default_data_dir() / "digits")
-        return DataSource("custom", "custom", root / "train", root / "val", True, 10)
+        labelled = not data.get("no_labels", False)
+        count = 10 if labelled else 1
+        return DataSource("custom", "custom", root / "train", root / "val", labelled, count)
     if data.train_path is None:
         raise ValueError(
             "data.train_path is not set: give the folder of the training images, "
@@ -76,12 +78,13 @@ def resolve_data(data: DictConfig) -> DataSource:
         val = _existing_folder("data.val_path", data.val_path)
     classes = class_folders(train)
     if name in _TORCHVISION and _TORCHVISION_FOLDERS & set(classes):
-        return DataSource(name, name, train, val or train, True, _TORCHVISION[name])
-    no_labels = bool(data.get("no_labels", False))
+        labelled = not data.get("no_labels", False)
+        count = _TORCHVISION[name] if labelled else 1
+        return DataSource(name, name, train, val or train, labelled, count)
     if classes:
-        if no_labels:
-            classes = []  # read by folder all the same; nobody looks at the annotations
-        labelled, count = not no_labels, max(1, len(classes))
+        _check_no_image_beside(train, classes)
+        labelled = not data.get("no_labels", False)
+        count = len(classes) if labelled else 1
     else:
         labelled, count = False, 1
         _check_flat_folder(train)
@@ -122,8 +125,20 @@ def _existing_folder(key: str, path: str) -> Path:
     return folder
 
 
+def _has_images(folder: Path) -> bool:
+    return any(entry.name.lower().endswith(IMAGE_SUFFIXES) for entry in os.scandir(folder))
+
+
+def _check_no_image_beside(folder: Path, classes: list[str]) -> None:
+    if _has_images(folder):
+        raise ValueError(
+            f"data.train_path={folder} holds images and subfolders ({', '.join(classes[:3])}): "
+            f"put all images into subfolders, or all into one folder without any"
+        )
+
+
 def _check_flat_folder(folder: Path) -> None:
-    if not any(entry.name.lower().endswith(IMAGE_SUFFIXES) for entry in os.scandir(folder)):
+    if not _has_images(folder):
         raise FileNotFoundError(
             f"data.train_path={folder}: no images there ({' '.join(IMAGE_SUFFIXES)})"
         )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,6 +24,16 @@ def write_tree(root: Path, mark: str, fill: Callable[[Path], None]) -> Path:
     """
     if is_complete(root, mark):
         return root
+    root.parent.mkdir(parents=True, exist_ok=True)
+    folder = os.open(root.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)  # another process may be writing the same tree
+        return root if is_complete(root, mark) else _write(root, mark, fill)
+    finally:
+        os.close(folder)
+
+
+def _write(root: Path, mark: str, fill: Callable[[Path], None]) -> Path:
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise FileExistsError(
             f"{root} exists and holds something else: give a new folder, or remove it"
@@ -32,12 +42,7 @@ def write_tree(root: Path, mark: str, fill: Callable[[Path], None]) -> Path:
     part.mkdir(parents=True, exist_ok=True)
     fill(part)
     (part / _MARK_FILE).write_text(mark)
-    try:
-        os.replace(part, root)  # an empty folder may be replaced
-    except OSError:
-        if not is_complete(root, mark):  # else another process was faster
-            raise
-        shutil.rmtree(part, ignore_errors=True)
+    os.replace(part, root)  # an empty folder may be replaced
     return root
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 import signal
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -36,18 +36,27 @@ class Draw(int):
 
 
 class DrawSampler(DistributedSampler[int]):
-    """A `BankSampler` whose indices are `Draw`s."""
+    """A `BankSampler` whose indices are `Draw`s.
 
-    def __init__(self, sampler: BankSampler) -> None:
+    Args:
+        sampler: decides the order.
+        take_skip: called when an iterator starts; says how many images of this rank's share are
+            behind it already, where a run goes on within an epoch.
+    """
+
+    def __init__(self, sampler: BankSampler, take_skip: Callable[[], int] = lambda: 0) -> None:
         super().__init__(sampler.dataset, sampler.num_replicas, sampler.rank)
         self.sampler = sampler
+        self.take_skip = take_skip
 
     def __len__(self) -> int:
         return len(self.sampler)
 
     def __iter__(self) -> Iterator[int]:
-        epoch = self.sampler.bank.epoch
+        epoch, skip = self.sampler.bank.epoch, self.take_skip()
         for number, index in enumerate(self.sampler):
+            if number < skip:
+                continue
             yield Draw.at(index, epoch, self.rank + number * self.num_replicas)
 
 
@@ -108,7 +117,7 @@ def ignore_interrupt(worker: int) -> None:
 
 
 def loader_in_bank_order(
-    loader: DataLoader[Any], sampler: BankSampler, *, seed: int, on_bad_image: str
+    loader: DataLoader[Any], sampler: DrawSampler, *, seed: int, on_bad_image: str
 ) -> DataLoader[Any]:
     """The same loader, in the bank's order and with seeded views.
 
@@ -136,7 +145,7 @@ def loader_in_bank_order(
     return DataLoader(
         SeededViews(dataset, seed=seed, on_bad_image=on_bad_image),
         batch_size=loader.batch_size,
-        sampler=DrawSampler(sampler),
+        sampler=sampler,
         num_workers=loader.num_workers,
         collate_fn=loader.collate_fn,
         pin_memory=loader.pin_memory and torch.cuda.is_available(),

@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from uic_plugin.data.images import annotations_of, fingerprint_of, sort_files
-from uic_plugin.data.views import SeededViews, loader_in_bank_order
+from uic_plugin.data.views import DrawSampler, SeededViews, loader_in_bank_order
 from uic_plugin.pseudo_labels import ClassBalancedSampler, ShuffledSampler
 
 
@@ -44,8 +44,16 @@ def attach_data(method: Any, loader: Any) -> DataLoader[Any]:
         rank=trainer.global_rank,
         world_size=trainer.world_size,
     )
+
+    def take_skip() -> int:
+        skip, method.images_to_skip = method.images_to_skip, 0
+        return int(skip)
+
     return loader_in_bank_order(
-        loader, sampler, seed=method.seed, on_bad_image=options.on_bad_image
+        loader,
+        DrawSampler(sampler, take_skip),
+        seed=method.seed,
+        on_bad_image=options.on_bad_image,
     )
 
 

@@ -103,7 +103,13 @@ class History(pl.Callback):
         self.rows.append(row)
         if trainer.is_global_zero:
             self.reporter.epoch(row)
-            write_csv(self.path, self.rows)
+            try:
+                write_csv(self.path, self.rows)
+            except OSError as error:
+                raise CheckpointError(
+                    f"cannot write {self.path} ({_reason(error)}): make room and give the same "
+                    f"command to go on from the last checkpoint"
+                ) from error
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Take the bar off the screen."""
@@ -118,8 +124,11 @@ def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
     """Write rows with the union of their columns, through a temporary file."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
     part = path.with_name(path.name + ".part")
-    with open(part, "w", newline="") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(rows)
-    os.replace(part, path)
+    try:
+        with open(part, "w", newline="") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(rows)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)

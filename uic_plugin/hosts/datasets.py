@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from omegaconf import DictConfig
 from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from uic_plugin.data.images import sort_files
-from uic_plugin.data.resolve import DataSource
+from uic_plugin.data.resolve import DataSource, class_folders
 from uic_plugin.data.views import SeededViews, ignore_interrupt
 from uic_plugin.hosts import load_host
 
@@ -20,17 +21,18 @@ def pretrain_loader(cfg: DictConfig, source: DataSource) -> DataLoader[Any]:
     """Shuffled batches [index, crops, annotation] of the training images."""
     host = load_host()
     transform = host.augmentation(source.transforms, cfg.augmentations)
-    flat = source.reader == "custom" and not source.labelled and source.num_classes == 1
-    has_folders = any(entry.is_dir() for entry in source.train.iterdir())
-    dataset = host.pretrain_dataset(
-        source.reader, transform, source.train, no_labels=flat and not has_folders
-    )
-    if flat and has_folders:
-        # the host reads folders only with annotations: nobody is to see them
-        dataset.samples = [(path, -1) for path, _ in dataset.samples]
+    is_flat = source.reader == "custom" and not class_folders(source.train)
+    dataset = host.pretrain_dataset(source.reader, transform, source.train, no_labels=is_flat)
+    if not source.labelled and not is_flat:
+        # the host reads these with annotations whatever one says: nobody is to see them
+        if hasattr(dataset, "samples"):
+            dataset.samples = [(path, -1) for path, _ in dataset.samples]
+        else:
+            name = "labels" if hasattr(dataset, "labels") else "targets"
+            setattr(dataset, name, np.full(len(dataset), -1))
     sort_files(dataset)
     _take_fraction(dataset, cfg.data.get("fraction", -1))
-    loader = _loader(dataset, cfg, shuffle=True, drop_last=True)
+    loader = image_loader(dataset, cfg, shuffle=True, drop_last=True)
     if len(loader) == 0:
         raise ValueError(
             f"a batch of {cfg.optimizer.batch_size} images is more than the {len(dataset)} images "
@@ -40,7 +42,7 @@ def pretrain_loader(cfg: DictConfig, source: DataSource) -> DataLoader[Any]:
 
 
 def eval_loaders(
-    cfg: DictConfig, source: DataSource, *, augment: bool = False
+    cfg: DictConfig, source: DataSource, *, augment: bool = False, batch_size: int | None = None
 ) -> tuple[DataLoader[Any], DataLoader[Any]]:
     """Annotated training and test images, with the host's transforms for evaluation.
 
@@ -48,11 +50,12 @@ def eval_loaders(
         cfg: the recipe.
         source: where the images are; must be labelled.
         augment: random crops for training, as the host's linear evaluation has them.
+        batch_size: images in a batch, the recipe's own unless told.
     """
     train, val = eval_datasets(cfg, source, augment=augment)
     return (
-        _loader(train, cfg, shuffle=augment, drop_last=False),
-        _loader(val, cfg, shuffle=False, drop_last=False),
+        image_loader(train, cfg, shuffle=augment, batch_size=batch_size),
+        image_loader(val, cfg, batch_size=batch_size),
     )
 
 
@@ -127,11 +130,19 @@ def _take_fraction(dataset: Any, fraction: float) -> None:
         raise ValueError("data.fraction works on folders of images only: set it to -1")
 
 
-def _loader(dataset: Any, cfg: DictConfig, *, shuffle: bool, drop_last: bool) -> DataLoader[Any]:
+def image_loader(
+    dataset: Any,
+    cfg: DictConfig,
+    *,
+    shuffle: bool = False,
+    drop_last: bool = False,
+    batch_size: int | None = None,
+) -> DataLoader[Any]:
+    """Batches of a dataset with the recipe's workers and its policy for unreadable images."""
     workers = cfg.data.num_workers
     return DataLoader(
         SeededViews(dataset, seed=cfg.seed, on_bad_image=cfg.data.on_bad_image),
-        batch_size=cfg.optimizer.batch_size,
+        batch_size=batch_size or cfg.optimizer.batch_size,
         shuffle=shuffle,
         num_workers=workers,
         drop_last=drop_last,

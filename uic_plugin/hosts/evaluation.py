@@ -106,8 +106,10 @@ def knn_accuracy(features: Features, *, k: int, temperature: float, distance: st
     """
     if distance not in ("cosine", "euclidean"):
         raise ValueError(f"knn.distance must be cosine or euclidean, got {distance!r}")
-    if k < 1:
-        raise ValueError(f"knn.k must be at least 1, got {k}")
+    if type(k) is not int or k < 1:
+        raise ValueError(f"knn.k must be a whole number of at least 1, got {k!r}")
+    if type(temperature) not in (int, float) or temperature <= 0:
+        raise ValueError(f"knn.temperature must be above 0, got {temperature!r}")
     train, val = features.train, features.val
     if distance == "cosine":
         train = nn.functional.normalize(train, dim=1)
@@ -176,7 +178,7 @@ def linear_accuracy(
     )
     backbone = backbone_of(method).eval()
     if settings.augment:
-        train, val = eval_loaders(cfg, source, augment=True)
+        train, val = eval_loaders(cfg, source, augment=True, batch_size=settings.batch_size)
     else:
         features = features or extract_features(method, cfg, source)
         backbone = _Identity(features.train.shape[1])

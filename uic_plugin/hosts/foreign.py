@@ -9,7 +9,7 @@ from typing import Any
 from uic_plugin.methods import UICOptions
 
 # `method_kwargs` of solo-learn's own methods, versions 1.0.2 and 1.0.6.
-_HOST_OPTIONS = frozenset(
+HOST_OPTIONS = frozenset(
     """clip_grad cov_loss_weight decoder_depth decoder_embed_dim decoder_num_heads
     epoch_queue_starts freeze_last_layer freeze_prototypes_epochs iternorm kmeans_iters lamb
     mask_ratio norm_last_layer norm_pix_loss num_prototypes pred_hidden_dim proj_hidden_dim
@@ -29,7 +29,7 @@ def own_options(given: Mapping[str, Any], command_line: Iterable[str]) -> dict[s
     `UICOptions` to refuse.
     """
     names = UICOptions.names()
-    foreign = [name for name in given if name in _HOST_OPTIONS and name not in names]
+    foreign = [name for name in given if name in HOST_OPTIONS and name not in names]
     if not foreign:
         return dict(given)
     typed = {
@@ -37,7 +37,7 @@ def own_options(given: Mapping[str, Any], command_line: Iterable[str]) -> dict[s
         for override in command_line
         if override.lstrip("+").startswith("method_kwargs.")
     }
-    foreign += [name for name in given if name in _HOST_OPTIONS & set(names) and name not in typed]
+    foreign += [name for name in given if name in HOST_OPTIONS & set(names) and name not in typed]
     warnings.warn(
         f"uic leaves out options of another method's recipe: {', '.join(sorted(foreign))}",
         stacklevel=2,

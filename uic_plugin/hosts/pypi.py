@@ -22,7 +22,6 @@ from solo.utils.pretrain_dataloader import (
 from torch import nn
 
 from uic_plugin.hosts.attach import attach_data
-from uic_plugin.hosts.foreign import own_options
 from uic_plugin.hosts.online_knn import collect_only
 from uic_plugin.methods import UIC, UICOptions
 from uic_plugin.networks import BACKBONES
@@ -113,14 +112,13 @@ def build_method(cfg: DictConfig) -> Any:
     momentum = plain.get("momentum") or {}
     is_lars = optimizer["name"] == "lars"
     extra = dict(optimizer.get("kwargs") or {})
-    if optimizer["name"] in ("sgd", "lars"):
-        extra.setdefault("momentum", 0.9)
     lars = {
         name: extra.pop(name) for name in ("eta", "clip_lr", "exclude_bias_n_norm") if name in extra
     }
-    method_kwargs = dict(plain.get("method_kwargs") or {})
-    if cfg.method == "uic":
-        method_kwargs = UICOptions.from_mapping(own_options(method_kwargs, ())).as_dict()
+    if scheduler.get("interval", "epoch") != "epoch":
+        raise ValueError(
+            "scheduler.interval=step needs solo-learn main: this line steps once per epoch"
+        )
     backbone_args = dict(plain["backbone"].get("kwargs") or {})
     if plain["backbone"]["name"] not in BACKBONES:
         backbone_args["cifar"] = plain["data"]["dataset"] in ("cifar10", "cifar100")
@@ -157,7 +155,7 @@ def build_method(cfg: DictConfig) -> Any:
             final_tau_momentum=momentum.get("final_tau", 1.0),
             momentum_classifier=momentum.get("classifier", False),
             seed=plain["seed"],
-            **method_kwargs,
+            **(plain.get("method_kwargs") or {}),
         )
     method.encoder_name = plain["backbone"]["name"]
     collect_only(method)

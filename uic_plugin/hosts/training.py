@@ -6,6 +6,7 @@ import inspect
 import logging
 import os
 import time
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,16 @@ from omegaconf import DictConfig, OmegaConf
 from uic_plugin.data.resolve import DataSource, resolve_data
 from uic_plugin.errors import Interrupted
 from uic_plugin.hosts import load_host, register
-from uic_plugin.hosts.datasets import eval_datasets, pretrain_loader
+from uic_plugin.hosts.datasets import eval_datasets, image_loader, pretrain_loader
+from uic_plugin.hosts.foreign import HOST_OPTIONS, own_options
+from uic_plugin.methods import UICOptions
+from uic_plugin.recipes_path import TYPED_KEY
 from uic_plugin.report.progress import EpochReporter
 
 CONFIG_FILE, CHECKPOINT_FILE, HISTORY_FILE = "config.yaml", "last.ckpt", "epochs.csv"
 # What may differ between a run and its continuation.
 _FREE_KEYS = (
     "run_dir",
-    "max_epochs",
     "accelerator",
     "devices",
     "strategy",
@@ -33,6 +36,19 @@ _FREE_KEYS = (
     "data.num_workers",
     "data.on_bad_image",
     "method_kwargs.on_bad_image",
+)
+# Sections of solo-learn's recipes that its own scripts read and `uic pretrain` does not.
+_UNUSED_SECTIONS = ("wandb", "checkpoint", "auto_resume", "auto_umap", "dali")
+# Settings that go to Lightning's Trainer as they are.
+_TRAINER_KEYS = (
+    "accumulate_grad_batches",
+    "gradient_clip_val",
+    "num_nodes",
+    "limit_train_batches",
+    "limit_val_batches",
+    "check_val_every_n_epoch",
+    "log_every_n_steps",
+    "deterministic",
 )
 
 
@@ -44,11 +60,13 @@ class PretrainResult:
         run_dir: its folder, with `config.yaml`, `last.ckpt` and `epochs.csv`.
         seconds: wall time of this call.
         resumed_from: epoch at which it went on, 0 from the start.
+        is_main: whether this process is the one of all ranks that speaks.
     """
 
     run_dir: Path
     seconds: float
     resumed_from: int
+    is_main: bool = True
 
 
 def prepare_config(cfg: DictConfig) -> tuple[DictConfig, DataSource]:
@@ -63,6 +81,7 @@ def prepare_config(cfg: DictConfig) -> tuple[DictConfig, DataSource]:
     for name in ("pytorch_lightning", "lightning.pytorch", "lightning.fabric", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
     cfg = DictConfig(OmegaConf.to_container(cfg, resolve=True))
+    typed = cfg.pop(TYPED_KEY, [])
     if cfg.method not in host.METHODS or cfg.method in ("base", "linear"):
         known = sorted(set(host.METHODS) - {"base", "linear"})
         raise ValueError(f"unknown method {cfg.method!r}: one of {', '.join(known)}")
@@ -76,9 +95,14 @@ def prepare_config(cfg: DictConfig) -> tuple[DictConfig, DataSource]:
         if type(value) is not int or value < lowest:
             raise ValueError(f"{key} must be a whole number of at least {lowest}, got {value!r}")
     source = resolve_data(cfg.data)
-    cfg.data.train_path, cfg.data.val_path = str(source.train), str(source.val or "") or None
+    cfg.data.train_path = str(source.train.resolve())
+    cfg.data.val_path = str(source.val.resolve()) if source.val else None
     cfg.data.num_classes = source.num_classes
     cfg.knn_eval.enabled = bool(cfg.knn_eval.enabled and source.labelled and source.val)
+    _check_method_options(cfg, typed)
+    unused = [name for name in _UNUSED_SECTIONS if name in cfg]
+    if unused:
+        warnings.warn(f"uic pretrain does not use {', '.join(unused)} of the recipe", stacklevel=2)
     # said for the data it holds for every method; said for uic it is what the host's scripts take
     policy = cfg.data.get("on_bad_image") or cfg.method_kwargs.get("on_bad_image") or "stop"
     if policy not in ("stop", "skip"):
@@ -101,6 +125,8 @@ def build_method(cfg: DictConfig) -> Any:
     scale = cfg.optimizer.batch_size * _num_devices(cfg) / 256
     cfg.optimizer.lr *= scale
     cfg.optimizer.classifier_lr *= scale
+    if cfg.optimizer.name in ("sgd", "lars"):  # what the host's own scripts fill in
+        cfg.optimizer.kwargs.setdefault("momentum", 0.9)
     host.pl.seed_everything(cfg.seed)
     try:
         method = host.build_method(cfg)
@@ -148,19 +174,18 @@ def pretrain(
     resume = _find_resume(cfg, run_dir)
     done = _epochs_of(resume, cfg) if resume else 0
     if resume and done >= cfg.max_epochs:
+        if resume != run_dir / CHECKPOINT_FILE:
+            raise ValueError(
+                f"{resume} has {done} epochs behind it, max_epochs={cfg.max_epochs} is not more"
+            )
         return PretrainResult(run_dir, 0.0, done)
 
     loader = pretrain_loader(cfg, source)
     method = build_method(cfg)
     val_loader = None
     if source.labelled and source.val is not None and cfg.knn_eval.enabled:
-        val_loader = _val_loader(cfg, source)
+        val_loader = image_loader(eval_datasets(cfg, source)[1], cfg)
     run_dir.mkdir(parents=True, exist_ok=True)
-    if int(os.environ.get("LOCAL_RANK", 0)) == 0:
-        part = run_dir / f"{CONFIG_FILE}.part"
-        part.write_text(OmegaConf.to_yaml(cfg))
-        os.replace(part, run_dir / CONFIG_FILE)
-
     reporter = reporter or EpochReporter(cfg.method)
     trainer = make_trainer(
         cfg,
@@ -171,19 +196,36 @@ def pretrain(
             *callbacks,
         ],
     )
+    if trainer.is_global_zero:
+        part = run_dir / f"{CONFIG_FILE}.part"
+        part.write_text(OmegaConf.to_yaml(cfg))
+        os.replace(part, run_dir / CONFIG_FILE)
     try:
         fit(trainer, method, loader, val_loader, resume)
+    except RuntimeError as error:
+        if "loading state_dict" not in str(error):
+            raise
+        raise ValueError(
+            f"the weights in {resume} are of another network or method than this recipe's "
+            f"{cfg.method} with {cfg.backbone.name}: {str(error).splitlines()[-1].strip()}"
+        ) from error
     except (KeyboardInterrupt, SystemExit) as stop:
         raise Interrupted(_how_to_go_on(run_dir, trainer.current_epoch)) from stop
     finally:
         reporter.stop()
     if getattr(trainer, "interrupted", False):
         raise Interrupted(_how_to_go_on(run_dir, trainer.current_epoch))
-    return PretrainResult(run_dir, time.perf_counter() - started, done)
+    return PretrainResult(
+        run_dir, time.perf_counter() - started, done, is_main=trainer.is_global_zero
+    )
 
 
 def make_trainer(cfg: DictConfig, *, max_epochs: int, callbacks: list[Any]) -> Any:
-    """The host's Trainer, silent but for our own callbacks."""
+    """The host's Trainer, silent but for our own callbacks.
+
+    Raises:
+        ValueError: for hardware that is not there, or numbers that Lightning does not take.
+    """
     host = load_host()
     arguments: dict[str, Any] = {
         "max_epochs": max_epochs,
@@ -200,7 +242,17 @@ def make_trainer(cfg: DictConfig, *, max_epochs: int, callbacks: list[Any]) -> A
     }
     if _num_devices(cfg) > 1:
         arguments["strategy"] = cfg.get("strategy") or "ddp"
-    return host.pl.Trainer(**arguments)
+    arguments.update({name: cfg[name] for name in _TRAINER_KEYS if cfg.get(name) is not None})
+    try:
+        return host.pl.Trainer(**arguments)
+    except Exception as error:  # Lightning has an exception of its own for each line
+        if type(error).__name__ != "MisconfigurationException":
+            raise
+        raise ValueError(
+            f"accelerator={cfg.accelerator} devices={cfg.devices} precision={cfg.precision} "
+            f"cannot be had here ({' '.join(str(error).split())}): set accelerator=cpu devices=1 "
+            f"precision=32, say"
+        ) from error
 
 
 def fit(
@@ -266,33 +318,69 @@ def _precision(name: Any) -> Any:
 
 
 def _num_devices(cfg: DictConfig) -> int:
+    """How many processes share a step.
+
+    Raises:
+        ValueError: for a value that is no number or list of devices.
+    """
     devices = cfg.devices
-    if isinstance(devices, int):
-        return max(1, torch.cuda.device_count()) if devices == -1 else max(1, devices)
-    return int(devices) if isinstance(devices, str) and devices.isdigit() else len(devices)
-
-
-def _val_loader(cfg: DictConfig, source: DataSource) -> Any:
-    from uic_plugin.hosts.datasets import _loader
-
-    return _loader(eval_datasets(cfg, source)[1], cfg, shuffle=False, drop_last=False)
+    if isinstance(devices, str) and devices not in ("auto", "-1"):
+        parts = devices.split(",")
+        if not all(part.strip().isdigit() for part in parts):
+            raise ValueError(f"devices must be a number, a list or auto, got {devices!r}")
+        devices = int(devices) if len(parts) == 1 else parts
+    if devices in ("auto", "-1", -1):
+        on_cpu = cfg.accelerator == "cpu" or not torch.cuda.is_available()
+        devices = 1 if on_cpu else torch.cuda.device_count()
+    count = devices if isinstance(devices, int) else len(devices)
+    if count < 1:
+        raise ValueError(f"devices must be at least 1, got {cfg.devices!r}")
+    return count * int(cfg.get("num_nodes") or 1)
 
 
 def _find_resume(cfg: DictConfig, run_dir: Path) -> Path | None:
-    """The checkpoint to go on from: the one named, or this run folder's own."""
-    if cfg.get("resume_from_checkpoint"):
-        return Path(cfg.resume_from_checkpoint)
-    if not (run_dir / CHECKPOINT_FILE).exists():
+    """The checkpoint to go on from: this run folder's own, else the one that the recipe names."""
+    own = run_dir / CHECKPOINT_FILE
+    named = Path(cfg.resume_from_checkpoint) if cfg.get("resume_from_checkpoint") else None
+    checkpoint = own if own.exists() else named
+    if checkpoint is None:
         return None
-    kept = OmegaConf.load(run_dir / CONFIG_FILE) if (run_dir / CONFIG_FILE).exists() else None
+    beside = checkpoint.parent / CONFIG_FILE
+    kept = OmegaConf.load(beside) if beside.exists() else None
     if isinstance(kept, DictConfig):
+        _check_schedule(kept, cfg, checkpoint)
+    if checkpoint == own and isinstance(kept, DictConfig):
         different = _differences(kept, cfg)
         if different:
             raise ValueError(
                 f"{run_dir} holds a run with other settings ({'; '.join(different[:3])}): give "
                 f"another run_dir=FOLDER, or remove that folder to start anew"
             )
-    return run_dir / CHECKPOINT_FILE
+    return checkpoint
+
+
+def _check_schedule(kept: DictConfig, cfg: DictConfig, checkpoint: Path) -> None:
+    """Refuse another length for a schedule that has a length: it would not be followed."""
+    if kept.max_epochs != cfg.max_epochs and cfg.scheduler.name not in ("none", "step"):
+        raise ValueError(
+            f"{checkpoint} was trained on a {cfg.scheduler.name} schedule of {kept.max_epochs} "
+            f"epochs, max_epochs is {cfg.max_epochs} now: a schedule of another length is another "
+            f"run, give it another run_dir=FOLDER (schedulers none and step can be prolonged)"
+        )
+
+
+def _check_method_options(cfg: DictConfig, typed: list[str]) -> None:
+    """Resolve UIC's options; for the host's methods, refuse names that none of them knows."""
+    given: Any = OmegaConf.to_container(cfg.method_kwargs)
+    if cfg.method == "uic":
+        cfg.method_kwargs = UICOptions.from_mapping(own_options(given, typed)).as_dict()
+        return
+    unknown = [name for name in cfg.method_kwargs if name not in HOST_OPTIONS]
+    if unknown:
+        raise ValueError(
+            f"unknown option method_kwargs.{unknown[0]}: no method of the host has it; the recipe "
+            f"has {', '.join(n for n in cfg.method_kwargs if n not in unknown)}"
+        )
 
 
 def _differences(kept: DictConfig, cfg: DictConfig) -> list[str]:
@@ -307,11 +395,14 @@ def _differences(kept: DictConfig, cfg: DictConfig) -> list[str]:
         }
 
     old, new = flat(OmegaConf.to_container(kept)), flat(OmegaConf.to_container(cfg))
+    free = [*_FREE_KEYS, "max_epochs"]  # the schedule has been looked at
+    if cfg.method == "uic":  # whose labels carry a fingerprint of the images: the folder may move
+        free += ["data.train_path", "data.val_path"]
     return [
         f"{key}: {old.get(key)} there, {new.get(key)} here"
         for key in sorted(old.keys() | new.keys())
         if old.get(key) != new.get(key)
-        and not any(key == free or key.startswith(f"{free}.") for free in _FREE_KEYS)
+        and not any(key == name or key.startswith(f"{name}.") for name in free)
     ]
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         """What a host's `BaseMethod` brings."""
 
         features_dim: int
+        batch_size: int
         backbone: nn.Module
         encoder: nn.Module
         cfg: Any
@@ -60,6 +61,11 @@ class PseudoLabelMethod(_HostMethod):
     fixer: EmptyClassFixer | None = None
     telemetry: EpochTelemetry | None = None
     epoch_metrics: dict[str, float] | None = None
+    # Steps of the bank's present epoch. Lightning's own number of the batch does not do: version 1
+    # repeats one after a resume from a checkpoint that a callback wrote at the end of a batch.
+    steps_done = 0
+    images_to_skip = 0  # of this rank, in the first epoch after a resume within it
+    _goes_on_within_epoch = False
 
     @property
     def _network(self) -> nn.Module:
@@ -127,9 +133,11 @@ class PseudoLabelMethod(_HostMethod):
         return out
 
     def on_train_epoch_start(self) -> None:
-        """Seed the step's own draws (dropout) by (seed, epoch, rank): a resume repeats them."""
+        """Count the epoch's steps from 0, or from where a resumed run stopped."""
         super().on_train_epoch_start()
-        torch.manual_seed(derive_seed(self.seed, "step", self._bank.epoch, self.global_rank))
+        if not self._goes_on_within_epoch:
+            self.steps_done = 0
+        self._goes_on_within_epoch = False
 
     def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
         """Cross-entropy against this epoch's labels, plus the host's online classifier.
@@ -145,6 +153,10 @@ class PseudoLabelMethod(_HostMethod):
                 f"views={self.options.views} needs as many crops of each image, the augmentation "
                 f"makes {len(views)}: raise augmentations.0.num_crops"
             )
+        # The step's own draws (dropout) come from (seed, epoch, rank, step): a resume repeats them.
+        torch.manual_seed(
+            derive_seed(self.seed, "step", self._bank.epoch, self.global_rank, self.steps_done)
+        )
         label_logits = None
         if self.options.views == 2:
             with torch.no_grad():
@@ -152,14 +164,19 @@ class PseudoLabelMethod(_HostMethod):
         train_view = views[self.options.views - 1]
 
         outs = super().training_step([index, [train_view], annotations], batch_idx)
-        logits = self.head(outs["feats"][0])[1]
+        # main's step goes through `forward`, which has called the head; pypi's does not
+        if "pseudo_logits" in outs:
+            logits = outs["pseudo_logits"][0]
+        else:
+            logits = self.head(outs["feats"][0])[1]
         loss = F.cross_entropy(logits / self.options.temperature, self._bank.targets(index))
         label_logits = logits.detach() if label_logits is None else label_logits
         self._stage(index, label_logits)
         self.log("train_uic_loss", loss.detach(), on_epoch=True, sync_dist=True, prog_bar=True)
+        self.steps_done += 1
         # Turn here rather than in a later hook: checkpoint callbacks run before those, and what
         # they save has to hold the new labels already.
-        if batch_idx + 1 >= self.trainer.num_training_batches:
+        if self.steps_done >= self.trainer.num_training_batches:
             self._turn_epoch()
         # The host's loss is NaN where no image of the batch is annotated; its gradient is not.
         return loss + torch.nan_to_num(outs["loss"])
@@ -186,6 +203,7 @@ class PseudoLabelMethod(_HostMethod):
         bank, telemetry = self._bank, self.telemetry
         previous = bank.labels.clone()
         turn = bank.commit(self.fixer)
+        self.steps_done = 0
         if telemetry is not None:
             if _world_size() > 1:
                 torch.distributed.all_reduce(telemetry.sums)
@@ -204,6 +222,8 @@ class PseudoLabelMethod(_HostMethod):
             checkpoint[CHECKPOINT_KEY] = {
                 "bank": self.bank.state_dict(),
                 "options": self.options.as_dict(),
+                "steps_done": self.steps_done,
+                "telemetry": self.telemetry.sums.cpu() if self.telemetry is not None else None,
             }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -221,13 +241,29 @@ class PseudoLabelMethod(_HostMethod):
                 "the checkpoint holds no pseudo labels, so another method wrote it: "
                 "resume it with that method, or start anew"
             )
-        self.bank.load_state_dict(checkpoint[CHECKPOINT_KEY]["bank"])
+        state = checkpoint[CHECKPOINT_KEY]
+        self.bank.load_state_dict(state["bank"])
+        self.steps_done = self.images_to_skip = 0
+        if _is_within_epoch(checkpoint):
+            # Lightning goes on at the batch where it stopped, but with a new iterator
+            self._goes_on_within_epoch = True
+            self.steps_done = int(state["steps_done"])
+            self.images_to_skip = self.steps_done * self.batch_size
+            if self.telemetry is not None and state.get("telemetry") is not None:
+                self.telemetry.sums = state["telemetry"].clone()
 
     @property
     def _bank(self) -> PseudoLabelBank:
         if self.bank is None:
             raise RuntimeError("the pseudo labels are made in setup('fit'), which has not run")
         return self.bank
+
+
+def _is_within_epoch(checkpoint: dict[str, Any]) -> bool:
+    """Whether Lightning will go on inside an epoch: it began one that it has not processed."""
+    loop = checkpoint.get("loops", {}).get("fit_loop", {})
+    epoch = loop.get("epoch_progress", {}).get("current", {})
+    return bool(epoch.get("ready", 0) > epoch.get("processed", 0))
 
 
 def _world_size() -> int:

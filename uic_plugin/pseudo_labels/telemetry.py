@@ -44,6 +44,8 @@ class EpochTelemetry:
         log_p = logits.float().log_softmax(1)
         p = log_p.exp()
         batch = torch.stack([p.amax(1).sum(), -(p * log_p).sum(), p.new_tensor(len(p))])
+        if batch.device.type == "mps":  # has no float64
+            batch = batch.cpu()
         self.sums = self.sums.to(batch.device) + batch.double()
 
     def summary(

@@ -29,7 +29,7 @@ class EpochReporter:
 
     def __init__(self, title: str, console: Console | None = None) -> None:
         self.title = title
-        self.console = console or Console(soft_wrap=True)
+        self.console = console or Console(soft_wrap=True, markup=False)
         self._progress: Progress | None = None
         self._numbers = ""
 
