@@ -160,9 +160,7 @@ def test_golden_losses(recipe):
     train(cfg)
     rows = history(cfg.run_dir)
     losses = [float(row.get("train_uic_loss_epoch") or row["train_uic_loss"]) for row in rows]
-    # the lines differ in how many random numbers an augmentation draws
-    golden = {"pypi": [3.430, 3.383], "main": [3.437, 3.415]}[find_host().line]
-    assert losses == pytest.approx(golden, abs=0.01)
+    assert losses == pytest.approx([3.4810, 3.4420], abs=0.002)  # the same on both lines
     # a random guess among 30 classes costs ln 30
     assert abs(losses[0] - math.log(30)) < 0.3
 
