@@ -177,7 +177,7 @@ def _show_own_warnings() -> None:
     """Warnings of this package as one line; those of the host's old dependencies not at all."""
 
     def show(message: Any, category: Any, filename: str, *_: Any, **__: Any) -> None:
-        if f"{os.sep}uic_plugin{os.sep}" in filename:
+        if f"{os.sep}uic_plugin{os.sep}" in filename and issubclass(category, UserWarning):
             print(f"warning: {message}", file=sys.stderr)
 
     warnings.showwarning = show

@@ -126,7 +126,7 @@ def _existing_folder(key: str, path: str) -> Path:
 
 
 def _has_images(folder: Path) -> bool:
-    return any(entry.name.lower().endswith(IMAGE_SUFFIXES) for entry in os.scandir(folder))
+    return any(path.name.lower().endswith(IMAGE_SUFFIXES) for path in folder.iterdir())
 
 
 def _check_no_image_beside(folder: Path, classes: list[str]) -> None:
