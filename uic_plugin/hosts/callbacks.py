@@ -81,8 +81,10 @@ class History(pl.Callback):
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, *_: Any
     ) -> None:
         """Move the bar."""
-        loss = outputs["loss"] if isinstance(outputs, dict) else outputs
         if trainer.is_global_zero:
+            total = outputs["loss"] if isinstance(outputs, dict) else outputs
+            # without the host's online classifier, where the method logs its own loss
+            loss = trainer.callback_metrics.get("train_uic_loss_step", total)
             self.reporter.step(trainer.current_epoch, batch_idx, float(loss))
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:

@@ -58,10 +58,11 @@ class EpochReporter:
     def epoch(self, row: Mapping[str, Any]) -> None:
         """An epoch is done; `row` holds its numbers."""
         found = [(label, [row[name] for name in names if name in row]) for label, names in _SHOWN]
-        self._numbers = "  ".join(f"{label} {values[0]:.3g}" for label, values in found if values)
+        shown = [f"{label} {values[0]:.3g}" for label, values in found if values]
+        self._numbers = "  ".join(text for text in shown if not text.startswith("loss "))
         if self._progress is None:
             self.console.print(
-                f"{self.title} epoch {row['epoch']}/{self.epochs}  {self._numbers}  "
+                f"{self.title} epoch {row['epoch']}/{self.epochs}  {'  '.join(shown)}  "
                 f"{row['seconds']:.1f} s",
                 highlight=False,
             )
