@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import torch
 from omegaconf import DictConfig
 from torch.utils.data import DataLoader
 from torchvision import transforms
@@ -146,6 +147,7 @@ def image_loader(
         shuffle=shuffle,
         num_workers=workers,
         drop_last=drop_last,
+        pin_memory=torch.cuda.is_available(),
         multiprocessing_context="fork" if workers else None,
         worker_init_fn=ignore_interrupt,
     )
