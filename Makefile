@@ -23,14 +23,14 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or later is needed: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --quiet --constraint constraints.txt --editable ".[$(LINE)]"
+	rm -f $(VENV)/lib/python*/site-packages/solo_learn_checkout.pth
 ifeq ($(HOST),pypi)
 	$(PIP) install --quiet --no-deps solo-learn==1.0.2
 else ifeq ($(HOST),main)
 	$(PIP) install --quiet --no-deps --no-build-isolation --force-reinstall git+https://github.com/vturrisi/solo-learn
 else
-	rm -rf $(VENV)/solo-learn && mkdir $(VENV)/solo-learn
-	cp -r $(SOLO_LEARN)/solo $(SOLO_LEARN)/setup.py $(SOLO_LEARN)/requirements.txt $(SOLO_LEARN)/README.md $(VENV)/solo-learn
-	$(PIP) install --quiet --no-deps --no-build-isolation --force-reinstall $(VENV)/solo-learn
+	$(PIP) uninstall --quiet --yes solo-learn
+	echo $(SOLO_LEARN) > $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/solo_learn_checkout.pth
 endif
 	rm -f $(VENV)/.host-* && touch $@
 
