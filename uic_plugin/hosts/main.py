@@ -18,6 +18,7 @@ from solo.methods import METHODS, LinearModel
 from solo.methods.base import BaseMethod, pl
 from solo.utils.knn import WeightedKNNClassifier
 from torch import nn
+from torchvision.transforms import Normalize
 
 from uic_plugin.hosts.attach import attach_data
 from uic_plugin.hosts.foreign import own_options
@@ -124,12 +125,16 @@ def backbone_names() -> list[str]:
 
 def augmentation(dataset: str, pipelines: Sequence[DictConfig]) -> Callable[[Any], Any]:
     """The host's augmentation: an image to a list of crops."""
-    return FullTransformPipeline(
-        [
-            NCropAugmentation(build_transform_pipeline(dataset, cfg), cfg.num_crops)
-            for cfg in pipelines
-        ]
-    )
+    crops = []
+    for cfg in pipelines:
+        pipeline = build_transform_pipeline(dataset, cfg)
+        for part in pipeline.transforms:
+            if isinstance(part, Normalize):
+                # the host hands on the config's own lists, which take longer to read, image by
+                # image, than a small image takes to augment
+                part.mean, part.std = list(part.mean), list(part.std)
+        crops.append(NCropAugmentation(pipeline, cfg.num_crops))
+    return FullTransformPipeline(crops)
 
 
 def pretrain_dataset(
