@@ -14,6 +14,8 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
+from uic_plugin.pseudo_labels.grouping import group_randomly
+
 _BLOCK = 1 << 24  # images handled at once: bounds the memory at any number of images
 
 
@@ -136,11 +138,13 @@ def _deal(
     mask = torch.cat([is_split[block.int()] for block in labels.split(_BLOCK)])
     receivers = np.concatenate([parts[origin] for origin in origins])
     dealt = torch.from_numpy(np.repeat(receivers, sizes[receivers])).to(labels.dtype)
-    shuffled = torch.randperm(len(dealt), generator=generator, dtype=torch.int32)
     if len(origins) == 1:
-        dealt = dealt[shuffled]
-    else:  # the members in random order, then by the class that they come from
-        members = labels[mask].cpu()[shuffled]
-        by_origin = shuffled[torch.sort(members, stable=True).indices]
-        dealt = torch.empty_like(dealt).scatter_(0, by_origin.long(), dealt)
+        dealt = dealt[torch.randperm(len(dealt), generator=generator, dtype=torch.int32)]
+    else:
+        seed = int(torch.randint(1 << 62, (1,), generator=generator))
+        members = labels[mask].cpu().numpy()
+        grouped = group_randomly(members, len(sizes), np.random.default_rng(seed))
+        by_member = np.empty_like(members)
+        by_member[grouped] = dealt.numpy()
+        dealt = torch.from_numpy(by_member)
     labels.masked_scatter_(mask, dealt.to(labels.device))
