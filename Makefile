@@ -17,12 +17,12 @@ help:
 	@sed -n 1,4p Makefile
 
 install: $(STAMP)
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml .ci/constraints.txt
 	@test -z "$(SOLO_LEARN)" || test -d "$(SOLO_LEARN)/solo" || \
 	  { echo "HOST=$(HOST) is no checkout of solo-learn: give pypi, main, or a folder with solo/ in it"; exit 1; }
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or later is needed: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install --quiet --constraint constraints.txt --editable ".[$(LINE)]"
+	$(PIP) install --quiet --constraint .ci/constraints.txt --editable ".[$(LINE)]"
 	rm -f $(VENV)/lib/python*/site-packages/solo_learn_checkout.pth
 ifeq ($(HOST),pypi)
 	$(PIP) install --quiet --no-deps solo-learn==1.0.2
@@ -38,7 +38,7 @@ demo: install
 	$(BIN)/uic demo --out demo
 
 $(VENV)/.test: $(STAMP)
-	$(PIP) install --quiet --constraint constraints.txt --editable ".[$(LINE),test]"
+	$(PIP) install --quiet --constraint .ci/constraints.txt --editable ".[$(LINE),test]"
 	touch $@
 
 lint: $(VENV)/.test
