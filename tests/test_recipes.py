@@ -17,13 +17,15 @@ def test_all_datasets_and_methods_have_one():
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipe(name):
-    from uic_plugin.hosts.training import build_method, one_view
+    from uic_plugin.hosts.foreign import set_views
+    from uic_plugin.hosts.settings import build_method
 
     register()
     cfg = compose_recipe(name, [])
     assert cfg.method in load_host().METHODS
     cfg.data.num_classes = 10
-    one_view(cfg)
+    if cfg.method == "uic":
+        set_views(cfg.augmentations, 1)
     method = build_method(cfg)
     size = cfg.augmentations[0].crop_size
     with torch.no_grad():

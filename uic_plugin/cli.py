@@ -40,7 +40,7 @@ def pretrain(
     config_dir: ConfigDir = None,
 ) -> None:
     """Train a recipe; the same command goes on where it was stopped."""
-    from uic_plugin.hosts.training import HISTORY_FILE
+    from uic_plugin.hosts.runs import HISTORY_FILE
     from uic_plugin.hosts.training import pretrain as run
     from uic_plugin.recipes_path import compose_recipe
 
@@ -64,8 +64,9 @@ def pretrain(
 def knn(run: Run, overrides: Overrides = None, untrained: Untrained = False) -> None:
     """The host's weighted k-NN accuracy on the frozen features of a run."""
     from uic_plugin.hosts.evaluation import extract_features, knn_accuracy, load_method
+    from uic_plugin.hosts.runs import open_run
 
-    cfg, checkpoint = _run_config(run, overrides)
+    cfg, checkpoint = open_run(run, overrides or [])
     method, cfg, source = load_method(cfg, None if untrained else checkpoint)
     weights = f"random weights of seed {cfg.seed}" if untrained else checkpoint
     features = extract_features(method, cfg, source)
@@ -77,8 +78,9 @@ def knn(run: Run, overrides: Overrides = None, untrained: Untrained = False) -> 
 def linear(run: Run, overrides: Overrides = None, untrained: Untrained = False) -> None:
     """The host's linear evaluation on the frozen features of a run."""
     from uic_plugin.hosts.evaluation import linear_accuracy, load_method
+    from uic_plugin.hosts.runs import open_run
 
-    cfg, checkpoint = _run_config(run, overrides)
+    cfg, checkpoint = open_run(run, overrides or [])
     method, cfg, source = load_method(cfg, None if untrained else checkpoint)
     weights = f"random weights of seed {cfg.seed}" if untrained else checkpoint
     accuracy = linear_accuracy(method, cfg, source)
@@ -146,31 +148,6 @@ def data_digits(dest: Annotated[Path, typer.Argument(help="Folder to make.")]) -
 
 def _out() -> Console:
     return Console(soft_wrap=True, highlight=False, markup=False)
-
-
-def _run_config(run: Path, overrides: list[str] | None) -> tuple[Any, Path]:
-    import yaml
-    from omegaconf import DictConfig, OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    from uic_plugin.hosts.training import load_run
-    from uic_plugin.recipes_path import evaluation_defaults
-
-    cfg, checkpoint = load_run(run)
-    cfg = DictConfig(OmegaConf.merge(evaluation_defaults(), cfg))
-    # the hardware of the training is not the evaluation's
-    cfg.accelerator, cfg.devices, cfg.strategy, cfg.precision = "auto", 1, None, 32
-    try:
-        for override in overrides or []:
-            key, separator, value = override.lstrip("+").partition("=")
-            if not separator:
-                raise ValueError(f"{override!r} is no override: write key=value")
-            if not override.startswith("+") and OmegaConf.select(cfg, key, default=...) is ...:
-                raise ValueError(f"{key!r} is no setting of this run; +{override} would add it")
-            OmegaConf.update(cfg, key, yaml.safe_load(value))
-    except (OmegaConfBaseException, yaml.YAMLError) as error:
-        raise ValueError(f"override {override}: {' '.join(str(error).split())}") from error
-    return cfg, checkpoint
 
 
 def _show_own_warnings() -> None:

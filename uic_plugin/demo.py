@@ -41,7 +41,8 @@ def run_demo(
         linear_accuracy,
         load_method,
     )
-    from uic_plugin.hosts.training import CHECKPOINT_FILE, HISTORY_FILE, pretrain
+    from uic_plugin.hosts.runs import CHECKPOINT_FILE, HISTORY_FILE
+    from uic_plugin.hosts.training import pretrain
     from uic_plugin.pseudo_labels import nmi, purity
     from uic_plugin.recipes_path import compose_recipe
     from uic_plugin.report.figures import plot_classes, plot_curves, read_history

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from uic_plugin.hosts import HostError, find_host
-from uic_plugin.hosts.training import pretrain, read_checkpoint
+from uic_plugin.hosts.runs import read_checkpoint
+from uic_plugin.hosts.training import pretrain
 from uic_plugin.report.progress import EpochReporter
 
 SMALL = [
@@ -81,6 +82,11 @@ def custom(folder, *more):
         (["optimiser.lr=1"], ["optimiser"]),
         (["optimizer.batch_size=5000"], ["5000", "1442", "optimizer.batch_size"]),
         (["optimizer.batch_size=0"], ["optimizer.batch_size", "at least 1, got 0"]),
+        (["optimizer.name=sdg"], ["optimizer.name", "'sdg'", "lars"]),
+        (["optimizer.lr=fast"], ["optimizer.lr", "'fast'"]),
+        (["optimizer.kwargs.nesterv=true"], ["nesterv", "optimizer.kwargs"]),
+        (["scheduler.name=linear"], ["scheduler.name", "'linear'", "warmup_cosine"]),
+        (["precision=7"], ["precision"]),
         (["max_epochs=0"], ["max_epochs", "at least 1, got 0"]),
         (["method=uicc"], ["'uicc'", "simclr", "uic"]),
         (["backbone.name=alexnett"], ["'alexnett'", "conv4", "resnet18"]),

@@ -15,7 +15,8 @@ from uic_plugin.hosts.evaluation import (
     linear_accuracy,
     load_method,
 )
-from uic_plugin.hosts.training import load_run, pretrain, read_checkpoint
+from uic_plugin.hosts.runs import load_run, read_checkpoint
+from uic_plugin.hosts.training import pretrain
 from uic_plugin.report.progress import EpochReporter
 
 QUIET = EpochReporter("test")

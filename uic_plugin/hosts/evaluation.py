@@ -14,14 +14,9 @@ from torch.utils.data import DataLoader, TensorDataset
 from uic_plugin.data.resolve import DataSource
 from uic_plugin.hosts import load_host
 from uic_plugin.hosts.datasets import eval_loaders
-from uic_plugin.hosts.training import (
-    build_method,
-    fit,
-    make_trainer,
-    one_view,
-    prepare_config,
-    read_checkpoint,
-)
+from uic_plugin.hosts.runs import read_checkpoint
+from uic_plugin.hosts.settings import build_method, prepare_config
+from uic_plugin.hosts.training import fit, make_trainer
 
 
 @dataclass(frozen=True)
@@ -49,7 +44,6 @@ def load_method(cfg: DictConfig, checkpoint: Path | None) -> tuple[Any, DictConf
         ValueError: if the checkpoint's weights do not fit the recipe's network.
     """
     cfg, source = prepare_config(cfg)
-    one_view(cfg)
     if checkpoint is None:
         return build_method(cfg).eval(), cfg, source
     state = read_checkpoint(checkpoint)["state_dict"]

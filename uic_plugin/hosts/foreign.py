@@ -6,6 +6,8 @@ import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from omegaconf import ListConfig
+
 from uic_plugin.methods import UICOptions
 
 # `method_kwargs` of solo-learn's own methods, versions 1.0.2 and 1.0.6.
@@ -43,3 +45,19 @@ def own_options(given: Mapping[str, Any], command_line: Iterable[str]) -> dict[s
         stacklevel=2,
     )
     return {name: value for name, value in given.items() if name not in foreign}
+
+
+def set_views(pipelines: ListConfig, views: int) -> None:
+    """Let a recipe's augmentation pipelines make exactly `views` crops of each image, in place.
+
+    The first pipeline makes them all; where a second one makes crops of the same size, as in
+    recipes of two different augmentations, it makes the second view. Small crops are left out.
+    """
+    large = [
+        number
+        for number, pipeline in enumerate(pipelines)
+        if pipeline.num_crops and pipeline.crop_size == pipelines[0].crop_size
+    ]
+    chosen = large[:views] if len(large) >= views else large[:1] * views
+    for number, pipeline in enumerate(pipelines):
+        pipeline.num_crops = chosen.count(number)

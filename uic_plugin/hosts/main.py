@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from solo.data.classification_dataloader import prepare_transforms as _prepare_transforms
 from solo.data.pretrain_dataloader import (
     FullTransformPipeline,
@@ -21,7 +21,7 @@ from torch import nn
 from torchvision.transforms import Normalize
 
 from uic_plugin.hosts.attach import attach_data
-from uic_plugin.hosts.foreign import own_options
+from uic_plugin.hosts.foreign import own_options, set_views
 from uic_plugin.hosts.online_knn import collect_only
 from uic_plugin.methods import UIC, UICOptions
 from uic_plugin.networks import BACKBONES
@@ -29,6 +29,8 @@ from uic_plugin.networks import BACKBONES
 __all__ = ["METHODS", "WeightedKNNClassifier", "pl"]
 
 BACKBONE_KEY = "backbone"
+OPTIMIZERS = tuple(BaseMethod._OPTIMIZERS)
+SCHEDULERS = ("none", "warmup_cosine", "step")  # of those that it lists, what it builds
 
 
 class UICMethod(UIC, BaseMethod):
@@ -51,7 +53,8 @@ class UICMethod(UIC, BaseMethod):
         given: Any = OmegaConf.to_container(cfg.method_kwargs, resolve=True)
         options = UICOptions.from_mapping(own_options(given, _command_line()))
         cfg.method_kwargs = options.as_dict()
-        _set_views(cfg, options.views)
+        cfg.data.num_large_crops, cfg.data.num_small_crops = 1, 0  # the step is given one
+        set_views(cfg.get("augmentations") or ListConfig([]), options.views)
         return cfg
 
     @property
@@ -70,24 +73,6 @@ class UICMethod(UIC, BaseMethod):
             return
         source = self.trainer.fit_loop._data_source
         source.instance = attach_data(self, source.instance)
-
-
-def _set_views(cfg: DictConfig, views: int) -> None:
-    """Let the augmentations make exactly `views` crops, small crops none.
-
-    The first pipeline makes them all, unless a second one was there for the second view.
-    """
-    cfg.data.num_large_crops, cfg.data.num_small_crops = 1, 0
-    pipelines = cfg.get("augmentations") or []
-    if not pipelines:
-        return
-    same_size = [p for p in pipelines if p.crop_size == pipelines[0].crop_size and p.num_crops]
-    two_kinds = views == 2 and len(same_size) > 1
-    crops = {id(same_size[0]): 1 if two_kinds else views}
-    if two_kinds:
-        crops[id(same_size[1])] = 1
-    for pipeline in pipelines:
-        pipeline.num_crops = crops.get(id(pipeline), 0)
 
 
 def _command_line() -> list[str]:

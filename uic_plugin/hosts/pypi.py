@@ -29,6 +29,8 @@ from uic_plugin.networks import BACKBONES
 __all__ = ["METHODS", "WeightedKNNClassifier", "pl"]
 
 BACKBONE_KEY = "encoder"
+OPTIMIZERS = ("sgd", "lars", "adam", "adamw")
+SCHEDULERS = ("none", "warmup_cosine", "cosine", "step")
 # The slot of the host's fixed list of networks that is lent to ours while a method is built.
 _LENT_SLOT = "vit_tiny"
 # Lightning 1.9 calls this hook without the `dataloader_idx` that 1.4 gave and the host requires.

@@ -1,0 +1,180 @@
+"""Run folders: what they hold, whether a recipe may go on in one, how to open one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from uic_plugin.methods import CHECKPOINT_KEY
+from uic_plugin.recipes_path import evaluation_defaults
+
+CONFIG_FILE, CHECKPOINT_FILE, HISTORY_FILE = "config.yaml", "last.ckpt", "epochs.csv"
+# What may differ between a run and its continuation.
+_FREE_KEYS = (
+    "run_dir",
+    "accelerator",
+    "devices",
+    "strategy",
+    "linear",
+    "knn",
+    "resume_from_checkpoint",
+    "data.num_workers",
+    "data.on_bad_image",
+    "method_kwargs.on_bad_image",
+)
+
+
+def find_resume(cfg: DictConfig, run_dir: Path) -> Path | None:
+    """The checkpoint to go on from: this run folder's own, else the one that the recipe names."""
+    own = run_dir / CHECKPOINT_FILE
+    named = Path(cfg.resume_from_checkpoint) if cfg.get("resume_from_checkpoint") else None
+    checkpoint = own if own.exists() else named
+    if checkpoint is None:
+        return None
+    beside = checkpoint.parent / CONFIG_FILE
+    kept = OmegaConf.load(beside) if beside.exists() else None
+    if isinstance(kept, DictConfig):
+        _check_schedule(kept, cfg, checkpoint)
+    if checkpoint == own and isinstance(kept, DictConfig):
+        different = _differences(kept, cfg)
+        if different:
+            raise ValueError(
+                f"{run_dir} holds a run with other settings ({'; '.join(different[:3])}): give "
+                f"another run_dir=FOLDER, or remove that folder to start anew"
+            )
+    return checkpoint
+
+
+def epochs_of(path: Path, cfg: DictConfig) -> int:
+    """Epochs behind a checkpoint; refuses one of another method."""
+    content = read_checkpoint(path)
+    if (cfg.method == "uic") != (CHECKPOINT_KEY in content):
+        wrote = "uic" if CHECKPOINT_KEY in content else "another method"
+        raise ValueError(
+            f"{path} was written by {wrote}, this run is of {cfg.method}: resume it with the "
+            f"method that wrote it, or start in another run_dir"
+        )
+    if CHECKPOINT_KEY in content:
+        return int(content[CHECKPOINT_KEY]["bank"]["epoch"])
+    return int(content["epoch"]) + 1
+
+
+def how_to_go_on(run_dir: Path, epoch: int) -> str:
+    """What to tell a user who stopped a run in `epoch`, counted from 0."""
+    if (run_dir / CHECKPOINT_FILE).exists():
+        return (
+            f"stopped in epoch {epoch + 1}; {run_dir / CHECKPOINT_FILE} holds the epochs before "
+            f"it: the same command goes on from there"
+        )
+    return "stopped before the first epoch was over: the same command starts anew"
+
+
+def load_run(path: Path) -> tuple[DictConfig, Path]:
+    """Recipe and checkpoint of a run, from its folder or from a checkpoint in it.
+
+    Raises:
+        FileNotFoundError: if there is no such run, or no recipe beside the checkpoint.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: there is no such run folder or checkpoint")
+    folder = path if path.is_dir() else path.parent
+    checkpoint = path
+    if path.is_dir():
+        found = sorted(path.glob("*.ckpt"), key=lambda file: file.stat().st_mtime)
+        if not found:
+            raise FileNotFoundError(f"{path}: no checkpoint there; a run keeps {CHECKPOINT_FILE}")
+        last = path / CHECKPOINT_FILE
+        checkpoint = last if last in found else found[-1]
+    for name in (CONFIG_FILE, "args.json"):  # ours, and what solo-learn main writes
+        if (folder / name).is_file():
+            cfg = OmegaConf.load(folder / name)
+            if isinstance(cfg, DictConfig) and "method" in cfg:
+                return cfg, checkpoint
+    raise FileNotFoundError(
+        f"{folder}: neither {CONFIG_FILE} nor args.json lies beside the checkpoint, so its "
+        f"network is not known"
+    )
+
+
+def open_run(path: Path, overrides: Sequence[str] = ()) -> tuple[DictConfig, Path]:
+    """Recipe and checkpoint of a run for its evaluation, on this machine's own hardware.
+
+    Args:
+        path: a run folder, or a checkpoint in it.
+        overrides: as `knn.k=10`; `+key=value` adds a setting that the run has not.
+
+    Raises:
+        FileNotFoundError: if there is no such run.
+        ValueError: for an override of something that the run has not.
+    """
+    recipe, checkpoint = load_run(path)
+    cfg = DictConfig(OmegaConf.merge(evaluation_defaults(), recipe))
+    cfg.accelerator, cfg.devices, cfg.strategy, cfg.precision = "auto", 1, None, 32
+    for override in overrides:
+        key, separator, value = override.lstrip("+").partition("=")
+        if not separator:
+            raise ValueError(f"{override!r} is no override: write key=value")
+        try:
+            if not override.startswith("+") and OmegaConf.select(cfg, key, default=...) is ...:
+                raise ValueError(f"{key!r} is no setting of this run; +{override} would add it")
+            OmegaConf.update(cfg, key, yaml.safe_load(value))
+        except (OmegaConfBaseException, yaml.YAMLError) as error:
+            raise ValueError(f"override {override}: {' '.join(str(error).split())}") from error
+    return cfg, checkpoint
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint's content.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if the file is no checkpoint of a training run.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such checkpoint")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for a file that is not its own
+        raise ValueError(f"{path} is not a checkpoint, or is damaged") from error
+    if not isinstance(content, dict) or "state_dict" not in content:
+        raise ValueError(f"{path} is not a checkpoint of a training run: it has no weights")
+    return content
+
+
+def _check_schedule(kept: DictConfig, cfg: DictConfig, checkpoint: Path) -> None:
+    """Refuse another length for a schedule that has a length: it would not be followed."""
+    if kept.max_epochs != cfg.max_epochs and cfg.scheduler.name not in ("none", "step"):
+        raise ValueError(
+            f"{checkpoint} was trained on a {cfg.scheduler.name} schedule of {kept.max_epochs} "
+            f"epochs, max_epochs is {cfg.max_epochs} now: a schedule of another length is another "
+            f"run, give it another run_dir=FOLDER (schedulers none and step can be prolonged)"
+        )
+
+
+def _differences(kept: DictConfig, cfg: DictConfig) -> list[str]:
+    def flat(node: Any, prefix: str = "") -> dict[str, Any]:
+        if not isinstance(node, (dict, list)):
+            return {prefix: node}
+        items = node.items() if isinstance(node, dict) else enumerate(node)
+        return {
+            k: v
+            for name, child in items
+            for k, v in flat(child, f"{prefix}.{name}" if prefix else str(name)).items()
+        }
+
+    old, new = flat(OmegaConf.to_container(kept)), flat(OmegaConf.to_container(cfg))
+    free = [*_FREE_KEYS, "max_epochs"]  # the schedule has been looked at
+    if cfg.method == "uic":  # whose labels carry a fingerprint of the images: the folder may move
+        free += ["data.train_path", "data.val_path"]
+    return [
+        f"{key}: {old.get(key)} there, {new.get(key)} here"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key)
+        and not any(key == name or key.startswith(f"{name}.") for name in free)
+    ]

@@ -1,0 +1,149 @@
+"""From a composed recipe to settings that the installed host can work with."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from uic_plugin.data.resolve import DataSource, resolve_data
+from uic_plugin.hosts import load_host, register
+from uic_plugin.hosts.foreign import HOST_OPTIONS, own_options, set_views
+from uic_plugin.methods import UICOptions
+from uic_plugin.recipes_path import TYPED_KEY
+
+
+def prepare_config(cfg: DictConfig) -> tuple[DictConfig, DataSource]:
+    """A recipe with everything that follows from data and hardware filled in.
+
+    Raises:
+        ValueError: for a method, network or number that cannot be.
+        FileNotFoundError: for data that is not there.
+    """
+    host = load_host()
+    register()
+    for name in ("pytorch_lightning", "lightning.pytorch", "lightning.fabric", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    cfg = DictConfig(OmegaConf.to_container(cfg, resolve=True))
+    typed = cfg.pop(TYPED_KEY, [])
+    if cfg.method not in host.METHODS or cfg.method in ("base", "linear"):
+        known = sorted(set(host.METHODS) - {"base", "linear"})
+        raise ValueError(f"unknown method {cfg.method!r}: one of {', '.join(known)}")
+    if cfg.backbone.name not in host.backbone_names():
+        raise ValueError(
+            f"unknown backbone.name {cfg.backbone.name!r}: one of "
+            f"{', '.join(host.backbone_names())}"
+        )
+    for key, known in (
+        ("optimizer.name", host.OPTIMIZERS),
+        ("scheduler.name", host.SCHEDULERS),
+    ):
+        value = OmegaConf.select(cfg, key)
+        if value not in known:
+            raise ValueError(f"unknown {key} {value!r}: one of {', '.join(known)}")
+    for key in ("optimizer.lr", "optimizer.classifier_lr", "optimizer.weight_decay"):
+        value = OmegaConf.select(cfg, key)
+        if type(value) not in (int, float) or not 0 <= value < float("inf"):
+            raise ValueError(f"{key} must be a number of at least 0, got {value!r}")
+    for key, lowest in (("max_epochs", 1), ("optimizer.batch_size", 1), ("data.num_workers", 0)):
+        value = OmegaConf.select(cfg, key)
+        if type(value) is not int or value < lowest:
+            raise ValueError(f"{key} must be a whole number of at least {lowest}, got {value!r}")
+    source = resolve_data(cfg.data)
+    cfg.data.train_path = str(source.train.resolve())
+    cfg.data.val_path = str(source.val.resolve()) if source.val else None
+    cfg.data.num_classes = source.num_classes
+    cfg.knn_eval.enabled = bool(cfg.knn_eval.enabled and source.labelled and source.val)
+    _check_method_options(cfg, typed)
+    # said for the data it holds for every method; said for uic it is what the host's scripts take
+    policy = cfg.data.get("on_bad_image") or cfg.method_kwargs.get("on_bad_image") or "stop"
+    if policy not in ("stop", "skip"):
+        raise ValueError(f"data.on_bad_image must be stop or skip, got {policy!r}")
+    cfg.data.on_bad_image = policy
+    if cfg.method == "uic":
+        cfg.method_kwargs.on_bad_image = policy
+        set_views(cfg.augmentations, cfg.method_kwargs.views)
+    return cfg, source
+
+
+def build_method(cfg: DictConfig) -> Any:
+    """The method of a prepared recipe, its weights seeded, its learning rates scaled.
+
+    As in solo-learn, `optimizer.lr` is meant for 256 images and scaled to the images of a step.
+    """
+    host = load_host()
+    cfg = DictConfig(OmegaConf.to_container(cfg, resolve=True))
+    crops = [p.num_crops for p in cfg.augmentations]
+    cfg.data.num_large_crops, cfg.data.num_small_crops = sum(crops), 0
+    scale = cfg.optimizer.batch_size * num_devices(cfg) / 256
+    cfg.optimizer.lr *= scale
+    cfg.optimizer.classifier_lr *= scale
+    if cfg.optimizer.name in ("sgd", "lars"):  # what the host's own scripts fill in
+        cfg.optimizer.kwargs.setdefault("momentum", 0.9)
+    host.pl.seed_everything(cfg.seed)
+    with unknown_options_named(cfg):
+        method = host.build_method(cfg)
+    if not cfg.performance.disable_channel_last:  # the host's scripts do this outside the method
+        method = method.to(memory_format=torch.channels_last)
+    return method
+
+
+@contextmanager
+def unknown_options_named(cfg: DictConfig) -> Iterator[None]:
+    """The host hands keyword arguments on as they are: make Python's refusal a user's message."""
+    try:
+        yield
+    except TypeError as error:
+        if "unexpected keyword argument" not in str(error):
+            raise
+        raise ValueError(
+            f"{cfg.method} with {cfg.backbone.name} and {cfg.optimizer.name} does not take an "
+            f"option of the recipe: {error}; look at method_kwargs, backbone.kwargs and "
+            f"optimizer.kwargs"
+        ) from error
+
+
+def num_devices(cfg: DictConfig) -> int:
+    """How many processes share a step.
+
+    Raises:
+        ValueError: for a value that is no number or list of devices.
+    """
+    devices = cfg.devices
+    if isinstance(devices, str) and devices not in ("auto", "-1"):
+        parts = devices.split(",")
+        if not all(part.strip().isdigit() for part in parts):
+            raise ValueError(f"devices must be a number, a list or auto, got {devices!r}")
+        devices = int(devices) if len(parts) == 1 else parts
+    if devices in ("auto", "-1", -1):
+        on_cpu = cfg.accelerator == "cpu" or not torch.cuda.is_available()
+        devices = 1 if on_cpu else torch.cuda.device_count()
+    count = devices if isinstance(devices, int) else len(devices)
+    if count < 1:
+        raise ValueError(f"devices must be at least 1, got {cfg.devices!r}")
+    return count * int(cfg.get("num_nodes") or 1)
+
+
+def lightning_precision(name: Any) -> Any:
+    """Lightning 2's names on Lightning 1, where "bf16" and 16 mean mixed precision."""
+    if int(load_host().pl.__version__.split(".")[0]) >= 2:
+        return name
+    return {"bf16-mixed": "bf16", "16-mixed": 16}.get(str(name), name)
+
+
+def _check_method_options(cfg: DictConfig, typed: list[str]) -> None:
+    """Resolve UIC's options; for the host's methods, refuse names that none of them knows."""
+    given: Any = OmegaConf.to_container(cfg.method_kwargs)
+    if cfg.method == "uic":
+        cfg.method_kwargs = UICOptions.from_mapping(own_options(given, typed)).as_dict()
+        return
+    unknown = [name for name in cfg.method_kwargs if name not in HOST_OPTIONS]
+    if unknown:
+        raise ValueError(
+            f"unknown option method_kwargs.{unknown[0]}: no method of the host has it; the recipe "
+            f"has {', '.join(n for n in cfg.method_kwargs if n not in unknown)}"
+        )
