@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import sys
 import warnings
 from pathlib import Path
@@ -88,6 +89,211 @@ def linear(run: Run, overrides: Overrides = None, untrained: Untrained = False) 
 
 
 @app.command()
+def probe(
+    run: Run,
+    data: Annotated[
+        Path | None,
+        typer.Argument(help="Folder with train/ and val/, a subfolder per class; the run's own."),
+    ] = None,
+    layers: Annotated[
+        list[str] | None,
+        typer.Option("--layers", "-l", help="Names, with commas or repeated; conv1,...,conv5."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for results; 'probe' in the run folder.")
+    ] = None,
+    epochs: Annotated[int, typer.Option(help="Passes over the training images.")] = 32,
+    lr: Annotated[float, typer.Option(help="Learning rate of a batch; not scaled.")] = 0.1,
+    lr_decay_epochs: Annotated[
+        str, typer.Option(help="Epochs after which it is divided by ten.")
+    ] = "10,20,30",
+    momentum: Annotated[float, typer.Option()] = 0.9,
+    weight_decay: Annotated[float, typer.Option()] = 0.0,
+    batch_size: Annotated[int, typer.Option(help="Images a step, over all processes.")] = 256,
+    features: Annotated[
+        int, typer.Option(help="Max-pool every layer to about so many values.")
+    ] = 9200,
+    crops: Annotated[int, typer.Option(help="10 or 1, of each test image.")] = 10,
+    image_size: Annotated[
+        int | None, typer.Option(help="Crop in pixels; the recipe's unless told.")
+    ] = None,
+    resize: Annotated[
+        int | None, typer.Option(help="Shorter side before the crop; 256/224 of it unless told.")
+    ] = None,
+    store_features: Annotated[
+        bool, typer.Option("--store-features", help="One centred view, computed once, in memory.")
+    ] = False,
+    precision: Annotated[str, typer.Option(help="32 or bf16, of the frozen network.")] = "32",
+    seed: Annotated[int, typer.Option(help="Of the probes, the order and the crops.")] = 0,
+    processes: Annotated[
+        int, typer.Option(help="On this machine; torchrun starts more machines.")
+    ] = 1,
+    untrained: Untrained = False,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Override of the run's recipe, key=value.")
+    ] = None,
+) -> None:
+    """The paper's linear probes: a linear layer on each layer of the frozen network."""
+    if processes > 1 and "LOCAL_RANK" not in os.environ:
+        raise typer.Exit(_run_processes(processes))
+    from uic_plugin.evaluation.probes import ProbeSettings
+    from uic_plugin.hosts.evaluation import load_method
+    from uic_plugin.hosts.probing import RESULTS_FILE, default_layers, probe_run
+    from uic_plugin.hosts.runs import open_run
+    from uic_plugin.report.tables import probe_table
+
+    overrides = list(set_ or [])
+    if data is not None:
+        overrides += [f"data.train_path={data / 'train'}", f"data.val_path={data / 'val'}"]
+        overrides += ["data.fraction=-1"]
+    settings = ProbeSettings(
+        epochs=epochs,
+        lr=lr,
+        lr_decay_epochs=_numbers("--lr-decay-epochs", lr_decay_epochs),
+        momentum=momentum,
+        weight_decay=weight_decay,
+        batch_size=batch_size,
+        features=features,
+        crops=crops,
+        store_features=store_features,
+        precision=precision,
+        seed=seed,
+    )
+    cfg, checkpoint = open_run(run, overrides)
+    method, cfg, source = load_method(cfg, None if untrained else checkpoint)
+    names = [name for part in layers or [] for name in part.split(",")]
+    folder = checkpoint.parent / ("probe-untrained" if untrained else "probe")
+    folder = out if out is not None else folder
+    results = probe_run(
+        method,
+        cfg,
+        source,
+        names or default_layers(method),
+        settings,
+        folder,
+        image_size=image_size,
+        resize=resize,
+        say=_out().print,
+    )
+    if results:
+        _out().print(probe_table(results))
+        _out().print(f"{folder / RESULTS_FILE}; top-1 and top-5 in percent")
+
+
+@app.command()
+def label(
+    run: Run,
+    out: Annotated[Path, typer.Option(help="Label file to write, .parquet or .csv.")],
+    data: Annotated[
+        Path | None,
+        typer.Argument(help="Folder of images, subfolders too; the run's own training images."),
+    ] = None,
+    view: Annotated[str, typer.Option(help="center, or train: one random view.")] = "center",
+    mode: Annotated[
+        str, typer.Option(help="eval, or train: dropout and batch statistics.")
+    ] = "eval",
+    batch_size: Annotated[int, typer.Option(help="Images at once.")] = 256,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Override of the run's recipe, key=value.")
+    ] = None,
+) -> None:
+    """Pseudo label, confidence and entropy of every image below a folder, in one pass."""
+    from uic_plugin.hosts.evaluation import load_method
+    from uic_plugin.hosts.labelling import label_images
+    from uic_plugin.hosts.runs import open_run
+    from uic_plugin.report.progress import counting
+
+    cfg, checkpoint = open_run(run, set_ or [])
+    method, cfg, source = load_method(cfg, checkpoint)
+    with counting("images labelled", _out()) as progress:
+        table = label_images(
+            method,
+            cfg,
+            source,
+            out,
+            data=data,
+            view=view,
+            mode=mode,
+            batch_size=batch_size,
+            progress=progress,
+        )
+    used = len(set(table.labels.tolist()))
+    _out().print(
+        f"{out}: {len(table)} images in {used} of {cfg.method_kwargs.num_pseudo_classes} classes, "
+        f"mean confidence {table.confidence.mean():.3f}"
+    )
+
+
+@app.command()
+def classes(
+    labels: Annotated[Path, typer.Argument(help="Label file, as 'uic label' writes it.")],
+    data: Annotated[Path, typer.Argument(help="The folder of images that it was made of.")],
+    out: Annotated[Path, typer.Option(help="Folder for table and pictures.")] = Path("classes"),
+    show: Annotated[int, typer.Option(help="Classes in the picture, lowest entropy first.")] = 12,
+) -> None:
+    """Class sizes, entropy, example images and, with annotated folders, NMI and its kin."""
+    from uic_plugin.report.classes import report_classes
+
+    numbers = report_classes(labels, data, out, show=show)
+    table = Table("measure", "value")
+    for name, value in numbers.items():
+        table.add_row(name, f"{value:.4f}" if isinstance(value, float) else str(value))
+    _out().print(table)
+    _out().print(f"Table, class sizes and a picture of the classes: {out}")
+
+
+@app.command()
+def paper(
+    table: Annotated[str, typer.Argument(help="table1, table2, table3, table7 or table8.")],
+    overrides: Overrides = None,
+    scale: Annotated[str, typer.Option(help="small: a laptop; full: ImageNet.")] = "small",
+    seeds: Annotated[int, typer.Option(help="Runs of every row, seeds 0, 1, ...")] = 3,
+    jobs: Annotated[int, typer.Option(help="Commands at the same time.")] = 1,
+    runs: Annotated[Path, typer.Option(help="Folder of all runs; tables share them.")] = Path(
+        "runs/paper"
+    ),
+    out: Annotated[Path, typer.Option(help="Folder of the CSV file.")] = Path("docs/results"),
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the commands.")] = False,
+) -> None:
+    """Run what a table of the paper lacks, and print it in the paper's layout."""
+    from uic_plugin.paper.run import run_table
+
+    if seeds < 1:
+        raise ValueError(f"--seeds must be at least 1, got {seeds}")
+    complete = run_table(
+        table,
+        scale=scale,
+        seeds=range(seeds),
+        root=runs,
+        out=out,
+        parallel=jobs,
+        overrides=overrides or [],
+        command=shlex.join(["uic", *sys.argv[1:]]),
+        console=_out(),
+        dry_run=dry_run,
+    )
+    raise typer.Exit(0 if complete else 1)
+
+
+@app.command()
+def weights(
+    run: Run,
+    out: Annotated[Path, typer.Option(help="File to write, .pth or .safetensors.")],
+    layout: Annotated[str, typer.Option(help="torchvision or timm: whose names.")] = "torchvision",
+) -> None:
+    """Write the network of a run without its heads, for torchvision, timm and others."""
+    from uic_plugin.hosts import backbone_of
+    from uic_plugin.hosts.evaluation import load_method
+    from uic_plugin.hosts.runs import open_run
+    from uic_plugin.networks.weights import save_weights
+
+    cfg, checkpoint = open_run(run)
+    method, cfg, _ = load_method(cfg, checkpoint)
+    save_weights(backbone_of(method), out, layout=layout)
+    _out().print(f"{out}: {cfg.backbone.name} of {checkpoint}, names of {layout}")
+
+
+@app.command()
 def doctor() -> None:
     """What is installed, which line of solo-learn was found, what is missing."""
     from uic_plugin.doctor import examine
@@ -144,6 +350,23 @@ def data_digits(dest: Annotated[Path, typer.Argument(help="Folder to make.")]) -
     from uic_plugin.data.digits import prepare_digits
 
     _out().print(f"the digits are in {prepare_digits(dest)}")
+
+
+def _run_processes(count: int) -> int:
+    """The same command in so many processes; the exit code of the worst."""
+    import subprocess
+
+    command = ["torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
+    environment = {"OMP_NUM_THREADS": "1", **os.environ}
+    arguments = [*command, "-m", "uic_plugin.cli", *sys.argv[1:]]
+    return subprocess.call([sys.executable, "-m", *arguments], env=environment)
+
+
+def _numbers(option: str, text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        raise ValueError(f"{option} must be whole numbers with commas, got {text!r}") from None
 
 
 def _out() -> Console:

@@ -34,7 +34,6 @@ def run_demo(
         The rows of the table, as `results.csv` has them: accuracies in percent, NMI and purity in
         [0, 1], seconds of wall time for training and evaluation.
     """
-    from uic_plugin.hosts.callbacks import write_csv
     from uic_plugin.hosts.evaluation import (
         extract_features,
         knn_accuracy,
@@ -47,6 +46,7 @@ def run_demo(
     from uic_plugin.recipes_path import compose_recipe
     from uic_plugin.report.figures import plot_classes, plot_curves, read_history
     from uic_plugin.report.progress import EpochReporter
+    from uic_plugin.report.tables import write_csv
 
     out_dir.mkdir(parents=True, exist_ok=True)
     rows = []
@@ -86,7 +86,7 @@ def run_demo(
         labels,
         confidence,
         out_dir / "classes.png",
-        num_classes=num_classes,
+        sizes=np.bincount(labels, minlength=num_classes),
     )
     console.print(results_table(rows))
     console.print(

@@ -212,7 +212,13 @@ def test_a_stopped_run_goes_on(tmp_path, recipe, kind):
     command = [sys.executable, "-m", "uic_plugin.cli", "pretrain", "--config-name", "digits/uic"]
     command += [f"run_dir={tmp_path / 'stopped'}", *settings]
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # a shell's background job, as this test may be, starts with Ctrl-C ignored
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     limit = time.monotonic() + 100
     while not (tmp_path / "stopped" / "last.ckpt").exists() and time.monotonic() < limit:

@@ -56,7 +56,13 @@ def test_pictures(tmp_path):
     plot_curves({"a": history}, tmp_path / "curves.png")
     images = [np.full((8, 8, 3), 20 * n, dtype=np.uint8) for n in range(10)]
     labels = np.array([0] * 6 + [2] * 4)
-    plot_classes(images, labels, np.linspace(0, 1, 10), tmp_path / "classes.png", num_classes=3)
+    plot_classes(
+        images,
+        labels,
+        np.linspace(0, 1, 10),
+        tmp_path / "classes.png",
+        sizes=np.bincount(labels, minlength=3),
+    )
     for name in ("curves.png", "classes.png"):
         with Image.open(tmp_path / name) as picture:
             assert min(picture.size) > 30

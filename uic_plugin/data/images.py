@@ -43,6 +43,16 @@ def path_of(dataset: Any, index: int) -> str:
     return f"image {index} of {type(dataset).__name__}"
 
 
+def relative_paths(dataset: Any) -> list[str] | None:
+    """Paths of the images below the dataset's folder, with forward slashes; None without files."""
+    if getattr(dataset, "samples", None):
+        root = str(getattr(dataset, "root", ""))
+        return [os.path.relpath(path, root).replace(os.sep, "/") for path, _ in dataset.samples]
+    if getattr(dataset, "images", None):
+        return [str(name).replace(os.sep, "/") for name in dataset.images]
+    return None
+
+
 def fingerprint_of(dataset: Any) -> str:
     """Identifies the list of images and their order, 16 hexadecimal digits.
 
@@ -51,13 +61,10 @@ def fingerprint_of(dataset: Any) -> str:
     """
     digest = hashlib.blake2b(digest_size=8)
     digest.update(str(len(dataset)).encode())
-    if getattr(dataset, "samples", None):
-        root = str(getattr(dataset, "root", ""))
-        for path, _ in dataset.samples:
-            digest.update(b"\0" + os.path.relpath(path, root).encode(errors="surrogateescape"))
-    elif getattr(dataset, "images", None):
-        for name in dataset.images:
-            digest.update(b"\0" + str(name).encode(errors="surrogateescape"))
+    paths = relative_paths(dataset)
+    if paths is not None:
+        for path in paths:
+            digest.update(b"\0" + path.encode(errors="surrogateescape"))
     elif isinstance(getattr(dataset, "data", None), np.ndarray):
         digest.update(np.ascontiguousarray(dataset.data).data)
     else:

@@ -12,7 +12,7 @@ from typing import Any
 
 from uic_plugin.hosts.detect import HostError, HostInfo, find_host
 
-__all__ = ["HostError", "HostInfo", "find_host", "load_host", "register"]
+__all__ = ["HostError", "HostInfo", "backbone_of", "find_host", "load_host", "register"]
 
 
 def load_host() -> Any:
@@ -36,3 +36,8 @@ def load_host() -> Any:
 def register() -> None:
     """Add `uic` to the host's method registry, and our networks where the line has one."""
     load_host().register()
+
+
+def backbone_of(method: Any) -> Any:
+    """The network below all heads of a method."""
+    return getattr(method, load_host().BACKBONE_KEY)

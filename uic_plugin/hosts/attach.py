@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import copy
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, DistributedSampler
+from torchvision.datasets.vision import StandardTransform
 
-from uic_plugin.data.images import annotations_of, fingerprint_of, sort_files
-from uic_plugin.data.views import DrawSampler, SeededViews, loader_in_bank_order
-from uic_plugin.pseudo_labels import ClassBalancedSampler, ShuffledSampler
+from uic_plugin.data.centre import centre_view
+from uic_plugin.data.images import annotations_of, fingerprint_of, relative_paths, sort_files
+from uic_plugin.data.labels import match_labels, read_labels
+from uic_plugin.data.views import (
+    DrawSampler,
+    SeededViews,
+    ignore_interrupt,
+    loader_in_bank_order,
+)
+from uic_plugin.pseudo_labels import BankSampler, ClassBalancedSampler, ShuffledSampler
 
 
 def attach_data(method: Any, loader: Any) -> DataLoader[Any]:
@@ -36,14 +46,21 @@ def attach_data(method: Any, loader: Any) -> DataLoader[Any]:
     sort_files(dataset)
     options = method.options
     trainer = method.trainer
-    method.attach(len(dataset), fingerprint_of(dataset), annotations_of(dataset))
-    kind = ClassBalancedSampler if options.balanced_sampling else ShuffledSampler
-    sampler = kind(
-        method.bank,
-        seed=method.seed,
-        rank=trainer.global_rank,
-        world_size=trainer.world_size,
+    method.attach(
+        len(dataset),
+        fingerprint_of(dataset),
+        annotations_of(dataset),
+        fixed_labels=_fixed_labels(dataset, options),
     )
+    share = {"seed": method.seed, "rank": trainer.global_rank, "world_size": trainer.world_size}
+    sampler: BankSampler
+    if options.balanced_sampling:
+        is_fixed = options.fixed_labels is not None
+        sampler = ClassBalancedSampler(method.bank, **share, skip_empty=is_fixed)
+    else:
+        sampler = ShuffledSampler(method.bank, **share)
+    if options.label_view == "center":
+        method.label_loader = _centred_loader(loader, dataset, method)
 
     def take_skip() -> int:
         skip, method.images_to_skip = method.images_to_skip, 0
@@ -54,6 +71,47 @@ def attach_data(method: Any, loader: Any) -> DataLoader[Any]:
         DrawSampler(sampler, take_skip),
         seed=method.seed,
         on_bad_image=options.on_bad_image,
+    )
+
+
+def _fixed_labels(dataset: Any, options: Any) -> torch.Tensor | None:
+    """Labels of the recipe's file in the order of the dataset, or None without a file."""
+    if options.fixed_labels is None:
+        return None
+    paths = relative_paths(dataset)
+    if paths is None:
+        raise ValueError(
+            "method_kwargs.fixed_labels matches labels to images by path, and this dataset is not "
+            "made of files: write it as a folder of images"
+        )
+    table = read_labels(Path(options.fixed_labels).expanduser())
+    labels = match_labels(table, paths, options.num_pseudo_classes, options.fixed_labels)
+    return torch.from_numpy(labels)
+
+
+def _centred_loader(loader: DataLoader[Any], dataset: Any, method: Any) -> DataLoader[Any]:
+    """Centred views of this rank's share of all images, [index, image, annotation]."""
+    centred = copy.copy(dataset)
+    transform = getattr(dataset, "transform", None)
+    if transform is None:
+        raise ValueError(
+            "method_kwargs.label_view=center needs a dataset with an augmentation of its own "
+            f"(a `transform`), which {type(dataset).__name__} has not"
+        )
+    centred.transform = centre_view(transform)
+    if hasattr(centred, "transforms"):  # torchvision's datasets call this one
+        centred.transforms = StandardTransform(centred.transform)
+    trainer = method.trainer
+    views = SeededViews(centred, seed=method.seed, on_bad_image=method.options.on_bad_image)
+    workers = loader.num_workers
+    return DataLoader(
+        views,
+        batch_size=loader.batch_size,
+        # pads to equal shares; an image that stands in two gets the same label in both
+        sampler=DistributedSampler(centred, trainer.world_size, trainer.global_rank, shuffle=False),
+        num_workers=workers,
+        multiprocessing_context="fork" if workers else None,
+        worker_init_fn=ignore_interrupt,
     )
 
 

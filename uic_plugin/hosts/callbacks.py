@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import time
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from solo.methods.base import pl
 
 from uic_plugin.report.progress import EpochReporter
+from uic_plugin.report.tables import read_csv, write_csv
 
 
 class CheckpointError(OSError):
@@ -67,8 +67,7 @@ class History(pl.Callback):
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Take over the rows of the epochs that a resumed run has behind it."""
         if self.path.exists() and trainer.current_epoch > 0:
-            with open(self.path, newline="") as file:
-                rows = list(csv.DictReader(file))
+            rows: list[dict[str, Any]] = [*read_csv(self.path)]
             self.rows = [row for row in rows if int(row["epoch"]) <= trainer.current_epoch]
         if trainer.is_global_zero:
             self.reporter.start(trainer.max_epochs, trainer.num_training_batches)
@@ -120,17 +119,3 @@ class History(pl.Callback):
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """Take the bar off the screen before the error is shown."""
         self.reporter.stop()
-
-
-def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write rows with the union of their columns, through a temporary file."""
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    part = path.with_name(path.name + ".part")
-    try:
-        with open(part, "w", newline="") as file:
-            writer = csv.DictWriter(file, columns)
-            writer.writeheader()
-            writer.writerows(rows)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)

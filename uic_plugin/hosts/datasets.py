@@ -12,7 +12,8 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from uic_plugin.data.images import sort_files
+from uic_plugin.data.centre import centre_crop
+from uic_plugin.data.images import relative_paths, sort_files
 from uic_plugin.data.resolve import DataSource, class_folders
 from uic_plugin.data.views import SeededViews, ignore_interrupt
 from uic_plugin.hosts import load_host
@@ -20,6 +21,32 @@ from uic_plugin.hosts import load_host
 
 def pretrain_loader(cfg: DictConfig, source: DataSource) -> DataLoader[Any]:
     """Shuffled batches [index, crops, annotation] of the training images."""
+    dataset = _pretrain_dataset(cfg, source)
+    loader = image_loader(dataset, cfg, shuffle=True, drop_last=True)
+    if len(loader) == 0:
+        raise ValueError(
+            f"a batch of {cfg.optimizer.batch_size} images is more than the {len(dataset)} images "
+            f"of an epoch: set optimizer.batch_size to at most {len(dataset)}"
+        )
+    return loader
+
+
+def training_paths(cfg: DictConfig, source: DataSource) -> list[str]:
+    """Paths of the training images below their folder, in the order of their index.
+
+    Raises:
+        ValueError: for images that lie in no files of their own.
+    """
+    paths = relative_paths(_pretrain_dataset(cfg, source))
+    if paths is None:
+        raise ValueError(
+            f"{source.train} holds no image files but torchvision's archive of {source.reader}: "
+            f"train and label on a folder of images"
+        )
+    return paths
+
+
+def _pretrain_dataset(cfg: DictConfig, source: DataSource) -> Any:
     host = load_host()
     transform = host.augmentation(source.transforms, cfg.augmentations)
     is_flat = source.reader == "custom" and not class_folders(source.train)
@@ -33,13 +60,7 @@ def pretrain_loader(cfg: DictConfig, source: DataSource) -> DataLoader[Any]:
             setattr(dataset, name, np.full(len(dataset), -1))
     sort_files(dataset)
     _take_fraction(dataset, cfg.data.get("fraction", -1))
-    loader = image_loader(dataset, cfg, shuffle=True, drop_last=True)
-    if len(loader) == 0:
-        raise ValueError(
-            f"a batch of {cfg.optimizer.batch_size} images is more than the {len(dataset)} images "
-            f"of an epoch: set optimizer.batch_size to at most {len(dataset)}"
-        )
-    return loader
+    return dataset
 
 
 def eval_loaders(
@@ -66,13 +87,29 @@ def eval_datasets(cfg: DictConfig, source: DataSource, *, augment: bool = False)
     Raises:
         ValueError: without annotations or without test images.
     """
+    train_transform, val_transform = _eval_transforms(cfg, source)
+    return annotated_datasets(
+        cfg, source, train_transform if augment else val_transform, val_transform
+    )
+
+
+def annotated_datasets(
+    cfg: DictConfig,
+    source: DataSource,
+    train_transform: Callable[[Any], Any],
+    val_transform: Callable[[Any], Any],
+) -> tuple[Any, Any]:
+    """Annotated training and test images with transforms of the caller's, items (view, class).
+
+    Raises:
+        ValueError: without annotations or without test images.
+    """
     if not source.labelled or source.val is None:
         raise ValueError(
-            "k-NN and linear evaluation need annotated images: data.train_path and data.val_path "
-            "with one subfolder per class"
+            "evaluation needs annotated images: data.train_path and data.val_path with one "
+            "subfolder per class"
         )
-    train_transform, val_transform = _eval_transforms(cfg, source)
-    kinds = (train_transform if augment else val_transform, val_transform)
+    kinds = (train_transform, val_transform)
     if source.reader == "custom":
         train = ImageFolder(str(source.train), kinds[0])
         val = ImageFolder(str(source.val), kinds[1])
@@ -102,11 +139,9 @@ def _eval_transforms(
     tail = [transforms.ToTensor(), transforms.Normalize(mean, std)]
     scale = (first.rrc.crop_min_scale, first.rrc.crop_max_scale)
     flip = transforms.RandomHorizontalFlip(first.horizontal_flip.prob)
-    # Small images are not cut: the border that 256 / 224 leaves is less than what they lack.
-    resize = size if size < 64 else round(size * 256 / 224)
     return (
         transforms.Compose([transforms.RandomResizedCrop(size, scale), flip, *tail]),
-        transforms.Compose([transforms.Resize(resize), transforms.CenterCrop(size), *tail]),
+        transforms.Compose([*centre_crop(size), *tail]),
     )
 
 

@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from uic_plugin.data.resolve import DataSource
-from uic_plugin.hosts import load_host
+from uic_plugin.hosts import backbone_of, load_host
 from uic_plugin.hosts.datasets import eval_loaders
 from uic_plugin.hosts.runs import read_checkpoint
 from uic_plugin.hosts.settings import build_method, prepare_config
@@ -68,11 +68,6 @@ def load_method(cfg: DictConfig, checkpoint: Path | None) -> tuple[Any, DictConf
         )
     cfg.data.num_classes = source.num_classes
     return method.eval(), cfg, source
-
-
-def backbone_of(method: Any) -> nn.Module:
-    """The network below all heads."""
-    return getattr(method, load_host().BACKBONE_KEY)
 
 
 @torch.no_grad()

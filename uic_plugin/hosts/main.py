@@ -23,14 +23,16 @@ from torchvision.transforms import Normalize
 from uic_plugin.hosts.attach import attach_data
 from uic_plugin.hosts.foreign import own_options, set_views
 from uic_plugin.hosts.online_knn import collect_only
+from uic_plugin.hosts.schedules import LINEAR, with_linear_decay
 from uic_plugin.methods import UIC, UICOptions
-from uic_plugin.networks import BACKBONES
+from uic_plugin.networks import BACKBONES, find_backbone
 
 __all__ = ["METHODS", "WeightedKNNClassifier", "pl"]
 
 BACKBONE_KEY = "backbone"
 OPTIMIZERS = tuple(BaseMethod._OPTIMIZERS)
-SCHEDULERS = ("none", "warmup_cosine", "step")  # of those that it lists, what it builds
+# of those that it lists, what it builds; and ours
+SCHEDULERS = ("none", "warmup_cosine", "step", LINEAR)
 
 
 class UICMethod(UIC, BaseMethod):
@@ -66,6 +68,10 @@ class UICMethod(UIC, BaseMethod):
     def _network(self) -> nn.Module:
         return self.backbone
 
+    def configure_optimizers(self) -> Any:
+        """The host's, with a linear schedule too."""
+        return with_linear_decay(self, super().configure_optimizers)
+
     def setup(self, stage: str) -> None:
         """Take over the order of the training images."""
         super().setup(stage)
@@ -85,15 +91,24 @@ def _command_line() -> list[str]:
 def register() -> None:
     """Add the method and our networks to the host's registries."""
     METHODS["uic"] = UICMethod
-    for name, network in BACKBONES.items():
-        BaseMethod._BACKBONES.setdefault(name, _factory(network))
+    BaseMethod._BACKBONES = _Networks(BaseMethod._BACKBONES)
 
 
-def _factory(network: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
-    def build(method: str, **kwargs: Any) -> nn.Module:
-        return network(**kwargs)
+class _Networks(dict[str, Callable[..., nn.Module]]):
+    """The host's networks and ours, timm's among them, which are too many to be put in."""
 
-    return build
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(name) or find_backbone(str(name)) is not None
+
+    def __missing__(self, name: str) -> Callable[..., nn.Module]:
+        network = find_backbone(name)
+        if network is None:
+            raise KeyError(name)
+
+        def build(method: str, **kwargs: Any) -> nn.Module:
+            return network(**kwargs)
+
+        return build
 
 
 def build_method(cfg: DictConfig) -> Any:
@@ -104,8 +119,8 @@ def build_method(cfg: DictConfig) -> Any:
 
 
 def backbone_names() -> list[str]:
-    """Names that `backbone.name` may have."""
-    return list(BaseMethod._BACKBONES)
+    """Names that `backbone.name` may have, beside timm's."""
+    return [*BaseMethod._BACKBONES, *BACKBONES]
 
 
 def augmentation(dataset: str, pipelines: Sequence[DictConfig]) -> Callable[[Any], Any]:

@@ -23,14 +23,15 @@ from torch import nn
 
 from uic_plugin.hosts.attach import attach_data
 from uic_plugin.hosts.online_knn import collect_only
+from uic_plugin.hosts.schedules import LINEAR, with_linear_decay
 from uic_plugin.methods import UIC, UICOptions
-from uic_plugin.networks import BACKBONES
+from uic_plugin.networks import BACKBONES, find_backbone
 
 __all__ = ["METHODS", "WeightedKNNClassifier", "pl"]
 
 BACKBONE_KEY = "encoder"
 OPTIMIZERS = ("sgd", "lars", "adam", "adamw")
-SCHEDULERS = ("none", "warmup_cosine", "cosine", "step")
+SCHEDULERS = ("none", "warmup_cosine", "cosine", "step", LINEAR)
 # The slot of the host's fixed list of networks that is lent to ours while a method is built.
 _LENT_SLOT = "vit_tiny"
 # Lightning 1.9 calls this hook without the `dataloader_idx` that 1.4 gave and the host requires.
@@ -55,7 +56,7 @@ class UICMethod(UIC, BaseMethod):
         parent_parser = BaseMethod.add_model_specific_args(parent_parser)
         parser = parent_parser.add_argument_group("uic")
         for name, value in UICOptions().as_dict().items():
-            kind = _boolean if isinstance(value, bool) else type(value)
+            kind = _boolean if isinstance(value, bool) else str if value is None else type(value)
             parser.add_argument(f"--{name}", type=kind, default=value)
         return parent_parser
 
@@ -67,6 +68,10 @@ class UICMethod(UIC, BaseMethod):
     @property
     def _network(self) -> nn.Module:
         return self.encoder
+
+    def configure_optimizers(self) -> Any:
+        """The host's, with a linear schedule too."""
+        return with_linear_decay(self, super().configure_optimizers)
 
     def setup(self, stage: str | None = None) -> None:
         """Take over the order of the training images."""
@@ -96,11 +101,12 @@ def _lend_slot(name: str) -> Iterator[str]:
     `solo.utils.backbones` at each call: what stands there is what it, and the momentum copies of
     its methods, build.
     """
-    if name not in BACKBONES:
+    network = find_backbone(name)
+    if network is None:
         yield name
         return
     original = getattr(solo.utils.backbones, _LENT_SLOT)
-    setattr(solo.utils.backbones, _LENT_SLOT, BACKBONES[name])
+    setattr(solo.utils.backbones, _LENT_SLOT, network)
     try:
         yield _LENT_SLOT
     finally:
@@ -117,12 +123,14 @@ def build_method(cfg: DictConfig) -> Any:
     lars = {
         name: extra.pop(name) for name in ("eta", "clip_lr", "exclude_bias_n_norm") if name in extra
     }
-    if scheduler.get("interval", "epoch") != "epoch":
+    interval = scheduler.get("interval", "epoch")
+    if interval != "epoch" and scheduler["name"] != LINEAR:
         raise ValueError(
-            "scheduler.interval=step needs solo-learn main: this line steps once per epoch"
+            f"scheduler.interval={interval} with {scheduler['name']} needs solo-learn main: this "
+            f"line steps once per epoch; scheduler.name={LINEAR} can do both"
         )
     backbone_args = dict(plain["backbone"].get("kwargs") or {})
-    if plain["backbone"]["name"] not in BACKBONES:
+    if find_backbone(plain["backbone"]["name"]) is None:
         backbone_args["cifar"] = plain["data"]["dataset"] in ("cifar10", "cifar100")
     crops = [p["num_crops"] for p in plain["augmentations"]]
     sizes = [p["crop_size"] for p in plain["augmentations"]]
@@ -160,6 +168,7 @@ def build_method(cfg: DictConfig) -> Any:
             **(plain.get("method_kwargs") or {}),
         )
     method.encoder_name = plain["backbone"]["name"]
+    method.scheduler_interval = interval  # for our linear schedule
     collect_only(method)
     return method
 
@@ -171,7 +180,7 @@ def _scheduler_name(scheduler: dict[str, Any]) -> str:
 
 
 def backbone_names() -> list[str]:
-    """Names that `backbone.name` may have."""
+    """Names that `backbone.name` may have, beside timm's."""
     return [*BaseMethod._SUPPORTED_ENCODERS, *BACKBONES]
 
 

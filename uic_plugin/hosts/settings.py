@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,7 +14,9 @@ from omegaconf import DictConfig, OmegaConf
 from uic_plugin.data.resolve import DataSource, resolve_data
 from uic_plugin.hosts import load_host, register
 from uic_plugin.hosts.foreign import HOST_OPTIONS, own_options, set_views
+from uic_plugin.hosts.schedules import with_linear_decay
 from uic_plugin.methods import UICOptions
+from uic_plugin.networks import find_backbone
 from uic_plugin.recipes_path import TYPED_KEY
 
 
@@ -33,10 +36,10 @@ def prepare_config(cfg: DictConfig) -> tuple[DictConfig, DataSource]:
     if cfg.method not in host.METHODS or cfg.method in ("base", "linear"):
         known = sorted(set(host.METHODS) - {"base", "linear"})
         raise ValueError(f"unknown method {cfg.method!r}: one of {', '.join(known)}")
-    if cfg.backbone.name not in host.backbone_names():
+    if cfg.backbone.name not in host.backbone_names() and not find_backbone(cfg.backbone.name):
         raise ValueError(
             f"unknown backbone.name {cfg.backbone.name!r}: one of "
-            f"{', '.join(host.backbone_names())}"
+            f"{', '.join(host.backbone_names())}, or timm/NAME"
         )
     for key, known in (
         ("optimizer.name", host.OPTIMIZERS),
@@ -87,6 +90,10 @@ def build_method(cfg: DictConfig) -> Any:
     host.pl.seed_everything(cfg.seed)
     with unknown_options_named(cfg):
         method = host.build_method(cfg)
+    if cfg.method != "uic":  # which brings it along
+        method.configure_optimizers = partial(
+            with_linear_decay, method, method.configure_optimizers
+        )
     if not cfg.performance.disable_channel_last:  # the host's scripts do this outside the method
         method = method.to(memory_format=torch.channels_last)
     return method

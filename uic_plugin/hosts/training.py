@@ -31,6 +31,7 @@ from uic_plugin.hosts.settings import (
     prepare_config,
     unknown_options_named,
 )
+from uic_plugin.hosts.weights import start_from
 from uic_plugin.report.progress import EpochReporter
 
 # Sections of solo-learn's recipes that its own scripts read and `uic pretrain` does not.
@@ -100,6 +101,8 @@ def pretrain(
 
     loader = pretrain_loader(cfg, source)
     method = build_method(cfg)
+    if cfg.get("weights") and not resume:
+        start_from(method, Path(cfg.weights).expanduser())
     val_loader = None
     if source.labelled and source.val is not None and cfg.knn_eval.enabled:
         val_loader = image_loader(eval_datasets(cfg, source)[1], cfg)

@@ -12,6 +12,7 @@ _CHOICES = {
     "head": ("linear", "mlp"),
     "label_init": ("random", "balanced"),
     "views": (1, 2),
+    "label_view": ("train", "center"),
     "on_bad_image": ("stop", "skip"),
 }
 
@@ -32,6 +33,9 @@ class UICOptions:
         label_init: "random", independent draws; "balanced", equal class sizes.
         views: 1: the loss and the next label come from one view; 2: the label from the first,
             the loss on the second.
+        label_view: "train": labels come from the training step's own view; "center": from a pass
+            over centred views at the end of each epoch, network in eval mode (Table 3).
+        fixed_labels: label file, as `uic label` writes it; its labels never change (Table 2).
         on_bad_image: "stop" at an unreadable image, or "skip" it for the next readable one.
     """
 
@@ -45,6 +49,8 @@ class UICOptions:
     fix_empty_classes: bool = True
     label_init: str = "random"
     views: int = 1
+    label_view: str = "train"
+    fixed_labels: str | None = None
     on_bad_image: str = "stop"
 
     def __post_init__(self) -> None:
@@ -70,6 +76,16 @@ class UICOptions:
         if type(self.temperature) not in (int, float) or not 0 < self.temperature < float("inf"):
             raise ValueError(
                 f"method_kwargs.temperature must be a number above 0, got {self.temperature!r}"
+            )
+        if self.fixed_labels is not None and type(self.fixed_labels) is not str:
+            raise ValueError(
+                f"method_kwargs.fixed_labels must be a label file, got {self.fixed_labels!r}"
+            )
+        if self.label_view == "center" and (self.views == 2 or self.fixed_labels):
+            other = "fixed_labels" if self.fixed_labels else "views=2"
+            raise ValueError(
+                f"method_kwargs.label_view=center and {other} are two ways to the labels: "
+                f"choose one"
             )
         if self.balanced_sampling and not self.fix_empty_classes:
             raise ValueError(

@@ -59,6 +59,9 @@ class PseudoLabelMethod(_HostMethod):
     seed: int
     bank: PseudoLabelBank | None = None
     fixer: EmptyClassFixer | None = None
+    label_loader: Any = (
+        None  # batches [index, image, ...] of this rank, for labels of their own pass
+    )
     telemetry: EpochTelemetry | None = None
     epoch_metrics: dict[str, float] | None = None
     # Steps of the bank's present epoch. Lightning's own number of the batch does not do: version 1
@@ -89,13 +92,21 @@ class PseudoLabelMethod(_HostMethod):
                 batch_norm=options.head_batch_norm,
             )
 
-    def attach(self, num_samples: int, fingerprint: str | None, annotations: Any) -> None:
+    def attach(
+        self,
+        num_samples: int,
+        fingerprint: str | None,
+        annotations: Any,
+        *,
+        fixed_labels: torch.Tensor | None = None,
+    ) -> None:
         """Make the bank for a dataset; a bank of this very dataset is kept.
 
         Args:
             num_samples: number of images N.
             fingerprint: identifies the list of images.
             annotations: (N,) classes by people for telemetry, or None.
+            fixed_labels: (N,) labels in [0, K) that never change, or None.
 
         Raises:
             ValueError: for fewer images than pseudo classes.
@@ -103,7 +114,9 @@ class PseudoLabelMethod(_HostMethod):
         options = self.options
         self.telemetry = EpochTelemetry(annotations)
         self.fixer = (
-            EmptyClassFixer(options.num_pseudo_classes) if options.fix_empty_classes else None
+            EmptyClassFixer(options.num_pseudo_classes)
+            if options.fix_empty_classes and fixed_labels is None
+            else None
         )
         if self.bank is not None and self.bank.fingerprint == fingerprint:
             return
@@ -117,6 +130,7 @@ class PseudoLabelMethod(_HostMethod):
             options.num_pseudo_classes,
             seed=self.seed,
             init=options.label_init,  # type: ignore[arg-type]  # checked by UICOptions
+            labels=fixed_labels,
             fingerprint=fingerprint,
         )
         if self.fixer is not None:
@@ -170,8 +184,8 @@ class PseudoLabelMethod(_HostMethod):
         else:
             logits = self.head(outs["feats"][0])[1]
         loss = F.cross_entropy(logits / self.options.temperature, self._bank.targets(index))
-        label_logits = logits.detach() if label_logits is None else label_logits
-        self._stage(index, label_logits)
+        if self.label_loader is None:
+            self._stage(index, logits.detach() if label_logits is None else label_logits)
         self.log("train_uic_loss", loss.detach(), on_epoch=True, sync_dist=True, prog_bar=True)
         self.steps_done += 1
         # Turn here rather than in a later hook: checkpoint callbacks run before those, and what
@@ -186,7 +200,8 @@ class PseudoLabelMethod(_HostMethod):
         """Write the next labels of all ranks' images into every rank's bank."""
         if self.telemetry is not None:
             self.telemetry.observe(logits)
-        labels = self.assign(logits)
+        is_fixed = self.options.fixed_labels is not None
+        labels = self._bank.targets(index) if is_fixed else self.assign(logits)
         if _world_size() > 1:
             # (index, label) as three 32-bit words: 12 bytes an image, one collective
             words = torch.cat(
@@ -199,7 +214,31 @@ class PseudoLabelMethod(_HostMethod):
             labels = words[:, 2]
         self._bank.update(index, labels)
 
+    @torch.no_grad()
+    def _label_all(self) -> None:
+        """Stage labels of all images in a pass of its own, dropout off, statistics frozen.
+
+        It runs before the epoch's last update of the weights, so that the turn of the epoch is
+        over when callbacks write checkpoints.
+        """
+        modules = [*self._network.modules(), *self.head.modules()]
+        modes = [module.training for module in modules]
+        self._network.eval()
+        self.head.eval()
+        for index, images, *_ in self.label_loader:
+            device = self._network_device
+            logits = self.head(self._network(images.to(device)))[1]
+            self._stage(index.to(device), logits)
+        for module, mode in zip(modules, modes, strict=True):
+            module.training = mode
+
+    @property
+    def _network_device(self) -> torch.device:
+        return next(self.head.parameters()).device
+
     def _turn_epoch(self) -> None:
+        if self.label_loader is not None:
+            self._label_all()
         bank, telemetry = self._bank, self.telemetry
         previous = bank.labels.clone()
         turn = bank.commit(self.fixer)

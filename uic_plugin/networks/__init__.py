@@ -1,8 +1,9 @@
 """Networks and heads that the hosts lack."""
 
+from uic_plugin.networks.alexnet import AlexNet
 from uic_plugin.networks.conv4 import Conv4
 from uic_plugin.networks.heads import PseudoClassHead
+from uic_plugin.networks.registry import BACKBONES, find_backbone
+from uic_plugin.networks.vgg16 import VGG16
 
-BACKBONES = {"conv4": Conv4}
-
-__all__ = ["BACKBONES", "Conv4", "PseudoClassHead"]
+__all__ = ["BACKBONES", "VGG16", "AlexNet", "Conv4", "PseudoClassHead", "find_backbone"]

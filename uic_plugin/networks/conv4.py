@@ -20,6 +20,7 @@ class Conv4(nn.Module):
 
     def __init__(self, width: int = 32, in_channels: int = 3) -> None:
         super().__init__()
+        self.layers = {f"conv{i}": f"conv{i}" for i in range(1, 5)}  # see `layer_modules`
         self.conv1 = _block(in_channels, width)
         self.conv2 = _block(width, 2 * width)
         self.conv3 = _block(2 * width, 4 * width)

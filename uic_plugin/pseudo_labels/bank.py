@@ -52,11 +52,12 @@ class PseudoLabelBank:
         seed: seed of the initial labels and of the splits of empty classes.
         init: "random" draws each label independently and uniformly (the authors' released code);
             "balanced" deals classes out evenly, sizes differing by at most one.
+        labels: (N,) labels in [0, K) to start from instead.
         device: where the labels live; CPU unless told.
         fingerprint: identifies the list of images; labels saved with another one are refused.
 
     Raises:
-        ValueError: for sizes out of range or an unknown `init`.
+        ValueError: for sizes or labels out of range or an unknown `init`.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class PseudoLabelBank:
         *,
         seed: int = 0,
         init: Literal["random", "balanced"] = "random",
+        labels: torch.Tensor | None = None,
         device: torch.device | str | None = None,
         fingerprint: str | None = None,
     ) -> None:
@@ -85,7 +87,16 @@ class PseudoLabelBank:
         self.epoch = 0
         dtype = torch.int16 if num_classes <= 1 << 15 else torch.int32
         generator = make_generator(seed, "initial labels")
-        if init == "random":
+        if labels is not None:
+            if labels.shape != (num_samples,):
+                raise ValueError(f"{num_samples} labels are needed, got {tuple(labels.shape)}")
+            if int(labels.min()) < 0 or int(labels.max()) >= num_classes:
+                raise ValueError(
+                    f"labels must lie in [0, {num_classes}), found "
+                    f"[{int(labels.min())}, {int(labels.max())}]"
+                )
+            labels = labels.to(dtype, copy=True)
+        elif init == "random":
             labels = torch.randint(num_classes, (num_samples,), generator=generator, dtype=dtype)
         elif init == "balanced":
             order = torch.randperm(num_samples, generator=generator)

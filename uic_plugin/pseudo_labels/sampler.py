@@ -85,40 +85,57 @@ class ClassBalancedSampler(BankSampler):
     """Draws `floor(N/K) + 1` images of every class, shuffles them together, cuts to N.
 
     Without replacement from a class that has more images than that, with replacement otherwise.
-    Arguments and errors: see `BankSampler`.
+
+    Args:
+        bank, seed, rank, world_size: see `BankSampler`.
+        skip_empty: leave classes without an image out, K counts the others: for labels that
+            nothing may change. Off, an empty class is an error.
     """
+
+    def __init__(
+        self,
+        bank: PseudoLabelBank,
+        *,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        skip_empty: bool = False,
+    ) -> None:
+        super().__init__(bank, seed=seed, rank=rank, world_size=world_size)
+        self.skip_empty = skip_empty
 
     def order(self) -> torch.Tensor:
         """The balanced order of the bank's present epoch, (N,) image indices.
 
         Raises:
-            ValueError: if the bank has an empty class.
+            ValueError: if the bank has an empty class and `skip_empty` is off.
         """
         bank = self.bank
         num_images, num_classes = len(bank), bank.num_classes
-        quota = num_images // num_classes + 1
         sizes = class_sizes(bank.labels, num_classes)
         num_empty = int((sizes == 0).sum())
-        if num_empty:
+        if num_empty and not self.skip_empty:
             raise ValueError(
                 f"{num_empty} of {num_classes} classes are empty and cannot be sampled: "
                 f"pass an EmptyClassFixer to PseudoLabelBank.commit, or call "
                 f"bank.fix_empty_classes(EmptyClassFixer({num_classes})) before the first epoch"
             )
-        dtype = _index_dtype(quota * num_classes)
+        filled = sizes[sizes > 0]  # images class by class are the same without empty ones
+        quota = num_images // len(filled) + 1
+        dtype = _index_dtype(quota * len(filled))
         epoch = bank.epoch
         with ThreadPoolExecutor(1) as pool:  # the two shuffles do not depend on each other
             # Entries of the final order, as positions in the class-by-class selection; those
             # past N are the cut.
             shuffle = pool.submit(
                 torch.randperm,
-                quota * num_classes,
+                quota * len(filled),
                 generator=make_generator(self.seed, "order", epoch),
                 dtype=dtype,
             )
             rng = np.random.default_rng(derive_seed(self.seed, "members", epoch))
             grouped = group_randomly(bank.labels.cpu().numpy(), num_classes, rng)
-            selected = torch.from_numpy(_select(grouped, sizes, quota, rng))
+            selected = torch.from_numpy(_select(grouped, filled, quota, rng))
             places = shuffle.result()[:num_images]
         order = torch.empty(num_images, dtype=dtype)
         for done, part in zip(order.split(_BLOCK), places.split(_BLOCK), strict=True):

@@ -87,18 +87,19 @@ class EpochTelemetry:
         return metrics
 
 
-def nmi(first: np.ndarray, second: np.ndarray) -> float:
-    """Normalized mutual information of two assignments, arithmetic average, in [0, 1].
+def nmi(first: np.ndarray, second: np.ndarray, *, average: str = "arithmetic") -> float:
+    """Normalized mutual information of two assignments, in [0, 1].
 
     Older papers normalise by the geometric average; the two differ where the assignments have
     different entropies.
 
     Args:
         first, second: (N,) integer classes.
+        average: of the two entropies, "arithmetic" or "geometric".
     """
     from sklearn.metrics import normalized_mutual_info_score
 
-    return float(normalized_mutual_info_score(first, second, average_method="arithmetic"))
+    return float(normalized_mutual_info_score(first, second, average_method=average))
 
 
 def purity(annotations: np.ndarray, labels: np.ndarray) -> float:

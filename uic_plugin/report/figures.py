@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from uic_plugin.report.tables import read_csv
+
 
 def read_history(path: Path) -> dict[str, list[float]]:
     """Columns of a run's `epochs.csv`; epochs without a value are NaN."""
-    with open(path, newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_csv(path)
     return {name: [float(row[name] or "nan") for row in rows] for name in rows[0]} if rows else {}
 
 
@@ -54,7 +54,8 @@ def plot_classes(
     confidence: np.ndarray,
     path: Path,
     *,
-    num_classes: int,
+    sizes: np.ndarray,
+    order: np.ndarray | None = None,
     columns: int = 12,
     blocks: int = 3,
 ) -> Path:
@@ -65,14 +66,15 @@ def plot_classes(
         labels: (N,) pseudo classes.
         confidence: (N,) softmax score of the pseudo class, orders the images of a row.
         path: the PNG to write.
-        num_classes: K.
+        sizes: (K,) images per class, those that are not shown too.
+        order: classes to show, from the top; all that are not empty, by size, unless told.
         columns: images in a row.
         blocks: rows that stand side by side.
     """
     from matplotlib.figure import Figure
 
-    sizes = np.bincount(labels, minlength=num_classes)
-    classes = [c for c in np.argsort(-sizes, kind="stable") if sizes[c]]
+    ordered = order if order is not None else np.argsort(-sizes, kind="stable")
+    classes = [int(c) for c in ordered if sizes[c]]
     height, width = images[0].shape[:2]
     rows = -(-len(classes) // blocks)
     figure = Figure(figsize=(blocks * (columns * 0.3 + 0.8), rows * 0.33 + 0.1))
@@ -103,4 +105,24 @@ def plot_classes(
             fontsize=6,
         )
     figure.savefig(path, dpi=110)
+    return path
+
+
+def plot_class_sizes(sizes: np.ndarray, path: Path) -> Path:
+    """Histogram of images per class (UIC, Fig. 3), with the size of equal classes marked.
+
+    Args:
+        sizes: (K,) images per class.
+        path: the PNG to write.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5, 3), layout="constrained")
+    axis = figure.subplots()
+    axis.hist(sizes, bins=min(40, max(5, len(sizes) // 4)))
+    axis.axvline(sizes.mean(), color="black", linestyle="--", label="equal classes")
+    axis.set_xlabel("images in the class")
+    axis.set_ylabel("classes")
+    axis.legend()
+    figure.savefig(path, dpi=100)
     return path

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 _SHOWN = (
     ("loss", ("train_uic_loss_epoch", "train_uic_loss", "train_nce_loss_epoch", "train_nce_loss")),
@@ -72,3 +79,24 @@ class EpochReporter:
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
+
+
+@contextmanager
+def counting(title: str, console: Console) -> Iterator[Callable[[int, int], None]]:
+    """A bar on a terminal, else a line for each tenth; takes what is done and the whole."""
+    if console.is_terminal:
+        columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=console) as bar:
+            task = bar.add_task(title)
+            yield lambda done, total: bar.update(task, completed=done, total=total)
+        return
+    told = 0
+
+    def tell(done: int, total: int) -> None:
+        nonlocal told
+        tenth = 10 * done // total
+        if tenth > told:
+            told = tenth
+            console.print(f"{title}: {done} of {total}")
+
+    yield tell

@@ -1,0 +1,68 @@
+"""The centred view that belongs to a random augmentation: same size, same normalisation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from torchvision import transforms
+
+_SMALL = 64  # pixels
+
+
+def centre_view(augmentation: Any) -> Callable[[Any], Any]:
+    """An image to one tensor (C, H, W), at the crop size and normalisation of an augmentation.
+
+    Args:
+        augmentation: torchvision transforms, alone or within the host's wrappers of either line.
+
+    Raises:
+        ValueError: if it has no random crop, or none of its parts normalises.
+    """
+    crop = _find(augmentation, transforms.RandomResizedCrop)
+    size = crop.size[0] if isinstance(crop.size, (tuple, list)) else crop.size
+    return transforms.Compose(
+        [*centre_crop(size), transforms.ToTensor(), find_normalize(augmentation)]
+    )
+
+
+def find_normalize(augmentation: Any) -> Any:
+    """The normalisation within an augmentation.
+
+    Raises:
+        ValueError: if it has none.
+    """
+    return _find(augmentation, transforms.Normalize)
+
+
+def centre_crop(size: int) -> list[Any]:
+    """Resize and cut to a square of `size` pixels, as ImageNet's evaluations do: 256 / 224.
+
+    Small images are not cut: the border that 256 / 224 leaves is less than what they lack.
+    """
+    return [transforms.Resize(resized_side(size)), transforms.CenterCrop(size)]
+
+
+def resized_side(size: int) -> int:
+    """Shorter side in pixels from which a crop of `size` pixels is cut."""
+    return size if size < _SMALL else round(size * 256 / 224)
+
+
+def _find(augmentation: Any, kind: type) -> Any:
+    for part in _parts(augmentation):
+        if isinstance(part, kind):
+            return part
+    raise ValueError(
+        f"a centred view takes crop size and normalisation from the augmentation, and this one "
+        f"has no {kind.__name__}"
+    )
+
+
+def _parts(transform: Any) -> Iterator[Any]:
+    """A transform and all that it is made of."""
+    yield transform
+    inner = getattr(transform, "transforms", None)
+    if inner is None and hasattr(transform, "transform"):
+        inner = [transform.transform]
+    for part in inner or ():
+        yield from _parts(part)

@@ -1,0 +1,76 @@
+"""How well pseudo labels agree with annotations, and how the classes are filled.
+
+Numbers are scikit-learn's and SciPy's. Source: UIC, section 4.2 (NMI, Fig. 3 and Fig. 4).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from uic_plugin.pseudo_labels.telemetry import nmi, purity
+
+
+def agreement(annotations: np.ndarray, labels: np.ndarray, num_classes: int) -> dict[str, float]:
+    """Agreement of pseudo labels with annotations.
+
+    Args:
+        annotations: (N,) integer classes by people.
+        labels: (N,) pseudo labels in [0, K).
+        num_classes: K.
+
+    Returns:
+        `nmi_arithmetic` and `nmi_geometric` in [0, 1], `adjusted_rand` in [-0.5, 1], `purity` in
+        (0, 1], and, where K equals the number of annotated classes, `hungarian_accuracy` in
+        [0, 1]: the share of images that the best one-to-one naming of pseudo classes gets right.
+
+    Raises:
+        ValueError: for arrays of different lengths, or none at all.
+    """
+    annotations, labels = np.asarray(annotations), np.asarray(labels)
+    if annotations.shape != labels.shape or not len(labels):
+        raise ValueError(
+            f"annotations and labels must be of the same images, got {annotations.shape} and "
+            f"{labels.shape}"
+        )
+    from sklearn.metrics import adjusted_rand_score
+
+    numbers = {
+        "nmi_arithmetic": nmi(annotations, labels),
+        "nmi_geometric": nmi(annotations, labels, average="geometric"),
+        "adjusted_rand": float(adjusted_rand_score(annotations, labels)),
+        "purity": purity(annotations, labels),
+    }
+    if len(np.unique(annotations)) == num_classes:
+        numbers["hungarian_accuracy"] = hungarian_accuracy(annotations, labels)
+    return numbers
+
+
+def hungarian_accuracy(annotations: np.ndarray, labels: np.ndarray) -> float:
+    """Share of images that the best one-to-one naming of pseudo classes gets right, in [0, 1]."""
+    from scipy.optimize import linear_sum_assignment
+    from sklearn.metrics.cluster import contingency_matrix
+
+    table = contingency_matrix(annotations, labels)
+    rows, columns = linear_sum_assignment(-table)
+    return float(table[rows, columns].sum() / table.sum())
+
+
+def class_statistics(
+    labels: np.ndarray, confidence: np.ndarray, entropy: np.ndarray, num_classes: int
+) -> dict[str, np.ndarray]:
+    """Per class its size, mean confidence and mean entropy in nats; NaN for an empty class.
+
+    Args:
+        labels, confidence, entropy: (N,) of each image.
+        num_classes: K.
+
+    Returns:
+        Columns `size`, `confidence`, `entropy`, each (K,).
+    """
+    sizes = np.bincount(labels, minlength=num_classes)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return {
+            "size": sizes,
+            "confidence": np.bincount(labels, confidence, num_classes) / sizes,
+            "entropy": np.bincount(labels, entropy, num_classes) / sizes,
+        }

@@ -1,0 +1,218 @@
+"""Label a folder of images with a trained network, once (UIC, section 4.3: fixed labels)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import DictConfig
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+
+from uic_plugin.data.centre import centre_view
+from uic_plugin.data.images import IMAGE_SUFFIXES
+from uic_plugin.data.labels import LabelTable, check_label_file, write_labels
+from uic_plugin.data.resolve import DataSource
+from uic_plugin.data.views import Draw, SeededViews, ignore_interrupt
+from uic_plugin.evaluation.probes import weights_fingerprint
+from uic_plugin.hosts import backbone_of, load_host
+from uic_plugin.hosts.datasets import training_paths
+from uic_plugin.hosts.foreign import set_views
+from uic_plugin.seeding import derive_seed
+
+_ROW = np.dtype([("label", "<i4"), ("confidence", "<f4"), ("entropy", "<f4")])
+
+
+class ImageFiles(Dataset[torch.Tensor]):
+    """Images below a folder.
+
+    Args:
+        root: the folder.
+        transform: an image to a tensor.
+        images: paths below the folder; all images, sorted, unless told.
+
+    Attributes:
+        images: paths below the folder, with forward slashes.
+
+    Raises:
+        FileNotFoundError: if there is no such folder, or no image in it.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        transform: Callable[[Any], torch.Tensor],
+        images: list[str] | None = None,
+    ) -> None:
+        if not root.is_dir():
+            raise FileNotFoundError(f"{root}: there is no such folder of images")
+        self.root, self.transform = root, transform
+        self.images = images or sorted(
+            Path(folder, name).relative_to(root).as_posix()
+            for folder, _, names in os.walk(root, followlinks=True)
+            for name in names
+            if name.lower().endswith(IMAGE_SUFFIXES)
+        )
+        if not self.images:
+            raise FileNotFoundError(f"{root}: no images there ({' '.join(IMAGE_SUFFIXES)})")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        with Image.open(self.root / self.images[index]) as image:
+            return self.transform(image.convert("RGB"))
+
+
+def label_images(
+    method: Any,
+    cfg: DictConfig,
+    source: DataSource,
+    out: Path,
+    *,
+    data: Path | None = None,
+    view: str = "center",
+    mode: str = "eval",
+    batch_size: int = 256,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> LabelTable:
+    """Pseudo labels of all images below a folder, written to a label file.
+
+    What is done lies in `OUT.rows` until the file is complete; the same call goes on from there.
+
+    Args:
+        method: a trained method with a head.
+        cfg: its prepared recipe.
+        source: where its training images are.
+        out: `.parquet` or `.csv`.
+        data: a folder; all images below it are labelled. The run's own training images unless
+            told, no more of them than it was trained on.
+        view: "center", or "train" for one random view of the recipe's augmentation.
+        mode: "eval", or "train" for dropout and batch statistics as in training.
+        batch_size: images at once; in mode "train" it changes the statistics.
+        progress: is told how many images of how many are done.
+
+    Raises:
+        ValueError: for a method without pseudo classes or an unknown view, mode or ending.
+        FileNotFoundError: if there are no images.
+    """
+    for name, value, choices in (
+        ("view", view, ("center", "train")),
+        ("mode", mode, ("eval", "train")),
+    ):
+        if value not in choices:
+            raise ValueError(f"--{name} must be one of {', '.join(choices)}, got {value!r}")
+    if not hasattr(method, "head") or cfg.method != "uic":
+        raise ValueError(
+            f"{cfg.method} has no pseudo classes to label images with: give a run of uic"
+        )
+    if batch_size < 1:
+        raise ValueError(f"--batch-size must be at least 1, got {batch_size}")
+    check_label_file(out)
+    set_views(cfg.augmentations, 1)
+    augmentation = load_host().augmentation(source.transforms, cfg.augmentations)
+    transform = centre_view(augmentation) if view == "center" else _first_view(augmentation)
+    own = training_paths(cfg, source) if data is None else None
+    dataset = ImageFiles(data or source.train, transform, own)
+    device = torch.device(
+        "cuda" if torch.cuda.is_available() and cfg.accelerator != "cpu" else "cpu"
+    )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    kept = out.with_name(out.name + ".rows")
+    identity = _identity(method, dataset, view, mode, batch_size, cfg.seed)
+    done = _open_rows(kept, identity, len(dataset), batch_size)
+    network = torch.nn.Sequential(backbone_of(method), _Logits(method.head)).to(device)
+    network.train(mode == "train")
+    with open(kept, "ab") as file:
+        for number, images in enumerate(
+            _batches(dataset, cfg, done, batch_size, random=view == "train"), done // batch_size
+        ):
+            torch.manual_seed(derive_seed(cfg.seed, "label step", number))
+            rows = _rows(network, images.to(device))
+            file.write(rows.tobytes())
+            file.flush()
+            done += len(rows)
+            progress(done, len(dataset))
+    with open(kept, "rb") as file:
+        file.readline()
+        rows = np.frombuffer(file.read(), _ROW)
+    table = LabelTable(
+        dataset.images, rows["label"].astype(np.int64), rows["confidence"], rows["entropy"]
+    )
+    write_labels(out, table)
+    kept.unlink()
+    return table
+
+
+class _Logits(torch.nn.Module):
+    """The second of a head's two outputs."""
+
+    def __init__(self, head: torch.nn.Module) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return self.head(features)[1]
+
+
+@torch.no_grad()
+def _rows(network: torch.nn.Module, images: torch.Tensor) -> np.ndarray:
+    log_p = network(images).float().log_softmax(1)
+    p = log_p.exp()
+    confidence, labels = p.max(1)
+    rows = np.empty(len(images), _ROW)
+    rows["label"], rows["confidence"] = labels.cpu(), confidence.cpu()
+    rows["entropy"] = -(p * log_p).sum(1).cpu()
+    return rows
+
+
+def _first_view(augmentation: Callable[[Any], Any]) -> Callable[[Any], torch.Tensor]:
+    def transform(image: Any) -> torch.Tensor:
+        views = augmentation(image)
+        return views if isinstance(views, torch.Tensor) else views[0]
+
+    return transform
+
+
+def _batches(
+    dataset: ImageFiles, cfg: DictConfig, done: int, batch_size: int, *, random: bool
+) -> Iterator[torch.Tensor]:
+    """Batches of the images that are left, in order."""
+    left = range(done, len(dataset))
+    order = [Draw.at(index, 0, index) for index in left] if random else list(left)
+    workers = cfg.data.num_workers
+    yield from DataLoader(
+        SeededViews(dataset, seed=cfg.seed),
+        batch_size=batch_size,
+        sampler=order,
+        num_workers=workers,
+        multiprocessing_context="fork" if workers else None,
+        worker_init_fn=ignore_interrupt,
+    )
+
+
+def _identity(method: Any, dataset: ImageFiles, *settings: Any) -> bytes:
+    digest = hashlib.blake2b("\0".join(dataset.images).encode(errors="surrogateescape"))
+    digest.update(weights_fingerprint(backbone_of(method)).encode())
+    digest.update(weights_fingerprint(method.head).encode())
+    return json.dumps([digest.hexdigest()[:32], *settings]).encode() + b"\n"
+
+
+def _open_rows(path: Path, identity: bytes, num_images: int, batch_size: int) -> int:
+    """Images that an earlier, stopped call has labelled; its unfinished batch is cut off."""
+    if path.exists():
+        with open(path, "r+b") as file:
+            if file.readline() == identity:
+                count = (path.stat().st_size - len(identity)) // _ROW.itemsize
+                if count < num_images:
+                    count -= count % batch_size
+                file.truncate(len(identity) + count * _ROW.itemsize)
+                return min(count, num_images)
+    path.write_bytes(identity)
+    return 0

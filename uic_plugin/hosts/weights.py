@@ -1,0 +1,46 @@
+"""Start a run from weights that another one, or another program, wrote."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+from uic_plugin.hosts import backbone_of
+from uic_plugin.networks.weights import load_weights, read_state
+
+
+def start_from(method: Any, path: Path) -> None:
+    """Copy the network's weights from a file, and the head's where the file has one.
+
+    Warns of what of the network the file lacks.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if nothing in it fits, or its head is of another kind or number of classes.
+    """
+    report = load_weights(backbone_of(method), path)
+    if report.summary():
+        warnings.warn(f"{path}: {report.summary()}", stacklevel=2)
+    head = getattr(method, "head", None)
+    state = {
+        name.removeprefix("head."): value
+        for name, value in read_state(path).items()
+        if name.startswith("head.")
+    }
+    if head is None or not state:
+        return
+    own = head.state_dict()
+    there, here = len(state.get("classifier.weight", ())), len(own["classifier.weight"])
+    remedy = "or 'uic weights' writes the network alone, for a new head"
+    if there != here:
+        raise ValueError(
+            f"{path} has {there} pseudo classes, this run has {here}: set "
+            f"method_kwargs.num_pseudo_classes={there}, {remedy}"
+        )
+    if {k: v.shape for k, v in own.items()} != {k: v.shape for k, v in state.items()}:
+        raise ValueError(
+            f"the head in {path} is of another kind than this run's {method.options.head}: set "
+            f"method_kwargs.head and its sizes as there, {remedy}"
+        )
+    head.load_state_dict(state)

@@ -1,0 +1,138 @@
+"""The outputs of a network's layers, by name, for any network and any size of image.
+
+    outputs = layer_outputs(network, images, ["conv1", "conv5"])
+
+Names are `conv1` ... `conv5`, `fc6` and `fc7` (AlexNet, VGG16, Conv-4), `conv1` and `layer1` ...
+`layer4` (ResNets; timm's networks have as many as they have stages), `features` (what the network
+returns), `mlp` (the embedding that an MLP head makes of the features), and the path of any module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+FEATURES, MLP = "features", "mlp"
+
+
+class Encoder(nn.Module):
+    """A backbone with the MLP that was trained on top of it (UIC, section 5.2).
+
+    Args:
+        backbone: images to features.
+        mlp: features to embeddings; None where the head is linear.
+    """
+
+    def __init__(self, backbone: nn.Module, mlp: nn.Module | None = None) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.mlp = mlp
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Features (B, D), or embeddings where there is an MLP."""
+        features = self.backbone(images)
+        return features if self.mlp is None else self.mlp(features)
+
+
+def layer_modules(network: nn.Module) -> dict[str, str]:
+    """Public names of a network's layers, from the images on, to paths of modules in it."""
+    if isinstance(network, Encoder):
+        names = {k: f"backbone.{v}" for k, v in layer_modules(network.backbone).items()}
+        names[FEATURES] = "backbone"
+        return names if network.mlp is None else {**names, MLP: "mlp"}
+    own = getattr(network, "layers", None)
+    if isinstance(own, dict):
+        return {**own, FEATURES: ""}
+    names = {}
+    stages = [name for name in (f"layer{i}" for i in range(1, 5)) if hasattr(network, name)]
+    if stages:  # a ResNet of torchvision or timm; its stem ends in an activation
+        stem = next((name for name in ("relu", "act1") if hasattr(network, name)), None)
+        names = {"conv1": stem} if stem else {}
+        names.update({name: name for name in stages})
+    elif getattr(network, "feature_info", None):  # timm
+        modules = [info["module"] for info in _timm_stages(network)]
+        names = {f"layer{i}": module for i, module in enumerate(modules, 1)}
+    return {**names, FEATURES: ""}
+
+
+def layer_outputs(
+    network: nn.Module, images: torch.Tensor, names: Iterable[str]
+) -> dict[str, torch.Tensor]:
+    """Outputs of the named layers in one forward pass.
+
+    Args:
+        network: any network; its mode (train or eval) is left as it is.
+        images: (B, C, H, W).
+        names: see `layer_modules`; or paths of modules that put out one tensor.
+
+    Returns:
+        Name to (B, C, H', W'), (B, T, C) or (B, D), in the order of `names`.
+
+    Raises:
+        ValueError: for a name that the network has not, listing the valid ones.
+    """
+    names = list(names)
+    with _recording(network, names) as outputs:
+        network(images)
+    return {name: outputs[name] for name in names}
+
+
+def layer_shapes(
+    network: nn.Module, names: Iterable[str], image_size: int
+) -> dict[str, tuple[int, ...]]:
+    """Shape of each layer's output for one square image, without its first dimension.
+
+    The network is left as it was: it runs in eval mode, without gradients.
+    """
+    parameter = next(network.parameters())
+    image = torch.zeros(1, 3, image_size, image_size, device=parameter.device)
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        with torch.no_grad():
+            outputs = layer_outputs(network, image, names)
+    except RuntimeError as error:
+        raise ValueError(
+            f"images of {image_size} pixels do not go through this network "
+            f"({str(error).splitlines()[0]}): choose a larger crop"
+        ) from error
+    finally:
+        for module, mode in modes:
+            module.training = mode
+    return {name: tuple(output.shape[1:]) for name, output in outputs.items()}
+
+
+@contextmanager
+def _recording(network: nn.Module, names: list[str]) -> Iterator[dict[str, torch.Tensor]]:
+    public = layer_modules(network)
+    modules = dict(network.named_modules())
+    outputs: dict[str, torch.Tensor] = {}
+    handles = []
+    try:
+        for name in names:
+            path = public.get(name, name)
+            if path not in modules:
+                raise ValueError(f"unknown layer {name!r}: this network has {', '.join(public)}")
+            handles.append(modules[path].register_forward_hook(_keep(outputs, name)))
+        yield outputs
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _keep(outputs: dict[str, torch.Tensor], name: str) -> Any:
+    def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+        if not isinstance(output, torch.Tensor):
+            raise ValueError(f"layer {name!r} puts out {type(output).__name__}, not one tensor")
+        outputs[name] = output
+
+    return hook
+
+
+def _timm_stages(network: nn.Module) -> list[dict[str, Any]]:
+    info: Any = network.feature_info
+    return list(info.info if hasattr(info, "info") else info)

@@ -1,0 +1,51 @@
+"""Names under which a recipe asks for a network that the host does not bring."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+from uic_plugin.networks.alexnet import AlexNet
+from uic_plugin.networks.conv4 import Conv4
+from uic_plugin.networks.vgg16 import VGG16
+
+BACKBONES: dict[str, Callable[..., nn.Module]] = {
+    "alexnet": AlexNet,
+    "conv4": Conv4,
+    "vgg16": VGG16,
+}
+TIMM_PREFIX = "timm/"
+
+
+def find_backbone(name: str) -> Callable[..., nn.Module] | None:
+    """What builds the network of that name, or None where it is none of ours.
+
+    Args:
+        name: of ours, or `timm/NAME` for any network of timm.
+
+    Raises:
+        ValueError: for a name that timm does not know.
+    """
+    if not name.startswith(TIMM_PREFIX):
+        return BACKBONES.get(name)
+    import timm
+
+    wanted = name.removeprefix(TIMM_PREFIX)
+    if not timm.is_model(wanted):
+        close = difflib.get_close_matches(wanted.split(".")[0], timm.list_models(), n=3)
+        hint = (
+            f": did you mean {', '.join(TIMM_PREFIX + other for other in close)}?" if close else ""
+        )
+        raise ValueError(f"backbone.name {name!r} is no network of timm {timm.__version__}{hint}")
+    return partial(_timm, wanted)
+
+
+def _timm(name: str, **kwargs: Any) -> nn.Module:
+    """A network of timm without its classifier, with random weights unless told otherwise."""
+    import timm
+
+    return timm.create_model(name, num_classes=0, **kwargs)

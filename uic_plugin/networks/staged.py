@@ -1,0 +1,100 @@
+"""What AlexNet and VGG16 share: convolutions, then fully connected layers, both named.
+
+The modules lie as in torchvision's `VGG`: `features`, `avgpool`, `classifier`. Its weights load as
+they are, and so do those that DeepCluster's line of work released for its AlexNet.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from uic_plugin.networks.sobel import Sobel
+
+
+class StagedNetwork(nn.Module):
+    """Sobel filter if wanted, convolutions, fc6 and fc7 if wanted.
+
+    Args:
+        features: the convolutions.
+        layers: public name of each layer to the module that puts it out.
+        channels: channels that `features` puts out.
+        image_size: side in pixels of the images that fc6 is made for; others are pooled to it.
+        fc_width: width of fc6 and fc7; 0 leaves them out and averages each channel instead.
+        dropout: share of fc6's and fc7's inputs (outputs) that a training step leaves out.
+        dropout_first: before each of the two, as torchvision's AlexNet; else after, as its VGG.
+        sobel: filter the images first; `features` takes 2 channels then.
+    """
+
+    layers: dict[str, str]
+
+    def __init__(
+        self,
+        features: nn.Sequential,
+        layers: dict[str, str],
+        *,
+        channels: int,
+        image_size: int,
+        fc_width: int,
+        dropout: float,
+        dropout_first: bool,
+        sobel: bool,
+    ) -> None:
+        super().__init__()
+        self.layers = dict(layers)
+        self.sobel: nn.Module = Sobel() if sobel else nn.Identity()
+        self.features = features
+        if not fc_width:
+            self.last_side = 1
+            self.avgpool = nn.AdaptiveAvgPool2d(1)
+            self.classifier = nn.Sequential()
+            self.num_features = channels
+            return
+        self.last_side = side = _side_after(features, image_size, 2 if sobel else 3)
+        self.avgpool = nn.AdaptiveAvgPool2d(side)
+        blocks: list[nn.Module] = []
+        for name, inputs in (("fc6", channels * side * side), ("fc7", fc_width)):
+            block = [nn.Linear(inputs, fc_width), nn.ReLU(inplace=True)]
+            blocks += [nn.Dropout(dropout), *block] if dropout_first else block
+            self.layers[name] = f"classifier.{len(blocks) - 1}"
+            if not dropout_first:
+                blocks.append(nn.Dropout(dropout))
+        self.classifier = nn.Sequential(*blocks)
+        self.num_features = fc_width
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Features (B, num_features) of RGB images (B, 3, H, W)."""
+        x = self.avgpool(self.features(self.sobel(images)))
+        return self.classifier(x.flatten(1))
+
+    def init_weights(self) -> None:
+        """Weights for ReLU (He et al., 2015), whatever the width."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+            elif isinstance(module, nn.Linear):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+                nn.init.zeros_(module.bias)
+
+
+def check_image_size(image_size: int, smallest: int) -> None:
+    """Refuse what is no side in pixels.
+
+    Raises:
+        ValueError: for anything but a whole number of at least `smallest`.
+    """
+    if type(image_size) is not int or image_size < smallest:
+        raise ValueError(
+            f"backbone.kwargs.image_size must be a whole number of at least {smallest} pixels, "
+            f"got {image_size!r}"
+        )
+
+
+def _side_after(features: nn.Sequential, image_size: int, channels: int) -> int:
+    """Side of the last map for square images, found by running a copy without data."""
+    import copy
+
+    shadow = copy.deepcopy(features).to("meta").eval()
+    return int(shadow(torch.empty(1, channels, image_size, image_size, device="meta")).shape[-1])

@@ -1,0 +1,190 @@
+"""Weights from and to files of this plugin, of the hosts, of torchvision, timm and DeepCluster.
+
+    report = load_weights(network, Path("last.ckpt"))
+    save_weights(network, Path("network.pth"))
+
+Networks keep torchvision's names of their weights; timm's differ for VGG16 alone.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+LAYOUTS = ("torchvision", "timm")
+# Where a method keeps its network: solo-learn main, its PyPI line, MoCo's own code.
+_BACKBONE_PREFIXES = ("backbone.", "encoder.", "encoder_q.")
+# timm's VGG writes fc6 and fc7 as convolutions.
+_TIMM_VGG = {"pre_logits.fc1.": "classifier.0.", "pre_logits.fc2.": "classifier.3."}
+_COUNTERS = "num_batches_tracked"  # of BatchNorm; old files lack them, nothing reads them here
+
+
+@dataclass(frozen=True)
+class WeightReport:
+    """What was taken over from a file.
+
+    Attributes:
+        loaded: names of the network's weights that the file had.
+        missing: names that it had not, or in another shape; these keep their values.
+        unused: names in the file that the network has not (another classifier, say).
+    """
+
+    loaded: list[str]
+    missing: list[str]
+    unused: list[str]
+
+    def summary(self) -> str:
+        """One line for a user; empty if nothing is missing."""
+        if not self.missing:
+            return ""
+        shown = ", ".join(self.missing[:6]) + (", ..." if len(self.missing) > 6 else "")
+        total = len(self.loaded) + len(self.missing)
+        return f"{len(self.missing)} of {total} weights are not in the file: {shown}"
+
+
+def load_weights(network: nn.Module, path: Path) -> WeightReport:
+    """Copy weights from a file into a network, by name and shape.
+
+    Args:
+        network: a backbone.
+        path: a checkpoint of a run, a bare state dict, or `.safetensors`.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file holds no weights, or none that the network has.
+    """
+    state = backbone_state(read_state(path))
+    own = network.state_dict()
+    state = _from_timm(state, own)
+    fitting = {k: v for k, v in state.items() if k in own and v.shape == own[k].shape}
+    wanted = [name for name in own if not name.endswith(_COUNTERS)]
+    report = WeightReport(
+        loaded=[name for name in wanted if name in fitting],
+        missing=[
+            name
+            if name not in state
+            else f"{name} {tuple(state[name].shape)} instead of {tuple(own[name].shape)}"
+            for name in wanted
+            if name not in fitting
+        ],
+        unused=[name for name in state if name not in own],
+    )
+    if not report.loaded:
+        raise ValueError(
+            f"no weight in {path} fits this {type(network).__name__}: the file has "
+            f"{', '.join(list(state)[:3])}, the network wants {', '.join(wanted[:3])}"
+        )
+    network.load_state_dict(fitting, strict=False)
+    return report
+
+
+def save_weights(network: nn.Module, path: Path, *, layout: str = "torchvision") -> None:
+    """Write a backbone's bare state dict, through a temporary file.
+
+    Args:
+        network: a backbone.
+        path: ends in `.safetensors` for that format; torch's own otherwise.
+        layout: whose names to use, "torchvision" or "timm".
+
+    Raises:
+        ValueError: for an unknown layout.
+    """
+    if layout not in LAYOUTS:
+        raise ValueError(f"layout must be one of {', '.join(LAYOUTS)}, got {layout!r}")
+    state = {
+        name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()
+    }
+    if layout == "timm":
+        state = _to_timm(network, state)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    try:
+        if path.suffix == ".safetensors":
+            _safetensors().save_file(state, part)
+        else:
+            torch.save(state, part)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def read_state(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors in a file by name, without the wrappers that training programs put around them.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it holds no weights.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such file of weights")
+    try:
+        if path.suffix == ".safetensors":
+            content: Any = _safetensors().load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except ImportError:
+        raise
+    except Exception as error:  # torch and safetensors raise many kinds for what is not theirs
+        raise ValueError(f"{path} holds no weights, or is damaged") from error
+    for key in ("state_dict", "model"):  # Lightning, timm and MoCo; DeiT and others
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    state = {}
+    if isinstance(content, dict):
+        state = {k: v for k, v in content.items() if isinstance(v, torch.Tensor)}
+    if not state:
+        raise ValueError(f"{path} holds no weights: give a checkpoint or a state dict")
+    # DataParallel wraps the whole network, in DeepCluster's files its convolutions alone
+    return {name.replace("module.", ""): value for name, value in state.items()}
+
+
+def backbone_state(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The network's part of a method's weights; a bare network's as they are."""
+    for prefix in _BACKBONE_PREFIXES:
+        part = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+        if part:
+            return part
+    return state
+
+
+def _from_timm(
+    state: dict[str, torch.Tensor], own: dict[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    renamed = {}
+    for name, value in state.items():
+        for theirs, ours in _TIMM_VGG.items():
+            target = name.replace(theirs, ours)
+            if name.startswith(theirs) and name not in own and target in own:
+                name, value = target, value.reshape(len(value), -1) if value.ndim > 1 else value
+        renamed[name] = value
+    return renamed
+
+
+def _to_timm(network: nn.Module, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    from uic_plugin.networks.vgg16 import VGG16
+
+    if not isinstance(network, VGG16):
+        return state
+    renamed = {}
+    for name, value in state.items():
+        for theirs, ours in _TIMM_VGG.items():
+            if name.startswith(ours):
+                if value.ndim == 2:
+                    side = network.last_side if ours == "classifier.0." else 1
+                    value = value.reshape(len(value), -1, side, side)
+                name = name.replace(ours, theirs)
+        renamed[name] = value
+    return renamed
+
+
+def _safetensors() -> Any:
+    try:
+        import safetensors.torch
+    except ImportError as error:
+        raise ImportError("this file needs safetensors: pip install safetensors") from error
+    return safetensors.torch

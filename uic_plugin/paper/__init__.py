@@ -1,0 +1,1 @@
+"""The paper's tables, run and printed: `uic paper table1`."""

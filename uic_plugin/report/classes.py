@@ -1,0 +1,102 @@
+"""What the classes of a label file look like: sizes (Fig. 3), sharp classes (Fig. 4), numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from uic_plugin.data.labels import LabelTable, read_labels
+from uic_plugin.evaluation.clustering import agreement, class_statistics
+from uic_plugin.report.figures import plot_class_sizes, plot_classes
+from uic_plugin.report.tables import write_csv
+
+_TILE = 48  # pixels, of an image in the picture
+
+
+def report_classes(
+    labels: Path, data: Path, out: Path, *, show: int = 12
+) -> dict[str, float | int]:
+    """Write `classes.csv`, `class_sizes.png` and `classes.png`; numbers for a terminal.
+
+    Annotations are the folders that the images lie in, where they lie in any; they decide about
+    nothing but the numbers.
+
+    Args:
+        labels: a label file.
+        data: the folder of images that it is of.
+        out: folder to write to.
+        show: classes in the picture, those of lowest mean entropy.
+
+    Raises:
+        FileNotFoundError: if there is no label file, or an image of it is missing.
+        ValueError: if it is no label file, or `show` is less than 1.
+    """
+    if show < 1:
+        raise ValueError(f"--show must be at least 1, got {show}")
+    table = read_labels(labels)
+    if not len(table):
+        raise ValueError(f"{labels} has no row")
+    missing = [path for path in table.paths if not (data / path).is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"{len(missing)} of the {len(table)} images of {labels} are not in {data}, as "
+            f"{missing[0]!r}: give the folder that the labels were made of"
+        )
+    num_classes = int(table.labels.max()) + 1
+    columns = class_statistics(table.labels, table.confidence, table.entropy, num_classes)
+    used = np.flatnonzero(columns["size"])
+    numbers: dict[str, float | int] = {
+        "images": len(table),
+        "classes used": len(used),
+        "smallest class": int(columns["size"][used].min()),
+        "median class": float(np.median(columns["size"][used])),
+        "largest class": int(columns["size"][used].max()),
+        "mean entropy, nats": float(table.entropy.mean()),
+    }
+    annotations = folder_annotations(table.paths)
+    if annotations is not None:
+        numbers.update(agreement(annotations, table.labels, len(used)))
+    out.mkdir(parents=True, exist_ok=True)
+    write_csv(
+        out / "classes.csv",
+        [{"class": c, **{name: column[c] for name, column in columns.items()}} for c in used],
+    )
+    plot_class_sizes(columns["size"], out / "class_sizes.png")
+    sharpest = used[np.argsort(columns["entropy"][used], kind="stable")][:show]
+    _picture(table, data, sharpest, out / "classes.png")
+    return numbers
+
+
+def folder_annotations(paths: Sequence[str]) -> np.ndarray | None:
+    """(N,) number of each image's folder; None where they do not all lie in folders."""
+    folders = [path.rpartition("/")[0] for path in paths]
+    names = sorted(set(folders))
+    if "" in names or len(names) < 2:
+        return None
+    number = {name: i for i, name in enumerate(names)}
+    return np.asarray([number[folder] for folder in folders])
+
+
+def _picture(table: LabelTable, data: Path, chosen: np.ndarray, path: Path) -> None:
+    columns = 12
+    order = np.argsort(table.entropy, kind="stable")
+    members = np.concatenate([order[table.labels[order] == c][:columns] for c in chosen])
+    images = []
+    for member in members:  # a picture's few images
+        with Image.open(data / table.paths[member]) as image:
+            square = image.convert("RGB").resize((_TILE, _TILE))
+        images.append(np.asarray(square))
+    sizes = np.bincount(table.labels, minlength=int(table.labels.max()) + 1)
+    plot_classes(
+        images,
+        table.labels[members],
+        -table.entropy[members],
+        path,
+        sizes=sizes,
+        order=chosen,
+        columns=columns,
+        blocks=1 if len(chosen) < 8 else 2,
+    )

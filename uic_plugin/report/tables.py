@@ -1,0 +1,53 @@
+"""Tables, on disk and on a terminal."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+
+def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write rows with the union of their columns, through a temporary file."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    try:
+        with open(part, "w", newline="") as file:
+            writer = csv.DictWriter(file, columns, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """Rows of a table; values are text."""
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def probe_table(results: Sequence[Any]) -> Table:
+    """Results of probes for a terminal, one row a layer."""
+    columns = [
+        f"{column} {probe}, {crops} crop{'s' * (crops > 1)}"
+        for crops in sorted({r.crops for r in results}, reverse=True)
+        for probe in ("last", "best")
+        for column in ("top-1", "top-5")
+    ]
+    table = Table("layer", "features", *columns, "best epoch")
+    for layer in dict.fromkeys(r.layer for r in results):
+        rows = {(r.crops, r.probe): r for r in results if r.layer == layer}
+        cells = []
+        for crops in sorted({r.crops for r in results}, reverse=True):
+            for probe in ("last", "best"):
+                result = rows[crops, probe]
+                cells += [f"{result.top1:.2f}", f"{result.top5:.2f}"]
+        first = next(iter(rows.values()))
+        table.add_row(layer, str(first.features), *cells, str(rows[1, "best"].epoch))
+    return table
