@@ -71,3 +71,33 @@ def uic(tmp_path, monkeypatch, capfd):
         return Finished(code, *capfd.readouterr())
 
     return run
+
+
+@pytest.fixture(scope="session")
+def digits32(digits, tmp_path_factory):
+    """Every second digit enlarged to 32 pixels, for networks that need larger images."""
+    from PIL import Image
+
+    root = tmp_path_factory.mktemp("digits32")
+    for path in sorted(digits.glob("*/*/*.png"))[::2]:
+        target = root / path.relative_to(digits)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with Image.open(path) as image:
+            image.resize((32, 32)).save(target)
+    return root
+
+
+@pytest.fixture
+def small(digits32, tmp_path):
+    """Overrides that let a recipe of `recipes/small` train on the enlarged digits in seconds."""
+    return [
+        "data.dataset=custom",
+        f"data.train_path={digits32 / 'train'}",
+        f"data.val_path={digits32 / 'val'}",
+        "data.fraction=-1",
+        "data.num_workers=0",
+        "accelerator=cpu",
+        "max_epochs=2",
+        "backbone.kwargs.width=0.05",
+        "backbone.kwargs.fc_width=32",
+    ]

@@ -173,11 +173,13 @@ def probe(
         folder,
         image_size=image_size,
         resize=resize,
+        # those that the run was trained on it has seen enlarged
+        enlarge=resize is not None or (data is None and image_size is None),
         say=_out().print,
     )
     if results:
         _out().print(probe_table(results))
-        _out().print(f"{folder / RESULTS_FILE}; top-1 and top-5 in percent")
+        _out().print(f"top-1 / top-5 in percent; {folder / RESULTS_FILE}")
 
 
 @app.command()

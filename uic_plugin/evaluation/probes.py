@@ -277,9 +277,9 @@ class ProbeTrainer:
         correct = {name: torch.zeros(len(self.layers), 2) for name in probes}
         batches: Any
         if self.settings.store_features and crops == 1:
-            features, annotations = self._store("test", dataset)
+            features, stored = self._store("test", dataset)
             pieces = torch.arange(rank, len(dataset), world).split(self.settings.batch_size)
-            batches = (([layer[i] for layer in features], annotations[i]) for i in pieces)
+            batches = (([layer[i] for layer in features], stored[i]) for i in pieces)
         else:
             share = torch.arange(rank, len(dataset), world)
             size = max(1, self.settings.batch_size // world // crops)
@@ -289,8 +289,8 @@ class ProbeTrainer:
                 for images, targets in loader
             )
         top = min(5, self.num_classes)
-        for pooled, annotations in batches:
-            annotations = annotations.to(self.device)
+        for pooled, targets in batches:
+            annotations = targets.to(self.device)
             for name, layers in probes.items():
                 for number, probe in enumerate(layers):
                     scores = probe(pooled[number].to(self.device)).softmax(1)

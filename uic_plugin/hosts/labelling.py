@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -127,7 +128,9 @@ def label_images(
     kept = out.with_name(out.name + ".rows")
     identity = _identity(method, dataset, view, mode, batch_size, cfg.seed)
     done = _open_rows(kept, identity, len(dataset), batch_size)
-    network = torch.nn.Sequential(backbone_of(method), _Logits(method.head)).to(device)
+    # a copy: in mode "train" a pass moves the running statistics
+    network = copy.deepcopy(torch.nn.Sequential(backbone_of(method), _Logits(method.head)))
+    network.to(device)
     network.train(mode == "train")
     with open(kept, "ab") as file:
         for number, images in enumerate(

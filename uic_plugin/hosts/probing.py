@@ -48,6 +48,7 @@ def probe_run(
     *,
     image_size: int | None = None,
     resize: int | None = None,
+    enlarge: bool = False,
     say: Callable[[str], None] = print,
 ) -> list[ProbeResult]:
     """Train and test probes; writes `probe.csv` and `probe_epochs.csv`, and goes on if stopped.
@@ -60,8 +61,8 @@ def probe_run(
         settings: of the training.
         out_dir: folder for results and checkpoint.
         image_size: side of the crops in pixels; the recipe's unless told.
-        resize: shorter side that images are brought to first; 256 / 224 of the crop unless told,
-            and then images smaller than the crop are refused.
+        resize: shorter side that images are brought to first; 256 / 224 of the crop unless told.
+        enlarge: whether images smaller than the crop may be enlarged to it.
         say: takes a line per epoch.
 
     Returns:
@@ -71,7 +72,6 @@ def probe_run(
         ValueError: for a layer that the network has not, or images smaller than the crop.
     """
     size = image_size or cfg.augmentations[0].crop_size
-    enlarge = resize is not None
     shorter = resize or round(size * 256 / 224)
     if shorter < size:
         raise ValueError(f"--resize {shorter} leaves no crop of {size} pixels: raise it")

@@ -14,7 +14,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from uic_plugin.errors import Interrupted
-from uic_plugin.hosts import load_host
+from uic_plugin.hosts import backbone_of, load_host
 from uic_plugin.hosts.datasets import eval_datasets, image_loader, pretrain_loader
 from uic_plugin.hosts.runs import (
     CHECKPOINT_FILE,
@@ -32,6 +32,7 @@ from uic_plugin.hosts.settings import (
     unknown_options_named,
 )
 from uic_plugin.hosts.weights import start_from
+from uic_plugin.networks.layers import FEATURES, layer_shapes
 from uic_plugin.report.progress import EpochReporter
 
 # Sections of solo-learn's recipes that its own scripts read and `uic pretrain` does not.
@@ -101,6 +102,7 @@ def pretrain(
 
     loader = pretrain_loader(cfg, source)
     method = build_method(cfg)
+    layer_shapes(backbone_of(method), [FEATURES], cfg.augmentations[0].crop_size)
     if cfg.get("weights") and not resume:
         start_from(method, Path(cfg.weights).expanduser())
     val_loader = None

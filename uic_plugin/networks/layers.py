@@ -87,6 +87,9 @@ def layer_shapes(
     """Shape of each layer's output for one square image, without its first dimension.
 
     The network is left as it was: it runs in eval mode, without gradients.
+
+    Raises:
+        ValueError: for an unknown layer, or images of a size that the network does not take.
     """
     parameter = next(network.parameters())
     image = torch.zeros(1, 3, image_size, image_size, device=parameter.device)
@@ -95,10 +98,12 @@ def layer_shapes(
     try:
         with torch.no_grad():
             outputs = layer_outputs(network, image, names)
-    except RuntimeError as error:
+    except (RuntimeError, AssertionError) as error:  # timm asserts
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(
-            f"images of {image_size} pixels do not go through this network "
-            f"({str(error).splitlines()[0]}): choose a larger crop"
+            f"images of {image_size} pixels do not go through this {type(network).__name__} "
+            f"({reason}): choose another crop (augmentations.0.crop_size), or the network's own "
+            f"option for small images (backbone.kwargs.image_size={image_size})"
         ) from error
     finally:
         for module, mode in modes:

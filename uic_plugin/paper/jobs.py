@@ -155,8 +155,6 @@ def _pretrain(
 def _probe(jobs: dict[str, Job], scale: str, row: Row, network: Job, table: PaperTable) -> None:
     layers = (row.layer,) if TOP1 in table.columns else tuple(f"conv{i}" for i in range(1, 6))
     options: tuple[str, ...] = _SMALL_PROBE if scale == "small" else ("--processes=8",)
-    if scale == "small" and "resnet50" in (row.recipe or ""):
-        options = (*options, "--resize=55")  # its crops of 48 pixels are larger than the images
     job = Job(
         f"probe {network.folder.name}",
         ("probe", str(network.folder), f"--layers={','.join(layers)}", *options),

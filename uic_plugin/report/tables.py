@@ -33,21 +33,17 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 
 def probe_table(results: Sequence[Any]) -> Table:
-    """Results of probes for a terminal, one row a layer."""
-    columns = [
-        f"{column} {probe}, {crops} crop{'s' * (crops > 1)}"
-        for crops in sorted({r.crops for r in results}, reverse=True)
+    """Results of probes for a terminal, one row a layer, cells "top-1 / top-5"."""
+    kinds = [
+        (crops, probe)
+        for crops in sorted({result.crops for result in results}, reverse=True)
         for probe in ("last", "best")
-        for column in ("top-1", "top-5")
     ]
-    table = Table("layer", "features", *columns, "best epoch")
-    for layer in dict.fromkeys(r.layer for r in results):
+    table = Table("layer", "values")
+    for crops, probe in kinds:
+        table.add_column(f"{crops} crop{'s' * (crops > 1)},\n{probe} epoch", justify="right")
+    for layer in dict.fromkeys(result.layer for result in results):
         rows = {(r.crops, r.probe): r for r in results if r.layer == layer}
-        cells = []
-        for crops in sorted({r.crops for r in results}, reverse=True):
-            for probe in ("last", "best"):
-                result = rows[crops, probe]
-                cells += [f"{result.top1:.2f}", f"{result.top5:.2f}"]
-        first = next(iter(rows.values()))
-        table.add_row(layer, str(first.features), *cells, str(rows[1, "best"].epoch))
+        cells = [f"{rows[kind].top1:.2f} / {rows[kind].top5:.2f}" for kind in kinds]
+        table.add_row(layer, str(rows[kinds[0]].features), *cells)
     return table

@@ -1,0 +1,84 @@
+"""Label files: both formats, and everything that can be wrong with one."""
+
+import numpy as np
+import pytest
+
+from uic_plugin.data.labels import LabelTable, match_labels, read_labels, write_labels
+
+TABLE = LabelTable(
+    ["a/1.png", "b/ü,2.png", 'b/"3".png'],
+    np.array([2, 0, 1]),
+    np.array([0.5, 1 / 3, 1.0], dtype=np.float32),
+    np.array([0.1, 2.5, 0.0], dtype=np.float32),
+)
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_round_trip(tmp_path, ending):
+    if ending == "parquet":
+        pytest.importorskip("pyarrow")
+    path = tmp_path / "new" / f"labels.{ending}"
+    write_labels(path, TABLE)
+    read = read_labels(path)
+    assert read.paths == TABLE.paths
+    for name in ("labels", "confidence", "entropy"):
+        np.testing.assert_array_equal(getattr(read, name), getattr(TABLE, name))
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_path_and_label_are_enough(tmp_path):
+    (tmp_path / "labels.csv").write_text("label,path\n4,x.png\n")
+    table = read_labels(tmp_path / "labels.csv")
+    assert (table.paths, table.labels.tolist()) == (["x.png"], [4])
+    assert np.isnan(table.entropy).all()
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "no column 'path'"),
+        ("path,class\na.png,1\n", "no column 'label' .columns: path, class"),
+        ("path,label\na.png,1\na.png,2\n", "'a.png' stands in it twice"),
+        ("path,label\na.png,1.5\n", "no whole number"),
+        ("path,label\na.png,-1\n", "at least 0, found -1"),
+        ("path,label\na.png\n", "not every row has the 2 columns"),
+        ("path,label\n\0,1\n\0", "not every row|no CSV"),
+    ],
+)
+def test_broken_csv(tmp_path, text, reason):
+    (tmp_path / "labels.csv").write_text(text)
+    with pytest.raises(ValueError, match=reason):
+        read_labels(tmp_path / "labels.csv")
+
+
+def test_broken_parquet(tmp_path):
+    pytest.importorskip("pyarrow")
+    (tmp_path / "labels.parquet").write_text("path,label\n")
+    with pytest.raises(ValueError, match="no Parquet file"):
+        read_labels(tmp_path / "labels.parquet")
+
+
+def test_no_file_and_no_such_format(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such label file"):
+        read_labels(tmp_path / "labels.csv")
+    with pytest.raises(ValueError, match=r"ends in \.parquet or \.csv"):
+        write_labels(tmp_path / "labels.txt", TABLE)
+
+
+def test_without_pyarrow(tmp_path, monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(ImportError, match=r"uic-plugin\[parquet\].*or write a \.csv"):
+        write_labels(tmp_path / "labels.parquet", TABLE)
+
+
+def test_match_by_path():
+    paths = ['b/"3".png', "a/1.png", "b/ü,2.png"]
+    assert match_labels(TABLE, paths, 3, "file").tolist() == [1, 2, 0]
+    with pytest.raises(ValueError, match=r"1 of the 3 images have no label, as 'new\.png', 1 of"):
+        match_labels(TABLE, ["new.png", *paths[1:]], 3, "file")
+    with pytest.raises(ValueError, match="0 of the 2 images have no label, 1 of the 3 labels"):
+        match_labels(TABLE, paths[1:], 3, "file")
+    with pytest.raises(ValueError, match="label 2, this run has 2 pseudo classes"):
+        match_labels(TABLE, paths, 2, "file")

@@ -1,0 +1,161 @@
+"""The paper's tables: every row has a command, shared rows are run once, figures are not mixed."""
+
+import csv
+
+import pytest
+
+from uic_plugin.paper.jobs import plan
+from uic_plugin.paper.results import collect, measure
+from uic_plugin.paper.tables import NMI, TABLES
+from uic_plugin.recipes_path import compose_recipe, list_recipes, recipes_dir
+
+
+def rows():
+    return [(name, row) for name, table in TABLES.items() for row in table.rows]
+
+
+def test_every_row_of_ours_has_a_recipe_at_both_scales():
+    names = {row.recipe for _, row in rows() if row.cells[0].startswith("UIC")}
+    assert None not in names
+    assert all(row.recipe is None for _, row in rows() if not row.cells[0].startswith("UIC"))
+    for name in names | {"alexnet_finetune", "resnet50_released"}:
+        assert f"imagenet/{name}" in list_recipes()
+        assert f"small/{name}" in list_recipes()
+    full = {n.partition("/")[2] for n in list_recipes() if n.startswith("imagenet/")}
+    small = {n.partition("/")[2] for n in list_recipes() if n.startswith("small/")}
+    assert full - small == {"uic", "simclr", "mocov2plus"}
+
+
+def test_a_twin_differs_from_the_full_recipe_in_scale_alone():
+    scale = {"num_pseudo_classes", "head_width", "fixed_labels"}
+    for name in ("alexnet_3k", "alexnet_center_labels", "alexnet_strong", "vgg16", "resnet50_mlp"):
+        full, small = (compose_recipe(f"{group}/{name}", []) for group in ("imagenet", "small"))
+        for key in full.method_kwargs:
+            if key not in scale:
+                assert full.method_kwargs[key] == small.method_kwargs[key], (name, key)
+        assert full.scheduler == small.scheduler
+        jitter = [cfg.augmentations[0].color_jitter.prob for cfg in (full, small)]
+        assert jitter[0] == jitter[1]
+        assert small.backbone.name.removeprefix("timm/") == full.backbone.name
+
+
+def test_the_papers_optimizer():
+    cfg = compose_recipe("imagenet/alexnet_3k", [])
+    assert (cfg.optimizer.lr, cfg.optimizer.weight_decay, cfg.max_epochs) == (0.1, 1e-4, 500)
+    assert cfg.optimizer.kwargs.momentum == 0.9
+    assert cfg.optimizer.batch_size * cfg.devices == 256
+    assert (cfg.scheduler.name, cfg.backbone.name) == ("linear", "alexnet")
+    for recipe, classes in (("3k", 3000), ("5k", 5000), ("10k", 10000)):
+        kwargs = compose_recipe(f"imagenet/alexnet_{recipe}", []).method_kwargs
+        assert kwargs.num_pseudo_classes == classes
+    released = compose_recipe("imagenet/resnet50_released", [])
+    assert released.optimizer.lr * released.optimizer.batch_size * released.devices / 256 == 0.2
+    assert (released.scheduler.name, released.method_kwargs.head) == ("warmup_cosine", "mlp")
+
+
+def test_rows_that_tables_share_are_run_once(tmp_path):
+    every = [plan(TABLES[t], "small", range(3), tmp_path) for t in ("table1", "table2", "table3")]
+    names = [{job.name for job in jobs} for jobs in every]
+    assert [len(n) for n in names] == [18, 15, 24]
+    shared = names[0] & names[1]
+    assert {name for name in shared if name.startswith("train")} == {
+        f"train alexnet_3k-seed{seed}" for seed in range(3)
+    }
+    assert len(names[1] & names[2]) == 3 * 4
+    by_name = {job.name: job for jobs in every for job in jobs}
+    for jobs in every:
+        seen = set()
+        for job in jobs:
+            assert set(job.needs) <= seen  # in an order in which they can be run
+            assert job == by_name[job.name]
+            seen.add(job.name)
+
+
+@pytest.mark.parametrize("scale", ["small", "full"])
+@pytest.mark.parametrize("table", TABLES)
+def test_dry_run_prints_commands_and_composes_every_recipe(uic, table, scale):
+    done = uic("paper", table, "--scale", scale, "--dry-run", "--seeds", "1")
+    assert done.returncode == 0, done.stderr
+    commands = [line for line in done.stdout.splitlines() if line.startswith("uic ")]
+    assert len(commands) == len(plan(TABLES[table], scale, [0], recipes_dir()))
+    times = [line for line in done.stdout.splitlines() if line.startswith("    ")]
+    assert len(times) == sum(" pretrain " in f" {command} " for command in commands)
+    word = "8 GPUs" if scale == "full" else "2 CPU cores"
+    assert all(word in line for line in times)
+    assert all(("hour" if scale == "full" else "minutes") in line for line in times)
+
+
+def finished_run(folder, top1, nmi):
+    (folder / "probe").mkdir(parents=True)
+    (folder / "epochs.csv").write_text(f"epoch,uic_nmi\n1,0.1\n2,{nmi}\n")
+    lines = ["layer,features,probe,epoch,crops,top1,top5"]
+    for layer, value in top1.items():
+        lines += [f"{layer},9,last,2,1,1,99", f"{layer},9,best,1,10,2,99"]  # not what is meant
+        lines.append(f"{layer},9,last,2,10,{value},99")
+    (folder / "probe" / "probe.csv").write_text("\n".join(lines) + "\n")
+
+
+def test_measured_and_quoted_figures_stand_apart(tmp_path):
+    for seed, top in enumerate((50.0, 52.0)):
+        finished_run(
+            tmp_path / "small" / f"alexnet_3k-seed{seed}",
+            {"conv3": top, "conv4": top + 1, "conv5": 40.0},
+            0.2 + 0.02 * seed,
+        )
+    records = collect(TABLES["table1"], "small", range(2), tmp_path, "uic paper table1")
+    by_cell = {(r["row"], r["column"]): r for r in records}
+    record = by_cell["UIC 3k", "conv4"]
+    assert (record["measured_mean"], record["measured_std"]) == ("52.00", "1.41")
+    assert (record["measured_values"], record["seeds"]) == ("51.00 53.00", "0 1")
+    assert record["quoted_imagenet"] == 41.0
+    assert by_cell["UIC 3k", NMI]["measured_mean"] == "21.00"
+    missing = by_cell["UIC 5k", "conv3"]
+    assert (missing["measured_mean"], missing["seeds"], missing["quoted_imagenet"]) == (
+        "",
+        "",
+        40.6,
+    )
+    assert measure(TABLES["table1"].rows[1], "conv3", tmp_path) is None
+
+
+@pytest.mark.slow
+def test_a_table_is_run_and_then_found_done(uic, small, tmp_path):
+    arguments = ["paper", "table2", "--seeds", "1", "--jobs", "2", *small[:-3]]
+    arguments += ["max_epochs=2", *small[-2:]]
+    done = uic(*arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+    with open(tmp_path / "docs" / "results" / "table2.csv") as file:
+        records = list(csv.DictReader(file))
+    assert all(float(record["measured_mean"]) > 30 for record in records)
+    logs = {path.name for path in (tmp_path / "runs").rglob("*.log")}
+    assert logs == {"train.log", "label.log", "probe.log"}
+    again = uic(*arguments)
+    assert "5 commands, 5 of them done already" in again.stdout
+    (tmp_path / "runs/paper/small/alexnet_3k-finetuned-seed0/probe/probe.csv").unlink()
+    again = uic(*arguments)  # its checkpoint is still there: tested again, not trained again
+    assert "5 commands, 4 of them done already" in again.stdout
+    other = uic(*arguments, "optimizer.lr=0.3")
+    assert other.returncode == 1
+    assert "holds a run with other settings (optimizer.lr: 0.05 there, 0.3 here" in other.stderr
+
+
+def test_a_failure_stops_its_row_and_names_the_log(uic, small):
+    done = uic("paper", "table2", "--seeds", "1", *small, "data.train_path=no/such")
+    assert done.returncode == 1
+    assert "failed with exit code 1" in done.stdout
+    for job in ("train alexnet_3k-seed0", "probe alexnet_3k-finetuned-seed0"):
+        assert f"failed: {job} (see runs/paper/small/alexnet_3k-seed0/train.log)" in done.stdout
+
+
+def test_mistakes(uic):
+    for arguments, part in (
+        (["table9"], "unknown table 'table9': one of table1, table2, table3, table7, table8"),
+        (["table1", "--scale", "huge"], "--scale must be small or full, got 'huge'"),
+        (["table1", "--seeds", "0"], "--seeds must be at least 1, got 0"),
+        (["table1", "--jobs", "0"], "--jobs must be at least 1, got 0"),
+        (["table1", "--dry-run", "optimizer.lrr=1"], "optimizer.lrr"),
+    ):
+        done = uic("paper", *arguments)
+        assert done.returncode == 1
+        assert len(done.stderr.strip().splitlines()) == 1
+        assert part in done.stderr
