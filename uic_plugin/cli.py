@@ -179,7 +179,7 @@ def probe(
     )
     if results:
         _out().print(probe_table(results))
-        _out().print(f"top-1 / top-5 in percent; {folder / RESULTS_FILE}")
+        _out().print(f"top-1/top-5 in percent; {folder / RESULTS_FILE}")
 
 
 @app.command()

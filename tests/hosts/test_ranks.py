@@ -68,6 +68,17 @@ def two_ranks(tmp_path, digits):
     return run
 
 
+@pytest.mark.slow
+def test_ranks_share_the_pass_over_centred_views(two_ranks, tmp_path):
+    first, second = two_ranks("method_kwargs.label_view=center")
+    assert [step[:3] for step in first["steps"]] == [step[:3] for step in second["steps"]]
+    assert first["weights"] == second["weights"]
+    from uic_plugin.hosts.runs import read_checkpoint
+
+    labels = read_checkpoint(tmp_path / "run" / "last.ckpt")["uic"]["bank"]["targets"]
+    assert len(labels.unique()) > 1
+
+
 def test_ranks_hold_one_bank_and_disjoint_shares(two_ranks):
     first, second = two_ranks()
     assert len(first["steps"]) == len(second["steps"]) == 2 * (1442 // 2 // 64)

@@ -29,11 +29,11 @@ def find_backbone(name: str) -> Callable[..., nn.Module] | None:
 
     Raises:
         ValueError: for a name that timm does not know.
+        ImportError: if timm is asked for and missing.
     """
     if not name.startswith(TIMM_PREFIX):
         return BACKBONES.get(name)
-    import timm
-
+    timm = _import_timm()
     wanted = name.removeprefix(TIMM_PREFIX)
     if not timm.is_model(wanted):
         close = difflib.get_close_matches(wanted.split(".")[0], timm.list_models(), n=3)
@@ -46,6 +46,12 @@ def find_backbone(name: str) -> Callable[..., nn.Module] | None:
 
 def _timm(name: str, **kwargs: Any) -> nn.Module:
     """A network of timm without its classifier, with random weights unless told otherwise."""
-    import timm
+    return _import_timm().create_model(name, num_classes=0, **kwargs)
 
-    return timm.create_model(name, num_classes=0, **kwargs)
+
+def _import_timm() -> Any:
+    try:
+        import timm
+    except ImportError as error:
+        raise ImportError("backbone.name=timm/NAME needs timm: pip install timm") from error
+    return timm

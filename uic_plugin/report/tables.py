@@ -33,7 +33,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 
 def probe_table(results: Sequence[Any]) -> Table:
-    """Results of probes for a terminal, one row a layer, cells "top-1 / top-5"."""
+    """Results of probes for a terminal, one row a layer, cells "top-1/top-5"."""
     kinds = [
         (crops, probe)
         for crops in sorted({result.crops for result in results}, reverse=True)
@@ -44,6 +44,6 @@ def probe_table(results: Sequence[Any]) -> Table:
         table.add_column(f"{crops} crop{'s' * (crops > 1)},\n{probe} epoch", justify="right")
     for layer in dict.fromkeys(result.layer for result in results):
         rows = {(r.crops, r.probe): r for r in results if r.layer == layer}
-        cells = [f"{rows[kind].top1:.2f} / {rows[kind].top5:.2f}" for kind in kinds]
+        cells = [f"{rows[kind].top1:.2f}/{rows[kind].top5:.2f}" for kind in kinds]
         table.add_row(layer, str(rows[kinds[0]].features), *cells)
     return table
