@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +111,7 @@ def _run_all(jobs: list[Job], parallel: int, say: Callable[[str], None]) -> dict
     processes: dict[str, subprocess.Popen[bytes]] = {}
     cores = max(1, (os.cpu_count() or 1) // parallel)
     finished = 0
-    with ThreadPoolExecutor(parallel) as pool:
+    with ThreadPoolExecutor(parallel) as pool, _terminated_like_interrupted():
         try:
             while waiting or running:
                 for job in list(waiting.values()):
@@ -133,11 +136,13 @@ def _run_all(jobs: list[Job], parallel: int, say: Callable[[str], None]) -> dict
                         f"[{finished}/{len(jobs)}] {job.name}: "
                         f"{f'failed with exit code {code}' if code else f'{seconds:.0f} s'}"
                     )
-        except KeyboardInterrupt:
+        except BaseException as stop:
             waiting.clear()
             for process in list(processes.values()):
                 process.terminate()
-            raise Interrupted("stopped; the same command goes on with what is left") from None
+            if isinstance(stop, KeyboardInterrupt):
+                raise Interrupted("stopped; the same command goes on with what is left") from None
+            raise
     return failed
 
 
@@ -148,6 +153,13 @@ def _run(job: Job, cores: int, processes: dict[str, subprocess.Popen[bytes]]) ->
     log.parent.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, "OMP_NUM_THREADS": str(cores)}
     with open(log, "ab") as file:
+        try:  # the command inherits the lock: it lasts as long as the command, whoever started it
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"another process is at work on '{job.name}' in {job.folder}: wait for it, or stop "
+                f"it and give the same command again"
+            ) from None
         file.write(f"$ {job.command}\n".encode())
         file.flush()
         process = subprocess.Popen(
@@ -162,6 +174,20 @@ def _run(job: Job, cores: int, processes: dict[str, subprocess.Popen[bytes]]) ->
             return process.wait(), time.perf_counter() - started
         finally:
             del processes[job.name]
+
+
+@contextmanager
+def _terminated_like_interrupted() -> Iterator[None]:
+    """Let SIGTERM, as schedulers send it, stop the commands too."""
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    kept = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, kept)
 
 
 def _log(job: Job) -> Path:
