@@ -203,3 +203,30 @@ def test_runner_names_a_wrong_script():
     )
     assert done.returncode != 0
     assert done.stderr.strip().startswith("error: there is no script no_such.py")
+
+
+def test_papers_network_schedule_and_centred_labels(script, digits32, tmp_path):
+    command = pretrain_command(
+        digits32,
+        "max_epochs=2",
+        "checkpoint.dir=out",
+        "backbone.name=alexnet",
+        "+backbone.kwargs.image_size=32",
+        "+backbone.kwargs.fc_width=16",
+        "scheduler.name=linear",
+        "+scheduler.interval=step",
+        "+scheduler.warmup_epochs=1",
+        "+method_kwargs.label_view=center",
+    )
+    script(*[part.replace("kwargs.width=8", "kwargs.width=0.05") for part in command])
+    content = torch.load(checkpoint_in(tmp_path / "out" / "uic"), weights_only=True)
+    assert content["uic"]["bank"]["epoch"] == 2
+    assert content["lr_schedulers"][0]["_last_lr"] == pytest.approx([0.0, 0.0, 0.0])
+
+
+def test_hosts_method_with_a_network_of_timm(script, digits32, tmp_path):
+    command = pretrain_command(digits32, "max_epochs=1", "checkpoint.dir=out", "method=simclr")
+    drop = ("method=uic", "+backbone.kwargs", "+method_kwargs", "backbone.name")
+    command = [part for part in command if not part.startswith(drop)]
+    script(*command, "backbone.name=timm/resnet10t")
+    assert checkpoint_in(tmp_path / "out" / "simclr")
