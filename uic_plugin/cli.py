@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
-import shlex
+import re
 import sys
 import warnings
 from pathlib import Path
@@ -134,8 +135,7 @@ def probe(
     ] = None,
 ) -> None:
     """The paper's linear probes: a linear layer on each layer of the frozen network."""
-    if processes > 1 and "LOCAL_RANK" not in os.environ:
-        raise typer.Exit(_run_processes(processes))
+    from uic_plugin.evaluation.distributed import run_processes
     from uic_plugin.evaluation.probes import ProbeSettings
     from uic_plugin.hosts.evaluation import load_method
     from uic_plugin.hosts.probing import RESULTS_FILE, default_layers, probe_run
@@ -145,7 +145,7 @@ def probe(
     overrides = list(set_ or [])
     if data is not None:
         overrides += [f"data.train_path={data / 'train'}", f"data.val_path={data / 'val'}"]
-        overrides += ["data.fraction=-1"]
+        overrides += ["data.fraction=-1", "data.no_labels=false"]
     settings = ProbeSettings(
         epochs=epochs,
         lr=lr,
@@ -159,11 +159,18 @@ def probe(
         precision=precision,
         seed=seed,
     )
+    if processes < 1:
+        raise ValueError(f"--processes must be at least 1, got {processes}")
+    own = open_run(run)[0].data.train_path
     cfg, checkpoint = open_run(run, overrides)
     method, cfg, source = load_method(cfg, None if untrained else checkpoint)
+    settings = dataclasses.replace(settings, on_bad_image=cfg.data.on_bad_image)
+    is_own = own is not None and Path(own).resolve() == Path(cfg.data.train_path).resolve()
     names = [name for part in layers or [] for name in part.split(",")]
     folder = checkpoint.parent / ("probe-untrained" if untrained else "probe")
     folder = out if out is not None else folder
+    if processes > 1 and "LOCAL_RANK" not in os.environ:
+        raise typer.Exit(run_processes(["-m", "uic_plugin.cli", *sys.argv[1:]], processes))
     results = probe_run(
         method,
         cfg,
@@ -174,7 +181,7 @@ def probe(
         image_size=image_size,
         resize=resize,
         # those that the run was trained on it has seen enlarged
-        enlarge=resize is not None or (data is None and image_size is None),
+        enlarge=resize is not None or (is_own and image_size is None),
         say=_out().print,
     )
     if results:
@@ -206,7 +213,7 @@ def label(
     from uic_plugin.report.progress import counting
 
     cfg, checkpoint = open_run(run, set_ or [])
-    method, cfg, source = load_method(cfg, checkpoint)
+    method, cfg, source = load_method(cfg, checkpoint, needs_images=data is None)
     with counting("images labelled", _out()) as progress:
         table = label_images(
             method,
@@ -232,11 +239,14 @@ def classes(
     data: Annotated[Path, typer.Argument(help="The folder of images that it was made of.")],
     out: Annotated[Path, typer.Option(help="Folder for table and pictures.")] = Path("classes"),
     show: Annotated[int, typer.Option(help="Classes in the picture, lowest entropy first.")] = 12,
+    num_classes: Annotated[
+        int | None, typer.Option(help="K of the run; the highest label plus 1 unless told.")
+    ] = None,
 ) -> None:
     """Class sizes, entropy, example images and, with annotated folders, NMI and its kin."""
     from uic_plugin.report.classes import report_classes
 
-    numbers = report_classes(labels, data, out, show=show)
+    numbers = report_classes(labels, data, out, show=show, num_classes=num_classes)
     table = Table("measure", "value")
     for name, value in numbers.items():
         table.add_row(name, f"{value:.4f}" if isinstance(value, float) else str(value))
@@ -270,7 +280,6 @@ def paper(
         out=out,
         parallel=jobs,
         overrides=overrides or [],
-        command=shlex.join(["uic", *sys.argv[1:]]),
         console=_out(),
         dry_run=dry_run,
     )
@@ -290,7 +299,7 @@ def weights(
     from uic_plugin.networks.weights import save_weights
 
     cfg, checkpoint = open_run(run)
-    method, cfg, _ = load_method(cfg, checkpoint)
+    method, cfg, _ = load_method(cfg, checkpoint, needs_images=False)
     save_weights(backbone_of(method), out, layout=layout)
     _out().print(f"{out}: {cfg.backbone.name} of {checkpoint}, names of {layout}")
 
@@ -354,14 +363,17 @@ def data_digits(dest: Annotated[Path, typer.Argument(help="Folder to make.")]) -
     _out().print(f"the digits are in {prepare_digits(dest)}")
 
 
-def _run_processes(count: int) -> int:
-    """The same command in so many processes; the exit code of the worst."""
-    import subprocess
-
-    command = ["torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
-    environment = {"OMP_NUM_THREADS": "1", **os.environ}
-    arguments = [*command, "-m", "uic_plugin.cli", *sys.argv[1:]]
-    return subprocess.call([sys.executable, "-m", *arguments], env=environment)
+def _joined_layers(arguments: list[str]) -> list[str]:
+    """`--layers conv1 conv2` as `--layers conv1,conv2`: an option of typer takes one value."""
+    joined: list[str] = []
+    for argument in arguments:
+        takes_names = len(joined) > 1 and joined[-2] in ("--layers", "-l")
+        is_name = re.fullmatch(r"[A-Za-z]\w*(\.\w+)*", argument) and not Path(argument).exists()
+        if takes_names and is_name:
+            joined[-1] += f",{argument}"
+        else:
+            joined.append(argument)
+    return joined
 
 
 def _numbers(option: str, text: str) -> tuple[int, ...]:
@@ -372,7 +384,10 @@ def _numbers(option: str, text: str) -> tuple[int, ...]:
 
 
 def _out() -> Console:
-    return Console(soft_wrap=True, highlight=False, markup=False)
+    console = Console(soft_wrap=True, highlight=False, markup=False)
+    if not console.is_terminal:  # a file or a pipe takes tables in their own width
+        console.width = 160
+    return console
 
 
 def _show_own_warnings() -> None:
@@ -392,7 +407,7 @@ def _show_own_warnings() -> None:
 def main() -> None:
     """Run the command; a user's mistake is one line and exit code 1, not a stack trace."""
     debug = "--debug" in sys.argv or bool(os.environ.get("UIC_DEBUG"))
-    sys.argv = [argument for argument in sys.argv if argument != "--debug"]
+    sys.argv = _joined_layers([argument for argument in sys.argv if argument != "--debug"])
     if not debug:
         _show_own_warnings()
     try:

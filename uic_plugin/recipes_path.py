@@ -6,8 +6,6 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-# A recipe may list under `needs` what the command line has to set: Hydra's own `???` would give
-# way to a default.
 TYPED_KEY = "typed_overrides"  # of a composed recipe: what the user typed
 
 
@@ -63,6 +61,7 @@ def compose_recipe(name: str, overrides: list[str], config_dir: Path | None = No
         with initialize_config_dir(str(homes[0]), version_base="1.3"):
             cfg = compose(name, overrides=[*search, *map(_open_group, overrides)])
         missing = sorted(OmegaConf.missing_keys(cfg))
+        # what a recipe lists under `needs`: Hydra's own `???` would give way to a default
         missing += [key for key in cfg.get("needs", ()) if OmegaConf.select(cfg, key) is None]
         if missing:
             raise ValueError(f"recipe {name!r} leaves {', '.join(missing)} open: set it")

@@ -41,6 +41,7 @@ def test_path_and_label_are_enough(tmp_path):
         ("path,label\na.png,1\na.png,2\n", "'a.png' stands in it twice"),
         ("path,label\na.png,1.5\n", "no whole number"),
         ("path,label\na.png,-1\n", "at least 0, found -1"),
+        ("path,label,entropy\na.png,1,high\n", "a confidence or entropy is no number"),
         ("path,label\na.png\n", "not every row has the 2 columns"),
         ("path,label\n\0,1\n\0", "not every row|no CSV"),
     ],
@@ -55,6 +56,16 @@ def test_broken_parquet(tmp_path):
     pytest.importorskip("pyarrow")
     (tmp_path / "labels.parquet").write_text("path,label\n")
     with pytest.raises(ValueError, match="no Parquet file"):
+        read_labels(tmp_path / "labels.parquet")
+
+
+def test_labels_that_are_no_whole_numbers_in_parquet(tmp_path):
+    arrow = pytest.importorskip("pyarrow")
+    import pyarrow.parquet
+
+    table = arrow.table({"path": ["a.png"], "label": [2.7]})
+    pyarrow.parquet.write_table(table, str(tmp_path / "labels.parquet"))
+    with pytest.raises(ValueError, match=r"a label is no whole number \(they are float64"):
         read_labels(tmp_path / "labels.parquet")
 
 

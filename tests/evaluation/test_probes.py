@@ -5,6 +5,7 @@ import dataclasses
 
 import pytest
 import torch
+from hosts.test_bad_input import one_line
 from torch import nn
 from torch.utils.data import Dataset
 
@@ -170,8 +171,12 @@ def test_views_do_not_depend_on_workers(tmp_path):
     [
         (lambda: trainer(settings=dataclasses.replace(SETTINGS, lr=0.1)), "other settings"),
         (lambda: trainer(layers=("conv1",)), "other layers"),
-        (lambda: trainer(network=Conv4(5)), "other network"),
+        (lambda: trainer(network=Conv4(5)), "other features, network"),
         (lambda: trainer(train=Squares(80)), "other images"),
+        (
+            lambda: trainer(settings=dataclasses.replace(SETTINGS, features=50)),
+            "other settings, fe",
+        ),
     ],
 )
 def test_a_folder_of_other_probes(tmp_path, build, reason):
@@ -201,6 +206,15 @@ def test_fingerprint_sees_every_change():
     assert first == weights_fingerprint(network)
     network.train()(torch.rand(4, 2))  # statistics alone
     assert weights_fingerprint(network) != first
+
+
+def test_the_seed_decides_the_weights():
+    torch.manual_seed(1)
+    first = trainer().probes[0].weight
+    torch.manual_seed(2)
+    assert torch.equal(trainer().probes[0].weight, first)
+    other = trainer(settings=dataclasses.replace(SETTINGS, seed=4)).probes[0].weight
+    assert not torch.equal(other, first)
 
 
 @pytest.fixture
@@ -238,8 +252,38 @@ def test_command(uic, run):
 def test_other_images_than_the_runs(uic, run, digits32):
     done = uic("probe", run, digits32, "--layers", "conv5", *QUICK, "--crops", "1")
     assert done.returncode == 0, done.stderr
+    one_line(
+        uic("probe", run, "--layers", "conv5", *QUICK, "--image-size", "24", "--crops", "1"),
+        "probe.ckpt holds probes with other views",
+        "give another --out",
+    )
     with open(run / "probe" / "probe.csv") as file:
         assert [row["crops"] for row in csv.DictReader(file)] == ["1", "1"]
+
+
+def test_layers_with_spaces(uic, run):
+    done = uic(
+        "probe", run, *QUICK, "--crops", "1", "--layers", "conv1", "conv3", "--out", run / "o"
+    )
+    assert done.returncode == 0, done.stderr
+    assert {row["layer"] for row in read_csv(run / "o" / "probe.csv")} == {"conv1", "conv3"}
+
+
+def test_a_mistake_with_several_processes_is_one_line(uic, run):
+    one_line(uic("probe", run / "none", "--processes", "2"), "no such run folder")
+    one_line(uic("probe", run, "--processes", "0"), "--processes must be at least 1")
+
+
+@pytest.mark.slow
+def test_a_process_that_fails_is_heard(run):
+    import subprocess
+    import sys
+
+    command = [sys.executable, "-m", "uic_plugin.cli", "probe", str(run), "--layers", "conv9"]
+    done = subprocess.run(
+        [*command, "--processes", "2"], capture_output=True, text=True, timeout=200
+    )
+    one_line(done, "unknown layer 'conv9'")
 
 
 @pytest.mark.slow

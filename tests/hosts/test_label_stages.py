@@ -231,3 +231,51 @@ def test_small_recipe_of_each_stage_trains(small, tmp_path):
     pretrain(tuned, reporter=QUIET)
     bank = read_checkpoint(tmp_path / "tuned" / "last.ckpt")["uic"]["bank"]
     assert bank["targets"].tolist() == read_labels(run / "labels.csv").labels.tolist()
+
+
+def test_unreadable_images_get_no_label(trained, digits, tmp_path):
+    import shutil
+
+    shutil.copytree(digits / "val", tmp_path / "some")
+    broken = sorted((tmp_path / "some" / "3").iterdir())[0]
+    broken.write_bytes(b"no image")
+    settings = ["data.num_workers=0", "accelerator=cpu", "data.on_bad_image=skip"]
+    method, cfg, source = load_method(*open_run(trained, settings))
+    with pytest.warns(UserWarning, match="cannot be read and gets no label"):
+        table = label_images(method, cfg, source, tmp_path / "l.csv", data=tmp_path / "some")
+    assert len(table) == 354
+    assert f"3/{broken.name}" not in table.paths
+    method, cfg, source = loaded(trained)
+    with pytest.raises(ValueError, match=broken.name):
+        label_images(method, cfg, source, tmp_path / "m.csv", data=tmp_path / "some")
+
+
+def test_labelling_needs_no_training_images(uic, recipe, digits, tmp_path):
+    import shutil
+
+    shutil.copytree(digits, tmp_path / "gone")
+    cfg = recipe("max_epochs=1", "data.dataset=custom", f"data.train_path={tmp_path}/gone/train")
+    pretrain(cfg, reporter=QUIET)
+    shutil.rmtree(tmp_path / "gone")
+    done = uic("label", cfg.run_dir, digits / "val", "--out", tmp_path / "l.csv")
+    assert done.returncode == 0, done.stderr
+    assert uic("weights", cfg.run_dir, "--out", tmp_path / "net.pth").returncode == 0
+    assert "no such folder" in uic("label", cfg.run_dir, "--out", tmp_path / "m.csv").stderr
+
+
+def test_momentum_networks_start_as_copies(recipe, trained, tmp_path):
+    from uic_plugin.hosts import backbone_of
+    from uic_plugin.hosts.settings import build_method, prepare_config
+    from uic_plugin.hosts.weights import start_from
+
+    method = build_method(prepare_config(recipe(name="digits/mocov2plus"))[0])
+    start_from(method, trained / "last.ckpt")
+    momentum = getattr(method, f"momentum_{load_host().BACKBONE_KEY}")
+    ours = backbone_of(method).state_dict()
+    assert all(torch.equal(v, ours[k]) for k, v in momentum.state_dict().items())
+    kept = read_checkpoint(trained / "last.ckpt")["state_dict"]
+    assert any(
+        torch.equal(ours["conv1.0.weight"], value)
+        for value in kept.values()
+        if value.shape == ours["conv1.0.weight"].shape
+    )

@@ -79,3 +79,24 @@ def test_resumed_is_uninterrupted(recipe, tmp_path, interval):
     whole, parts = (read_checkpoint(Path(tmp_path) / f / "last.ckpt") for f in ("whole", "parts"))
     assert same(whole, parts)
     assert whole["lr_schedulers"] == parts["lr_schedulers"]
+
+
+def test_rates_that_the_host_keeps_stay(recipe):
+    cfg = recipe("max_epochs=2", "scheduler.name=linear", "optimizer.lr=1", name="digits/simclr")
+    cfg.method = "simsiam"  # whose predictor keeps its learning rate
+    cfg.method_kwargs = {
+        "proj_hidden_dim": 16,
+        "proj_output_dim": 16,
+        "pred_hidden_dim": 8,
+        "temperature": 0.2,
+    }
+    groups = []
+
+    class Watch(load_host().pl.Callback):
+        def on_train_epoch_start(self, trainer, module):
+            groups.append([g["lr"] for g in trainer.optimizers[0].param_groups])
+
+    pretrain(cfg, reporter=EpochReporter("test"), callbacks=(Watch(),))
+    top = cfg.optimizer.batch_size / 256
+    assert groups[1][0] == pytest.approx(top / 2)
+    assert groups[1][-1] == pytest.approx(top)

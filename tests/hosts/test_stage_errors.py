@@ -224,3 +224,11 @@ def test_every_method_takes_every_network(small, tmp_path, method, network, kwar
     cfg.backbone.kwargs = yaml.safe_load(kwargs)
     pretrain(cfg, reporter=QUIET)
     assert (tmp_path / "run" / CHECKPOINT_FILE).exists()
+
+
+def test_numbers_that_cannot_be(again):
+    one_line(again("scheduler.interval=steps"), "scheduler.interval must be epoch or step")
+    one_line(
+        again("backbone.name=alexnet", "backbone.kwargs.fc_width=-4"),
+        "fc_width must be a whole number of at least 0, got -4",
+    )

@@ -84,3 +84,29 @@ def test_unknown_network_of_timm():
     with pytest.raises(ValueError, match=r"no network of timm.*timm/resnet50"):
         find_backbone("timm/resnet500")
     assert find_backbone("resnet18") is None  # the host's
+
+
+def test_channels_last_stages_are_turned_round():
+    network = timm.create_model("swin_tiny_patch4_window7_224", num_classes=0)
+    assert layer_shapes(network, ["layer1", "layer4"], 224) == {
+        "layer1": (96, 56, 56),
+        "layer4": (768, 7, 7),
+    }
+
+
+def test_a_module_before_an_activation_in_place():
+    network = AlexNet(image_size=32, width=0.1, fc_width=8).eval()
+    outputs = layer_outputs(network, torch.rand(2, 3, 32, 32), ["features.1", "conv1"])
+    assert (outputs["features.1"] < 0).any()
+    assert torch.equal(outputs["features.1"].relu(), outputs["conv1"])
+
+
+def test_paths_within_an_encoder():
+    encoder = Encoder(Conv4(4))
+    assert layer_outputs(encoder, torch.rand(1, 3, 16, 16), ["conv2.0"])["conv2.0"].shape[1] == 8
+
+
+def test_width_of_a_network_with_a_layer_in_its_head():
+    network = find_backbone("timm/mobilenetv3_small_050")()
+    shape = layer_shapes(network, ["features"], 32)["features"]
+    assert shape == (network.num_features,) == (1024,)

@@ -1,13 +1,15 @@
 """The paper's tables: every row has a command, shared rows are run once, figures are not mixed."""
 
 import csv
+import json
 
 import pytest
 
 from uic_plugin.paper.jobs import plan
-from uic_plugin.paper.results import collect, measure
+from uic_plugin.paper.results import collect, measure, merged
 from uic_plugin.paper.tables import NMI, TABLES
 from uic_plugin.recipes_path import compose_recipe, list_recipes, recipes_dir
+from uic_plugin.report.tables import write_csv
 
 
 def rows():
@@ -79,10 +81,11 @@ def test_dry_run_prints_commands_and_composes_every_recipe(uic, table, scale):
     commands = [line for line in done.stdout.splitlines() if line.startswith("uic ")]
     assert len(commands) == len(plan(TABLES[table], scale, [0], recipes_dir()))
     times = [line for line in done.stdout.splitlines() if line.startswith("    ")]
-    assert len(times) == sum(" pretrain " in f" {command} " for command in commands)
+    assert len(times) == len(commands)  # each says how long it takes
+    trainings = [t for c, t in zip(commands, times, strict=True) if c.startswith("uic pretrain")]
     word = "8 GPUs" if scale == "full" else "2 CPU cores"
-    assert all(word in line for line in times)
-    assert all(("hour" if scale == "full" else "minutes") in line for line in times)
+    assert all(word in line for line in trainings)
+    assert all(any(u in line for u in ("hour", "minute", "second")) for line in times)
 
 
 def finished_run(folder, top1, nmi):
@@ -93,6 +96,12 @@ def finished_run(folder, top1, nmi):
         lines += [f"{layer},9,last,2,1,1,99", f"{layer},9,best,1,10,2,99"]  # not what is meant
         lines.append(f"{layer},9,last,2,10,{value},99")
     (folder / "probe" / "probe.csv").write_text("\n".join(lines) + "\n")
+    made = {
+        "command": "uic probe RUN --seed=0 --lr=1",
+        "hardware": "an abacus",
+        "date": "2020-01-01",
+    }
+    (folder / "probe.done.json").write_text(json.dumps(made))
 
 
 def test_measured_and_quoted_figures_stand_apart(tmp_path):
@@ -102,12 +111,14 @@ def test_measured_and_quoted_figures_stand_apart(tmp_path):
             {"conv3": top, "conv4": top + 1, "conv5": 40.0},
             0.2 + 0.02 * seed,
         )
-    records = collect(TABLES["table1"], "small", range(2), tmp_path, "uic paper table1")
+    records = collect(TABLES["table1"], "small", [0], tmp_path)  # what is there counts, too
     by_cell = {(r["row"], r["column"]): r for r in records}
     record = by_cell["UIC 3k", "conv4"]
     assert (record["measured_mean"], record["measured_std"]) == ("52.00", "1.41")
     assert (record["measured_values"], record["seeds"]) == ("51.00 53.00", "0 1")
     assert record["quoted_imagenet"] == 41.0
+    assert (record["hardware"], record["date"]) == ("an abacus", "2020-01-01")
+    assert (record["recipe"], record["probe"]) == ("alexnet_3k", "--lr=1")
     assert by_cell["UIC 3k", NMI]["measured_mean"] == "21.00"
     missing = by_cell["UIC 5k", "conv3"]
     assert (missing["measured_mean"], missing["seeds"], missing["quoted_imagenet"]) == (
@@ -116,6 +127,11 @@ def test_measured_and_quoted_figures_stand_apart(tmp_path):
         40.6,
     )
     assert measure(TABLES["table1"].rows[1], "conv3", tmp_path) is None
+    write_csv(tmp_path / "table1.csv", merged(tmp_path / "table1.csv", records, "small"))
+    full = collect(TABLES["table1"], "full", [0], tmp_path)
+    both = merged(tmp_path / "table1.csv", full, "full")
+    assert [r["scale"] for r in both] == ["full"] * 12 + ["small"] * 12
+    assert both[12]["measured_mean"] == "51.00"
 
 
 @pytest.mark.slow
@@ -131,12 +147,14 @@ def test_a_table_is_run_and_then_found_done(uic, small, tmp_path):
     assert logs == {"train.log", "label.log", "probe.log"}
     again = uic(*arguments)
     assert "5 commands, 5 of them done already" in again.stdout
-    (tmp_path / "runs/paper/small/alexnet_3k-finetuned-seed0/probe/probe.csv").unlink()
+    run = tmp_path / "runs/paper/small/alexnet_3k-finetuned-seed0"
+    (run / "probe/probe.csv").unlink()
     again = uic(*arguments)  # its checkpoint is still there: tested again, not trained again
     assert "5 commands, 4 of them done already" in again.stdout
     other = uic(*arguments, "optimizer.lr=0.3")
     assert other.returncode == 1
-    assert "holds a run with other settings (optimizer.lr: 0.05 there, 0.3 here" in other.stderr
+    said = (run.parent / "alexnet_3k-seed0" / "train.log").read_text()
+    assert "holds a run with other settings (optimizer.lr: 0.05 there, 0.3 here" in said
 
 
 def test_a_failure_stops_its_row_and_names_the_log(uic, small):

@@ -19,7 +19,7 @@ def centre_view(augmentation: Any) -> Callable[[Any], Any]:
     Raises:
         ValueError: if it has no random crop, or none of its parts normalises.
     """
-    crop = _find(augmentation, transforms.RandomResizedCrop)
+    crop = _find(augmentation, transforms.RandomResizedCrop, transforms.Resize)
     size = crop.size[0] if isinstance(crop.size, (tuple, list)) else crop.size
     return transforms.Compose(
         [*centre_crop(size), transforms.ToTensor(), find_normalize(augmentation)]
@@ -44,17 +44,22 @@ def centre_crop(size: int) -> list[Any]:
 
 
 def resized_side(size: int) -> int:
-    """Shorter side in pixels from which a crop of `size` pixels is cut."""
-    return size if size < _SMALL else round(size * 256 / 224)
+    """Shorter side in pixels from which the host's evaluators and labels cut `size` pixels."""
+    return size if size < _SMALL else with_border(size)
 
 
-def _find(augmentation: Any, kind: type) -> Any:
+def with_border(size: int) -> int:
+    """Shorter side in pixels that leaves a crop of `size` pixels ImageNet's border: 256 for 224."""
+    return round(size * 256 / 224)
+
+
+def _find(augmentation: Any, *kinds: type) -> Any:
     for part in _parts(augmentation):
-        if isinstance(part, kind):
+        if isinstance(part, kinds):
             return part
     raise ValueError(
         f"a centred view takes crop size and normalisation from the augmentation, and this one "
-        f"has no {kind.__name__}"
+        f"has no {kinds[0].__name__}"
     )
 
 

@@ -38,7 +38,7 @@ def path_of(dataset: Any, index: int) -> str:
     """Where an image lies, or its number where it lies in no file of its own."""
     if getattr(dataset, "samples", None):
         return str(dataset.samples[index][0])
-    if getattr(dataset, "images", None):
+    if isinstance(getattr(dataset, "images", None), list):
         return str(Path(dataset.root) / dataset.images[index])
     return f"image {index} of {type(dataset).__name__}"
 
@@ -48,7 +48,7 @@ def relative_paths(dataset: Any) -> list[str] | None:
     if getattr(dataset, "samples", None):
         root = str(getattr(dataset, "root", ""))
         return [os.path.relpath(path, root).replace(os.sep, "/") for path, _ in dataset.samples]
-    if getattr(dataset, "images", None):
+    if isinstance(getattr(dataset, "images", None), list):
         return [str(name).replace(os.sep, "/") for name in dataset.images]
     return None
 

@@ -6,7 +6,6 @@ Parquet (needs pyarrow: `pip install "uic-plugin[parquet]"`) or CSV, by the file
 from __future__ import annotations
 
 import csv
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from uic_plugin.files import replacing
 
 COLUMNS = ("path", "label", "confidence", "entropy")
 _ENDINGS = (".parquet", ".csv")
@@ -56,10 +57,8 @@ def check_label_file(path: Path) -> Path:
 def write_labels(path: Path, table: LabelTable) -> None:
     """Write a label file through a temporary one."""
     check_label_file(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
     columns = (table.paths, table.labels, table.confidence, table.entropy)
-    try:
+    with replacing(path) as part:
         if path.suffix == ".csv":
             with open(part, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
                 writer = csv.writer(file)
@@ -70,9 +69,6 @@ def write_labels(path: Path, table: LabelTable) -> None:
             arrow.parquet.write_table(
                 arrow.table(dict(zip(COLUMNS, columns, strict=True))), str(part)
             )
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def read_labels(path: Path) -> LabelTable:
@@ -93,16 +89,21 @@ def read_labels(path: Path) -> LabelTable:
             f"(columns: {', '.join(columns) or 'none'})"
         )
     paths = [str(value) for value in columns["path"]]
+    labels = np.asarray(columns["label"])
     try:
-        labels = np.asarray(columns["label"])
-        if labels.dtype.kind not in "iu":
-            labels = np.asarray([int(value) for value in columns["label"]], dtype=np.int64)
+        if labels.dtype.kind == "U":
+            labels = labels.astype(np.int64)
+        elif labels.dtype.kind not in "iu" and len(labels):
+            raise ValueError(f"they are {labels.dtype}")
+    except ValueError as error:
+        raise ValueError(f"{path}: a label is no whole number ({error})") from error
+    try:
         numbers = [
             np.asarray(columns.get(name, np.full(len(paths), np.nan)), dtype=np.float32)
             for name in COLUMNS[2:]
         ]
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{path}: a label is no whole number ({error})") from error
+        raise ValueError(f"{path}: a confidence or entropy is no number ({error})") from error
     if len(labels) and labels.min() < 0:
         raise ValueError(f"{path}: labels must be at least 0, found {labels.min()}")
     if len(set(paths)) != len(paths):

@@ -99,6 +99,12 @@ def resolve_data(data: DictConfig) -> DataSource:
     return DataSource("custom", transforms, train, val, labelled, count)
 
 
+def without_images(data: DictConfig) -> DataSource:
+    """A source for commands that need a run's network and normalisation but not its images."""
+    transforms = "custom" if data.dataset == "digits" else data.dataset
+    return DataSource("custom", transforms, Path(), None, False, 1)
+
+
 def default_data_dir() -> Path:
     """Where datasets that the plugin makes itself are kept: $UIC_DATA or the user's cache."""
     return Path(os.environ.get("UIC_DATA", Path.home() / ".cache" / "uic-plugin"))

@@ -20,6 +20,9 @@ from uic_plugin.data.images import BadImageError, path_of
 from uic_plugin.pseudo_labels import BankSampler
 from uic_plugin.seeding import derive_seed
 
+# what Pillow raises for a file that is no image, or a broken one
+BAD_IMAGE_ERRORS = (UnidentifiedImageError, OSError, SyntaxError, EOFError)
+
 
 class Draw(int):
     """An image index that knows when it was drawn: epoch, and place in the common order."""
@@ -98,7 +101,7 @@ class SeededViews(Dataset[Any]):
             place = (index + step) % len(self)
             try:
                 return self.dataset[place]
-            except (UnidentifiedImageError, OSError, SyntaxError, EOFError) as error:
+            except BAD_IMAGE_ERRORS as error:
                 path = path_of(self.dataset, place)
                 reason = "not an image" if isinstance(error, UnidentifiedImageError) else str(error)
                 if self.on_bad_image == "stop":
@@ -114,6 +117,38 @@ class SeededViews(Dataset[Any]):
 def ignore_interrupt(worker: int) -> None:
     """Let a worker leave Ctrl-C to the training process, which ends it in order."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def view_loader(
+    dataset: Any,
+    *,
+    seed: int,
+    batch_size: int,
+    num_workers: int = 0,
+    on_bad_image: str = "stop",
+    sampler: Any = None,
+    shuffle: bool = False,
+    drop_last: bool = False,
+) -> DataLoader[Any]:
+    """Batches of a dataset with seeded views, which names bad images.
+
+    Args:
+        dataset: its items may be of any kind.
+        seed, on_bad_image: see `SeededViews`.
+        batch_size, num_workers, sampler, shuffle, drop_last: see `DataLoader`.
+    """
+    return DataLoader(
+        SeededViews(dataset, seed=seed, on_bad_image=on_bad_image),
+        batch_size=batch_size,
+        sampler=sampler,
+        shuffle=shuffle if sampler is None else None,
+        num_workers=num_workers,
+        drop_last=drop_last,
+        pin_memory=torch.cuda.is_available(),
+        # the host's datasets are instances of a class local to a function: unpicklable
+        multiprocessing_context="fork" if num_workers else None,
+        worker_init_fn=ignore_interrupt,
+    )
 
 
 def loader_in_bank_order(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -21,9 +20,11 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Sampler
 
-from uic_plugin.data.views import Draw, SeededViews, ignore_interrupt
+from uic_plugin.data.images import fingerprint_of
+from uic_plugin.data.views import Draw, view_loader
 from uic_plugin.evaluation.distributed import add_over_ranks, rank_and_world
 from uic_plugin.evaluation.pooling import TARGET, ProbePool
+from uic_plugin.files import replacing
 from uic_plugin.networks.layers import layer_outputs, layer_shapes
 from uic_plugin.seeding import derive_seed, make_generator
 
@@ -47,6 +48,7 @@ class ProbeSettings:
             and train on these.
         precision: "32" or "bf16", of the frozen network.
         seed: of the probes' weights, the order and the views.
+        on_bad_image: "stop" or "skip", see `SeededViews`.
     """
 
     epochs: int = 32
@@ -60,6 +62,7 @@ class ProbeSettings:
     store_features: bool = False
     precision: str = "32"
     seed: int = 0
+    on_bad_image: str = "stop"
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "features"):
@@ -103,7 +106,8 @@ class ProbeTrainer:
     """Trains probes on a frozen network and tests them.
 
     Args:
-        encoder: the network; it is put into eval mode and not changed otherwise.
+        encoder: the network; it is put into eval mode and onto the device, its weights take no
+            gradient; no weight or statistic changes.
         layers: names for `layer_outputs`.
         train: items (image (3, H, W), annotation), random crops.
         test: the same with one centred crop.
@@ -145,10 +149,11 @@ class ProbeTrainer:
             torch.manual_seed(derive_seed(settings.seed, "probes"))
             self.probes = nn.ModuleList(
                 nn.Linear(pool.num_features, num_classes) for pool in self.pools
-            ).to(device)
-        for probe in self.probes:  # all classes start out equal
-            nn.init.normal_(probe.weight, std=0.01)  # type: ignore[arg-type]
-            nn.init.zeros_(probe.bias)  # type: ignore[arg-type]
+            )
+            for probe in self.probes:
+                nn.init.normal_(probe.weight, std=0.01)  # type: ignore[arg-type]
+                nn.init.zeros_(probe.bias)  # type: ignore[arg-type]
+        self.probes.to(device)
         self.optimizer = torch.optim.SGD(
             self.probes.parameters(),
             lr=settings.lr,
@@ -217,7 +222,7 @@ class ProbeTrainer:
             self.optimizer.step()
             sums[:-1] += losses.detach().double().cpu()
             sums[-1] += 1
-        add_over_ranks(sums)
+        sums = add_over_ranks(sums)
         self.epoch += 1
         row: dict[str, Any] = {"epoch": self.epoch, "lr": lr}
         for name, loss in zip(self.layers, (sums[:-1] / sums[-1]).tolist(), strict=True):
@@ -328,15 +333,14 @@ class ProbeTrainer:
     def _loader(
         self, dataset: Any, order: Any, batch_size: int, *, drop_last: bool = False
     ) -> DataLoader[Any]:
-        return DataLoader(
-            SeededViews(dataset, seed=self.settings.seed),
+        return view_loader(
+            dataset,
+            seed=self.settings.seed,
             batch_size=batch_size,
+            num_workers=self.num_workers,
+            on_bad_image=self.settings.on_bad_image,
             sampler=order,
             drop_last=drop_last,
-            num_workers=self.num_workers,
-            pin_memory=self.device.type == "cuda",
-            multiprocessing_context="fork" if self.num_workers else None,
-            worker_init_fn=ignore_interrupt,
         )
 
     def _identity(self) -> dict[str, Any]:
@@ -345,13 +349,15 @@ class ProbeTrainer:
             "settings": dataclasses.asdict(self.settings),
             "layers": self.layers,
             "num_classes": self.num_classes,
-            "images": [len(self.train_images), len(self.test_images)],
+            "images": [fingerprint_of(self.train_images), fingerprint_of(self.test_images)],
+            "views": [
+                str(getattr(d, "transform", "")) for d in (self.train_images, self.test_images)
+            ],
+            "features": [pool.num_features for pool in self.pools],
             "network": weights_fingerprint(self.encoder),
         }
 
     def _save(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(path.name + ".part")
         state = {
             "identity": self._identity(),
             "epoch": self.epoch,
@@ -360,14 +366,8 @@ class ProbeTrainer:
             "best": self.best,
             "history": self.history,
         }
-        try:
-            with open(part, "wb") as file:
-                torch.save(state, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
+        with replacing(path) as part:
+            torch.save(state, part)
 
     def _load(self, path: Path) -> None:
         try:

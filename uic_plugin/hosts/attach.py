@@ -16,8 +16,8 @@ from uic_plugin.data.labels import match_labels, read_labels
 from uic_plugin.data.views import (
     DrawSampler,
     SeededViews,
-    ignore_interrupt,
     loader_in_bank_order,
+    view_loader,
 )
 from uic_plugin.pseudo_labels import BankSampler, ClassBalancedSampler, ShuffledSampler
 
@@ -102,16 +102,14 @@ def _centred_loader(loader: DataLoader[Any], dataset: Any, method: Any) -> DataL
     if hasattr(centred, "transforms"):  # torchvision's datasets call this one
         centred.transforms = StandardTransform(centred.transform)
     trainer = method.trainer
-    views = SeededViews(centred, seed=method.seed, on_bad_image=method.options.on_bad_image)
-    workers = loader.num_workers
-    return DataLoader(
-        views,
-        batch_size=loader.batch_size,
-        # pads to equal shares; an image that stands in two gets the same label in both
+    return view_loader(
+        centred,
+        seed=method.seed,
+        batch_size=loader.batch_size or 1,
+        num_workers=loader.num_workers,
+        on_bad_image=method.options.on_bad_image,
+        # Pads to equal shares: an image may stand in two, and the label of the higher rank counts.
         sampler=DistributedSampler(centred, trainer.world_size, trainer.global_rank, shuffle=False),
-        num_workers=workers,
-        multiprocessing_context="fork" if workers else None,
-        worker_init_fn=ignore_interrupt,
     )
 
 

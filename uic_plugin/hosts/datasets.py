@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import torch
 from omegaconf import DictConfig
 from torch.utils.data import DataLoader
 from torchvision import transforms
@@ -15,7 +14,7 @@ from torchvision.datasets import ImageFolder
 from uic_plugin.data.centre import centre_crop
 from uic_plugin.data.images import relative_paths, sort_files
 from uic_plugin.data.resolve import DataSource, class_folders
-from uic_plugin.data.views import SeededViews, ignore_interrupt
+from uic_plugin.data.views import view_loader
 from uic_plugin.hosts import load_host
 
 
@@ -175,14 +174,12 @@ def image_loader(
     batch_size: int | None = None,
 ) -> DataLoader[Any]:
     """Batches of a dataset with the recipe's workers and its policy for unreadable images."""
-    workers = cfg.data.num_workers
-    return DataLoader(
-        SeededViews(dataset, seed=cfg.seed, on_bad_image=cfg.data.on_bad_image),
+    return view_loader(
+        dataset,
+        seed=cfg.seed,
         batch_size=batch_size or cfg.optimizer.batch_size,
+        num_workers=cfg.data.num_workers,
+        on_bad_image=cfg.data.on_bad_image,
         shuffle=shuffle,
-        num_workers=workers,
         drop_last=drop_last,
-        pin_memory=torch.cuda.is_available(),
-        multiprocessing_context="fork" if workers else None,
-        worker_init_fn=ignore_interrupt,
     )

@@ -34,8 +34,15 @@ class Features:
     val_targets: torch.Tensor
 
 
-def load_method(cfg: DictConfig, checkpoint: Path | None) -> tuple[Any, DictConfig, DataSource]:
+def load_method(
+    cfg: DictConfig, checkpoint: Path | None, *, needs_images: bool = True
+) -> tuple[Any, DictConfig, DataSource]:
     """A run's method with its weights, in eval mode; with its random ones without a checkpoint.
+
+    Args:
+        cfg: the run's recipe.
+        checkpoint: its weights.
+        needs_images: whether its images have to be there; the source is empty if not.
 
     Returns:
         The method, the prepared recipe and where its images are.
@@ -43,7 +50,7 @@ def load_method(cfg: DictConfig, checkpoint: Path | None) -> tuple[Any, DictConf
     Raises:
         ValueError: if the checkpoint's weights do not fit the recipe's network.
     """
-    cfg, source = prepare_config(cfg)
+    cfg, source = prepare_config(cfg, needs_images=needs_images)
     if checkpoint is None:
         return build_method(cfg).eval(), cfg, source
     state = read_checkpoint(checkpoint)["state_dict"]

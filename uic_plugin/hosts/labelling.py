@@ -6,6 +6,7 @@ import copy
 import hashlib
 import json
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,13 @@ import numpy as np
 import torch
 from omegaconf import DictConfig
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from uic_plugin.data.centre import centre_view
 from uic_plugin.data.images import IMAGE_SUFFIXES
 from uic_plugin.data.labels import LabelTable, check_label_file, write_labels
 from uic_plugin.data.resolve import DataSource
-from uic_plugin.data.views import Draw, SeededViews, ignore_interrupt
+from uic_plugin.data.views import BAD_IMAGE_ERRORS, Draw, view_loader
 from uic_plugin.evaluation.probes import weights_fingerprint
 from uic_plugin.hosts import backbone_of, load_host
 from uic_plugin.hosts.datasets import training_paths
@@ -28,15 +29,17 @@ from uic_plugin.hosts.foreign import set_views
 from uic_plugin.seeding import derive_seed
 
 _ROW = np.dtype([("label", "<i4"), ("confidence", "<f4"), ("entropy", "<f4")])
+_UNREADABLE = np.array((-1, 0, 0), _ROW)
 
 
-class ImageFiles(Dataset[torch.Tensor]):
-    """Images below a folder.
+class ImageFiles(Dataset[tuple[torch.Tensor, bool]]):
+    """Images below a folder, items (image, whether it could be read).
 
     Args:
         root: the folder.
         transform: an image to a tensor.
         images: paths below the folder; all images, sorted, unless told.
+        skip_bad: put a black image where one cannot be read, and warn; else it is an error.
 
     Attributes:
         images: paths below the folder, with forward slashes.
@@ -50,10 +53,12 @@ class ImageFiles(Dataset[torch.Tensor]):
         root: Path,
         transform: Callable[[Any], torch.Tensor],
         images: list[str] | None = None,
+        *,
+        skip_bad: bool = False,
     ) -> None:
         if not root.is_dir():
             raise FileNotFoundError(f"{root}: there is no such folder of images")
-        self.root, self.transform = root, transform
+        self.root, self.transform, self.skip_bad = root, transform, skip_bad
         self.images = images or sorted(
             Path(folder, name).relative_to(root).as_posix()
             for folder, _, names in os.walk(root, followlinks=True)
@@ -66,9 +71,16 @@ class ImageFiles(Dataset[torch.Tensor]):
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, index: int) -> torch.Tensor:
-        with Image.open(self.root / self.images[index]) as image:
-            return self.transform(image.convert("RGB"))
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, bool]:
+        path = self.root / self.images[index]
+        try:
+            with Image.open(path) as image:
+                return self.transform(image.convert("RGB")), True
+        except BAD_IMAGE_ERRORS as error:
+            if not self.skip_bad:
+                raise
+            warnings.warn(f"{path} cannot be read and gets no label ({error})", stacklevel=2)
+            return self.transform(Image.new("RGB", (64, 64))), False
 
 
 def label_images(
@@ -118,26 +130,31 @@ def label_images(
     check_label_file(out)
     set_views(cfg.augmentations, 1)
     augmentation = load_host().augmentation(source.transforms, cfg.augmentations)
-    transform = centre_view(augmentation) if view == "center" else _first_view(augmentation)
+    transform = centre_view(augmentation) if view == "center" else _FirstView(augmentation)
     own = training_paths(cfg, source) if data is None else None
-    dataset = ImageFiles(data or source.train, transform, own)
+    skip = cfg.data.on_bad_image == "skip"
+    dataset = ImageFiles(data or source.train, transform, own, skip_bad=skip)
     device = torch.device(
         "cuda" if torch.cuda.is_available() and cfg.accelerator != "cpu" else "cpu"
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     kept = out.with_name(out.name + ".rows")
-    identity = _identity(method, dataset, view, mode, batch_size, cfg.seed)
+    identity = _identity(
+        method, dataset, view, mode, batch_size, cfg.seed, str(cfg.augmentations[0])
+    )
     done = _open_rows(kept, identity, len(dataset), batch_size)
     # a copy: in mode "train" a pass moves the running statistics
     network = copy.deepcopy(torch.nn.Sequential(backbone_of(method), _Logits(method.head)))
     network.to(device)
     network.train(mode == "train")
     with open(kept, "ab") as file:
-        for number, images in enumerate(
+        for number, (images, readable) in enumerate(
             _batches(dataset, cfg, done, batch_size, random=view == "train"), done // batch_size
         ):
             torch.manual_seed(derive_seed(cfg.seed, "label step", number))
-            rows = _rows(network, images.to(device))
+            rows = np.full(len(images), _UNREADABLE, _ROW)
+            if readable.any():
+                rows[readable.numpy()] = _rows(network, images[readable].to(device))
             file.write(rows.tobytes())
             file.flush()
             done += len(rows)
@@ -145,8 +162,13 @@ def label_images(
     with open(kept, "rb") as file:
         file.readline()
         rows = np.frombuffer(file.read(), _ROW)
+    kept_rows = np.flatnonzero(rows["label"] >= 0)
+    rows = rows[kept_rows]
     table = LabelTable(
-        dataset.images, rows["label"].astype(np.int64), rows["confidence"], rows["entropy"]
+        [dataset.images[i] for i in kept_rows],
+        rows["label"].astype(np.int64),
+        rows["confidence"],
+        rows["entropy"],
     )
     write_labels(out, table)
     kept.unlink()
@@ -175,33 +197,38 @@ def _rows(network: torch.nn.Module, images: torch.Tensor) -> np.ndarray:
     return rows
 
 
-def _first_view(augmentation: Callable[[Any], Any]) -> Callable[[Any], torch.Tensor]:
-    def transform(image: Any) -> torch.Tensor:
-        views = augmentation(image)
+class _FirstView:
+    """One view of an augmentation that makes several."""
+
+    def __init__(self, augmentation: Callable[[Any], Any]) -> None:
+        self.augmentation = augmentation
+
+    def __call__(self, image: Any) -> torch.Tensor:
+        views = self.augmentation(image)
         return views if isinstance(views, torch.Tensor) else views[0]
 
-    return transform
+    def __repr__(self) -> str:
+        return f"first view of {self.augmentation}"
 
 
 def _batches(
     dataset: ImageFiles, cfg: DictConfig, done: int, batch_size: int, *, random: bool
-) -> Iterator[torch.Tensor]:
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Batches of the images that are left, in order."""
     left = range(done, len(dataset))
     order = [Draw.at(index, 0, index) for index in left] if random else list(left)
-    workers = cfg.data.num_workers
-    yield from DataLoader(
-        SeededViews(dataset, seed=cfg.seed),
+    yield from view_loader(
+        dataset,
+        seed=cfg.seed,
         batch_size=batch_size,
+        num_workers=cfg.data.num_workers,
         sampler=order,
-        num_workers=workers,
-        multiprocessing_context="fork" if workers else None,
-        worker_init_fn=ignore_interrupt,
     )
 
 
 def _identity(method: Any, dataset: ImageFiles, *settings: Any) -> bytes:
-    digest = hashlib.blake2b("\0".join(dataset.images).encode(errors="surrogateescape"))
+    names = [str(dataset.root.resolve()), *dataset.images]
+    digest = hashlib.blake2b("\0".join(names).encode(errors="surrogateescape"))
     digest.update(weights_fingerprint(backbone_of(method)).encode())
     digest.update(weights_fingerprint(method.head).encode())
     return json.dumps([digest.hexdigest()[:32], *settings]).encode() + b"\n"

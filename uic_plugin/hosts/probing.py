@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from omegaconf import DictConfig
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torchvision import transforms
 
-from uic_plugin.data.centre import find_normalize
-from uic_plugin.data.images import path_of
+from uic_plugin.data.centre import find_normalize, with_border
 from uic_plugin.data.resolve import DataSource
 from uic_plugin.evaluation.distributed import process_group, rank_and_world
 from uic_plugin.evaluation.probes import ProbeResult, ProbeSettings, ProbeTrainer
@@ -71,8 +71,10 @@ def probe_run(
     Raises:
         ValueError: for a layer that the network has not, or images smaller than the crop.
     """
-    size = image_size or cfg.augmentations[0].crop_size
-    shorter = resize or round(size * 256 / 224)
+    size = cfg.augmentations[0].crop_size if image_size is None else image_size
+    if size < 1:
+        raise ValueError(f"--image-size must be at least 1 pixel, got {size}")
+    shorter = with_border(size) if resize is None else resize
     if shorter < size:
         raise ValueError(f"--resize {shorter} leaves no crop of {size} pixels: raise it")
     augmentation = load_host().augmentation(source.transforms, cfg.augmentations)
@@ -85,12 +87,12 @@ def probe_run(
     ten = transforms.Compose([to_size, *tail, transforms.TenCrop(size), torch.stack])
     first = centre if settings.store_features else random_crop
     train, test = annotated_datasets(cfg, source, first, centre)
-    ten_crops = annotated_datasets(cfg, source, first, ten)[1]
+    ten_crops = copy.copy(test)
+    ten_crops.transform = ten
     if not enlarge:
-        _check_size(train, size)
-    with process_group() as device:
-        if cfg.accelerator == "cpu":
-            device = torch.device("cpu")
+        for dataset in (train, test):
+            _check_size(dataset, size)
+    with process_group(use_gpu=cfg.accelerator != "cpu") as device:
         trainer = ProbeTrainer(
             encoder_of(method),
             layers,
@@ -116,15 +118,18 @@ def probe_run(
     return []
 
 
-def _check_size(dataset: Any, size: int) -> None:
-    samples = getattr(dataset, "samples", None)
-    if not samples:
-        return
-    with Image.open(samples[0][0]) as image:
-        width, height = image.size
-    if min(width, height) < size:
-        raise ValueError(
-            f"{path_of(dataset, 0)} has {width}x{height} pixels, less than the crop of {size}: "
-            f"--resize {round(size * 256 / 224)} enlarges such images, --image-size takes a "
-            f"smaller crop"
-        )
+def _check_size(dataset: Any, size: int, looked_at: int = 64) -> None:
+    """Refuse images smaller than the crop; looks at some, evenly spread."""
+    samples = getattr(dataset, "samples", None) or []
+    for path, _ in samples[:: max(1, len(samples) // looked_at)]:
+        try:
+            with Image.open(path) as image:
+                width, height = image.size
+        except (OSError, UnidentifiedImageError):
+            continue  # named, or skipped, when it is read
+        if min(width, height) < size:
+            raise ValueError(
+                f"{path} has {width}x{height} pixels, less than the crop of {size}: "
+                f"--resize {with_border(size)} enlarges such images, --image-size takes a "
+                f"smaller crop"
+            )

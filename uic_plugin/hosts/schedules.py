@@ -35,6 +35,10 @@ def linear_factor(warmup: float, total: float, start: float) -> Callable[[int], 
     return factor
 
 
+def _constant(done: int) -> float:
+    return 1.0
+
+
 def with_linear_decay(method: Any, configure: Callable[[], Any]) -> Any:
     """The host's `configure_optimizers`, with a linear schedule where the recipe asks for one.
 
@@ -44,6 +48,13 @@ def with_linear_decay(method: Any, configure: Callable[[], Any]) -> Any:
     """
     if method.scheduler != LINEAR:
         return configure()
+    # the host keeps some groups' rate as it is, SimSiam's predictor for one
+    static = {
+        id(parameter)
+        for group in method.learnable_params
+        if group.get("static_lr")
+        for parameter in group["params"]
+    }
     method.scheduler = "none"
     try:
         optimizer = configure()
@@ -60,5 +71,9 @@ def with_linear_decay(method: Any, configure: Callable[[], Any]) -> Any:
         method.max_epochs * per_epoch,
         method.warmup_start_lr / method.lr if method.lr else 0.0,
     )
-    schedule = {"scheduler": LambdaLR(optimizer, factor), "interval": interval, "frequency": 1}
+    factors = [
+        _constant if all(id(p) in static for p in group["params"]) else factor
+        for group in optimizer.param_groups
+    ]
+    schedule = {"scheduler": LambdaLR(optimizer, factors), "interval": interval, "frequency": 1}
     return [optimizer], [schedule]

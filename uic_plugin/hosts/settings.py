@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from uic_plugin.data.resolve import DataSource, resolve_data
+from uic_plugin.data.resolve import DataSource, resolve_data, without_images
 from uic_plugin.hosts import load_host, register
 from uic_plugin.hosts.foreign import HOST_OPTIONS, own_options, set_views
 from uic_plugin.hosts.schedules import with_linear_decay
@@ -20,8 +20,12 @@ from uic_plugin.networks import find_backbone
 from uic_plugin.recipes_path import TYPED_KEY
 
 
-def prepare_config(cfg: DictConfig) -> tuple[DictConfig, DataSource]:
+def prepare_config(cfg: DictConfig, *, needs_images: bool = True) -> tuple[DictConfig, DataSource]:
     """A recipe with everything that follows from data and hardware filled in.
+
+    Args:
+        cfg: the composed recipe.
+        needs_images: whether its images have to be there.
 
     Raises:
         ValueError: for a method, network or number that cannot be.
@@ -48,6 +52,9 @@ def prepare_config(cfg: DictConfig) -> tuple[DictConfig, DataSource]:
         value = OmegaConf.select(cfg, key)
         if value not in known:
             raise ValueError(f"unknown {key} {value!r}: one of {', '.join(known)}")
+    interval = cfg.scheduler.get("interval", "epoch")
+    if interval not in ("epoch", "step"):
+        raise ValueError(f"scheduler.interval must be epoch or step, got {interval!r}")
     for key in ("optimizer.lr", "optimizer.classifier_lr", "optimizer.weight_decay"):
         value = OmegaConf.select(cfg, key)
         if type(value) not in (int, float) or not 0 <= value < float("inf"):
@@ -56,9 +63,12 @@ def prepare_config(cfg: DictConfig) -> tuple[DictConfig, DataSource]:
         value = OmegaConf.select(cfg, key)
         if type(value) is not int or value < lowest:
             raise ValueError(f"{key} must be a whole number of at least {lowest}, got {value!r}")
-    source = resolve_data(cfg.data)
-    cfg.data.train_path = str(source.train.resolve())
-    cfg.data.val_path = str(source.val.resolve()) if source.val else None
+    if needs_images:
+        source = resolve_data(cfg.data)
+        cfg.data.train_path = str(source.train.resolve())
+        cfg.data.val_path = str(source.val.resolve()) if source.val else None
+    else:
+        source = without_images(cfg.data)
     cfg.data.num_classes = source.num_classes
     cfg.knn_eval.enabled = bool(cfg.knn_eval.enabled and source.labelled and source.val)
     _check_method_options(cfg, typed)
@@ -88,8 +98,15 @@ def build_method(cfg: DictConfig) -> Any:
     if cfg.optimizer.name in ("sgd", "lars"):  # what the host's own scripts fill in
         cfg.optimizer.kwargs.setdefault("momentum", 0.9)
     host.pl.seed_everything(cfg.seed)
-    with unknown_options_named(cfg):
-        method = host.build_method(cfg)
+    try:
+        with unknown_options_named(cfg):
+            method = host.build_method(cfg)
+    except AssertionError as error:  # how the host checks its arguments
+        raise ValueError(
+            f"the host's {cfg.method} cannot be built with {cfg.backbone.name}"
+            f"{f' ({error})' if str(error) else ''}: choose another backbone.name, or look at "
+            f"method_kwargs and backbone.kwargs"
+        ) from error
     if cfg.method != "uic":  # which brings it along
         method.configure_optimizers = partial(
             with_linear_decay, method, method.configure_optimizers

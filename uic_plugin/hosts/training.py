@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import os
 import time
 import warnings
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from uic_plugin.errors import Interrupted
+from uic_plugin.files import replacing
 from uic_plugin.hosts import backbone_of, load_host
 from uic_plugin.hosts.datasets import eval_datasets, image_loader, pretrain_loader
 from uic_plugin.hosts.runs import (
@@ -102,7 +102,7 @@ def pretrain(
 
     loader = pretrain_loader(cfg, source)
     method = build_method(cfg)
-    layer_shapes(backbone_of(method), [FEATURES], cfg.augmentations[0].crop_size)
+    _check_network(backbone_of(method), cfg.augmentations[0].crop_size)
     if cfg.get("weights") and not resume:
         start_from(method, Path(cfg.weights).expanduser())
     val_loader = None
@@ -120,9 +120,8 @@ def pretrain(
         ],
     )
     if trainer.is_global_zero:
-        part = run_dir / f"{CONFIG_FILE}.part"
-        part.write_text(OmegaConf.to_yaml(cfg))
-        os.replace(part, run_dir / CONFIG_FILE)
+        with replacing(run_dir / CONFIG_FILE) as part:
+            part.write_text(OmegaConf.to_yaml(cfg))
     try:
         with unknown_options_named(cfg):
             fit(trainer, method, loader, val_loader, resume)
@@ -142,6 +141,17 @@ def pretrain(
     return PretrainResult(
         run_dir, time.perf_counter() - started, done, is_main=trainer.is_global_zero
     )
+
+
+def _check_network(network: Any, crop_size: int) -> None:
+    """Refuse, before anything is written, images that the network does not take."""
+    shape = layer_shapes(network, [FEATURES], crop_size)[FEATURES]
+    width = getattr(network, "num_features", None) or getattr(network, "inplanes", None)
+    if width is not None and shape != (width,):
+        raise ValueError(
+            f"this {type(network).__name__} puts out {shape} where {width} features are expected: "
+            f"choose another backbone.name or backbone.kwargs"
+        )
 
 
 def make_trainer(cfg: DictConfig, *, max_epochs: int, callbacks: list[Any]) -> Any:

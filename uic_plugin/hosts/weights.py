@@ -6,7 +6,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from uic_plugin.hosts import backbone_of
+from uic_plugin.hosts import backbone_of, load_host
+from uic_plugin.networks.heads import PseudoClassHead
 from uic_plugin.networks.weights import load_weights, read_state
 
 
@@ -19,19 +20,23 @@ def start_from(method: Any, path: Path) -> None:
         FileNotFoundError: if there is no such file.
         ValueError: if nothing in it fits, or its head is of another kind or number of classes.
     """
-    report = load_weights(backbone_of(method), path)
+    network = backbone_of(method)
+    report = load_weights(network, path)
     if report.summary():
         warnings.warn(f"{path}: {report.summary()}", stacklevel=2)
+    momentum = getattr(method, f"momentum_{load_host().BACKBONE_KEY}", None)
+    if momentum is not None:  # starts as a copy, as in the host
+        momentum.load_state_dict(network.state_dict())
     head = getattr(method, "head", None)
     state = {
         name.removeprefix("head."): value
         for name, value in read_state(path).items()
         if name.startswith("head.")
     }
-    if head is None or not state:
-        return
+    if not isinstance(head, PseudoClassHead) or "classifier.weight" not in state:
+        return  # the file's head, if any, is another program's
     own = head.state_dict()
-    there, here = len(state.get("classifier.weight", ())), len(own["classifier.weight"])
+    there, here = len(state["classifier.weight"]), len(own["classifier.weight"])
     remedy = "or 'uic weights' writes the network alone, for a new head"
     if there != here:
         raise ValueError(

@@ -54,7 +54,8 @@ def layer_modules(network: nn.Module) -> dict[str, str]:
         names = {"conv1": stem} if stem else {}
         names.update({name: name for name in stages})
     elif getattr(network, "feature_info", None):  # timm
-        modules = [info["module"] for info in _timm_stages(network)]
+        known = dict(network.named_modules())
+        modules = [info["module"] for info in _timm_stages(network) if info["module"] in known]
         names = {f"layer{i}": module for i, module in enumerate(modules, 1)}
     return {**names, FEATURES: ""}
 
@@ -78,6 +79,9 @@ def layer_outputs(
     names = list(names)
     with _recording(network, names) as outputs:
         network(images)
+    silent = [name for name in names if name not in outputs]
+    if silent:
+        raise ValueError(f"layer {silent[0]!r} of this network takes no part in its forward pass")
     return {name: outputs[name] for name in names}
 
 
@@ -115,25 +119,34 @@ def layer_shapes(
 def _recording(network: nn.Module, names: list[str]) -> Iterator[dict[str, torch.Tensor]]:
     public = layer_modules(network)
     modules = dict(network.named_modules())
+    backbone = network.backbone if isinstance(network, Encoder) else network
+    channels_last = str(getattr(backbone, "output_fmt", "")).endswith("NHWC")  # timm's Swin, say
     outputs: dict[str, torch.Tensor] = {}
     handles = []
     try:
         for name in names:
             path = public.get(name, name)
+            path = path if path in modules else f"backbone.{name}"
             if path not in modules:
                 raise ValueError(f"unknown layer {name!r}: this network has {', '.join(public)}")
-            handles.append(modules[path].register_forward_hook(_keep(outputs, name)))
+            hook = _keep(outputs, name, is_public=name in public, channels_last=channels_last)
+            handles.append(modules[path].register_forward_hook(hook))
         yield outputs
     finally:
         for handle in handles:
             handle.remove()
 
 
-def _keep(outputs: dict[str, torch.Tensor], name: str) -> Any:
+def _keep(
+    outputs: dict[str, torch.Tensor], name: str, *, is_public: bool, channels_last: bool
+) -> Any:
     def hook(module: nn.Module, inputs: Any, output: Any) -> None:
         if not isinstance(output, torch.Tensor):
             raise ValueError(f"layer {name!r} puts out {type(output).__name__}, not one tensor")
-        outputs[name] = output
+        if channels_last and output.ndim == 4:
+            output = output.permute(0, 3, 1, 2)
+        # an activation in place may follow a module that a user names by its path
+        outputs[name] = output if is_public else output.clone()
 
     return hook
 

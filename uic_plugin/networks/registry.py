@@ -46,7 +46,10 @@ def find_backbone(name: str) -> Callable[..., nn.Module] | None:
 
 def _timm(name: str, **kwargs: Any) -> nn.Module:
     """A network of timm without its classifier, with random weights unless told otherwise."""
-    return _import_timm().create_model(name, num_classes=0, **kwargs)
+    network: Any = _import_timm().create_model(name, num_classes=0, **kwargs)
+    # what comes out is wider than the last map where timm's network has a layer in its head
+    network.num_features = getattr(network, "head_hidden_size", network.num_features)
+    return network  # type: ignore[no-any-return]
 
 
 def _import_timm() -> Any:

@@ -27,6 +27,7 @@ class StagedNetwork(nn.Module):
     """
 
     layers: dict[str, str]
+    last_side: int  # of the map that fc6 reads
 
     def __init__(
         self,
@@ -40,6 +41,10 @@ class StagedNetwork(nn.Module):
         dropout_first: bool,
         sobel: bool,
     ) -> None:
+        if type(fc_width) is not int or fc_width < 0:
+            raise ValueError(
+                f"backbone.kwargs.fc_width must be a whole number of at least 0, got {fc_width!r}"
+            )
         super().__init__()
         self.layers = dict(layers)
         self.sobel: nn.Module = Sobel() if sobel else nn.Identity()

@@ -8,13 +8,14 @@ Networks keep torchvision's names of their weights; timm's differ for VGG16 alon
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+
+from uic_plugin.files import replacing
 
 LAYOUTS = ("torchvision", "timm")
 # Where a method keeps its network: solo-learn main, its PyPI line, MoCo's own code.
@@ -101,16 +102,11 @@ def save_weights(network: nn.Module, path: Path, *, layout: str = "torchvision")
     }
     if layout == "timm":
         state = _to_timm(network, state)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    try:
+    with replacing(path) as part:
         if path.suffix == ".safetensors":
             _safetensors().save_file(state, part)
         else:
             torch.save(state, part)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def read_state(path: Path) -> dict[str, torch.Tensor]:

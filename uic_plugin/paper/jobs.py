@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from uic_plugin.paper.tables import TOP1, PaperTable, Row
-from uic_plugin.report.tables import read_csv
 
 FINETUNE = "alexnet_finetune"
 # Options of `uic probe` at small scale: an eighth of the epochs on a hundredth of the images, so a
@@ -26,8 +26,9 @@ class Job:
         folder: its run folder; the log lies there.
         product: file that exists when it is done.
         needs: names of the jobs that must be done before.
-        recipe: what it trains, with its overrides; None for other commands.
-        epochs: training is done when the history has so many.
+        recipe: what it trains; None for other commands.
+        overrides: of that recipe.
+        takes: about how long, of what is no training; a recipe's header says it of training.
     """
 
     name: str
@@ -37,21 +38,28 @@ class Job:
     needs: tuple[str, ...] = ()
     recipe: str | None = None
     overrides: tuple[str, ...] = ()
+    takes: str = ""
 
     @property
     def command(self) -> str:
         """As one would type it."""
         return shlex.join(("uic", *self.arguments))
 
-    def is_done(self, epochs: int | None = None) -> bool:
-        """Whether its product is there; of training, whether it has all epochs."""
-        if not self.product.exists():
+    @property
+    def log(self) -> Path:
+        """What the command prints."""
+        return self.folder / f"{self.name.split()[0]}.log"
+
+    @property
+    def record(self) -> Path:
+        """Written when the command has ended well: itself, hardware, day."""
+        return self.folder / f"{self.name.split()[0]}.done.json"
+
+    def is_done(self) -> bool:
+        """Whether this very command has ended well and what it made is still there."""
+        if not self.product.exists() or not self.record.exists():
             return False
-        if self.recipe is None:
-            return True
-        history = self.folder / "epochs.csv"
-        rows = read_csv(history) if history.exists() else []
-        return bool(rows) and epochs is not None and int(rows[-1]["epoch"]) >= epochs
+        return bool(json.loads(self.record.read_text())["command"] == self.command)
 
 
 def run_folder(root: Path, scale: str, row: Row, seed: int) -> Path:
@@ -81,7 +89,7 @@ def plan(
             network = _train(jobs, scale, plain, seed, root, overrides)
             if row.finetuned:
                 network = _finetune(jobs, scale, row, seed, root, overrides, network)
-            _probe(jobs, scale, row, network, table)
+            _probe(jobs, scale, row, seed, network, table)
     return list(jobs.values())
 
 
@@ -115,6 +123,7 @@ def _finetune(
         network.folder,
         labels,
         (network.name,),
+        takes="seconds" if scale == "small" else "estimated 10 minutes",
     )
     jobs.setdefault(label.name, label)
     given = (f"weights={network.product}", f"method_kwargs.fixed_labels={labels}")
@@ -152,14 +161,17 @@ def _pretrain(
     return jobs.setdefault(job.name, job)
 
 
-def _probe(jobs: dict[str, Job], scale: str, row: Row, network: Job, table: PaperTable) -> None:
+def _probe(
+    jobs: dict[str, Job], scale: str, row: Row, seed: int, network: Job, table: PaperTable
+) -> None:
     layers = (row.layer,) if TOP1 in table.columns else tuple(f"conv{i}" for i in range(1, 6))
     options: tuple[str, ...] = _SMALL_PROBE if scale == "small" else ("--processes=8",)
     job = Job(
         f"probe {network.folder.name}",
-        ("probe", str(network.folder), f"--layers={','.join(layers)}", *options),
+        ("probe", str(network.folder), f"--layers={','.join(layers)}", f"--seed={seed}", *options),
         network.folder,
         network.folder / "probe" / "probe.csv",
         (network.name,),
+        takes="about 2 minutes" if scale == "small" else "estimated 2 hours",
     )
     jobs.setdefault(job.name, job)

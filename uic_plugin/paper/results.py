@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import statistics
 from collections.abc import Sequence
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -37,35 +37,62 @@ def measure(row: Row, column: str, folder: Path) -> float | None:
 
 
 def collect(
-    table: PaperTable, scale: str, seeds: Sequence[int], root: Path, command: str
+    table: PaperTable, scale: str, seeds: Sequence[int], root: Path
 ) -> list[dict[str, Any]]:
-    """One record per cell: what was measured with each seed, and what the paper quotes."""
+    """One record per cell: what was measured with each seed, and what the paper quotes.
+
+    Seeds that an earlier call has measured count, too.
+    """
     records = []
     for row in table.rows:
+        runs = _finished(row, scale, seeds, root)
+        made = [json.loads((run / "probe.done.json").read_text()) for run in runs.values()]
         for column in table.columns:
-            values = {}
-            if row.recipe is not None:
-                for seed in seeds:
-                    value = measure(row, column, run_folder(root, scale, row, seed))
-                    if value is not None:
-                        values[seed] = value
-            numbers = list(values.values())
+            values = {seed: measure(row, column, run) for seed, run in runs.items()}
+            numbers = [value for value in values.values() if value is not None]
             records.append(
                 {
+                    "scale": scale,
                     "row": " | ".join(row.cells),
                     "column": column,
                     "measured_mean": _rounded(statistics.fmean(numbers)) if numbers else "",
                     "measured_std": _rounded(statistics.stdev(numbers)) if numbers[1:] else "",
                     "measured_values": " ".join(_rounded(number) for number in numbers),
-                    "seeds": " ".join(map(str, values)),
+                    "seeds": " ".join(str(s) for s, v in values.items() if v is not None),
                     "quoted_imagenet": row.quoted.get(column, ""),
-                    "scale": scale if numbers else "",
-                    "command": command if numbers else "",
-                    "hardware": hardware() if numbers else "",
-                    "date": _day(row, scale, values, root),
+                    "recipe": f"{row.recipe}{' + fine-tuning' * row.finetuned}" if made else "",
+                    "probe": _options(made[0]["command"]) if made else "",
+                    "hardware": " / ".join(sorted({m["hardware"] for m in made})),
+                    "date": max((m["date"] for m in made), default=""),
                 }
             )
     return records
+
+
+def merged(path: Path, records: list[dict[str, Any]], scale: str) -> list[dict[str, Any]]:
+    """Records with those of the other scale that a file has."""
+    others = [r for r in read_csv(path) if r.get("scale") != scale] if path.exists() else []
+    return [*records, *others]
+
+
+def _finished(row: Row, scale: str, seeds: Sequence[int], root: Path) -> dict[int, Path]:
+    """Run folders of a row by seed, those that are probed."""
+    if row.recipe is None:
+        return {}
+    pattern = run_folder(root, scale, row, 0).name.removesuffix("0")
+    present = {
+        int(folder.name.removeprefix(pattern))
+        for folder in (root / scale).glob(f"{pattern}*")
+        if folder.name.removeprefix(pattern).isdigit()
+    }
+    folders = {s: run_folder(root, scale, row, s) for s in sorted({*seeds, *present})}
+    return {s: f for s, f in folders.items() if (f / "probe.done.json").exists()}
+
+
+def _options(command: str) -> str:
+    """How a probe was trained, without its run and seed."""
+    words = command.split()[3:]
+    return " ".join(word for word in words if not word.startswith("--seed"))
 
 
 def paper_table(table: PaperTable, records: Sequence[dict[str, Any]], scale: str) -> Table:
@@ -103,13 +130,6 @@ def hardware() -> str:
         names = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
         model = names[0].partition(":")[2].strip() if names else model
     return f"{os.cpu_count()} cores, {model}"
-
-
-def _day(row: Row, scale: str, values: dict[int, float], root: Path) -> str:
-    """The day on which the last of a row's runs was finished."""
-    files = [run_folder(root, scale, row, seed) / "probe" / "probe.csv" for seed in values]
-    times = [file.stat().st_mtime for file in files if file.exists()]
-    return date.fromtimestamp(max(times)).isoformat() if times else ""
 
 
 def _rounded(value: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import signal
 import subprocess
@@ -11,14 +12,16 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from uic_plugin.errors import Interrupted
+from uic_plugin.files import replacing
 from uic_plugin.paper.jobs import Job, plan
-from uic_plugin.paper.results import collect, paper_table
+from uic_plugin.paper.results import collect, hardware, merged, paper_table
 from uic_plugin.paper.tables import TABLES
 from uic_plugin.recipes_path import compose_recipe, recipes_dir
 from uic_plugin.report.tables import write_csv
@@ -33,7 +36,6 @@ def run_table(
     out: Path,
     parallel: int,
     overrides: Sequence[str],
-    command: str,
     console: Console,
     dry_run: bool = False,
 ) -> bool:
@@ -47,7 +49,6 @@ def run_table(
         out: folder of the CSV file.
         parallel: commands at the same time, each with its part of the cores.
         overrides: Hydra overrides of every training.
-        command: what the user typed, for the record.
         console: where the progress and the table go.
         dry_run: compose every recipe and print every command, run nothing.
 
@@ -64,39 +65,29 @@ def run_table(
         raise ValueError(f"--scale must be small or full, got {scale!r}")
     if parallel < 1:
         raise ValueError(f"--jobs must be at least 1, got {parallel}")
-    from uic_plugin.hosts.runs import find_resume
-    from uic_plugin.hosts.settings import prepare_config
-
     table = TABLES[name]
     jobs = plan(table, scale, seeds, root, overrides)
-    recipes = {
-        job.name: compose_recipe(job.recipe, list(job.overrides)) for job in jobs if job.recipe
-    }
+    for job in jobs:
+        if job.recipe:
+            compose_recipe(job.recipe, list(job.overrides))
     if dry_run:
         for job in jobs:
             console.print(job.command)
-            if job.recipe:
-                epochs = recipes[job.name].max_epochs
-                console.print(f"    {epochs} epochs; {_header(job.recipe, 'Hardware')}")
+            time = _header(job.recipe, "Hardware") if job.recipe else job.takes
+            console.print(f"    {time}")
         console.print(f"{len(jobs)} commands; those of one row in this order")
         return True
-    todo = []
-    for job in jobs:
-        recipe = recipes.get(job.name)
-        if not job.is_done(recipe.max_epochs if recipe else None):
-            todo.append(job)
-        elif recipe is not None:  # refuses a run that was made with other settings
-            find_resume(prepare_config(recipe)[0], job.folder)
+    todo = [job for job in jobs if not job.is_done()]
     console.print(f"{name}: {len(jobs)} commands, {len(jobs) - len(todo)} of them done already")
     failed = _run_all(todo, parallel, console.print)
-    records = collect(table, scale, seeds, root, command)
-    write_csv(out / f"{name}.csv", records)
+    records = collect(table, scale, seeds, root)
+    write_csv(out / f"{name}.csv", merged(out / f"{name}.csv", records, scale))
     console.print(paper_table(table, records, scale))
     if table.note:
         console.print(table.note)
     console.print(
         f"measured here: top-1 in percent, probe of the last epoch, 10 crops; mean ± standard "
-        f"deviation of {len(seeds)} seed{'s' * (len(seeds) > 1)}. {out / f'{name}.csv'}"
+        f"deviation over the seeds that {out / f'{name}.csv'} names"
     )
     for failure, log in failed.items():
         console.print(f"failed: {failure} (see {log})")
@@ -131,7 +122,7 @@ def _run_all(jobs: list[Job], parallel: int, say: Callable[[str], None]) -> dict
                     finished += 1
                     code, seconds = future.result()
                     if code:
-                        failed[job.name] = _log(job)
+                        failed[job.name] = job.log
                     say(
                         f"[{finished}/{len(jobs)}] {job.name}: "
                         f"{f'failed with exit code {code}' if code else f'{seconds:.0f} s'}"
@@ -149,7 +140,7 @@ def _run_all(jobs: list[Job], parallel: int, say: Callable[[str], None]) -> dict
 def _run(job: Job, cores: int, processes: dict[str, subprocess.Popen[bytes]]) -> tuple[int, float]:
     """One command with its output in a log; its exit code and seconds."""
     started = time.perf_counter()
-    log = _log(job)
+    log = job.log
     log.parent.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, "OMP_NUM_THREADS": str(cores)}
     with open(log, "ab") as file:
@@ -171,9 +162,16 @@ def _run(job: Job, cores: int, processes: dict[str, subprocess.Popen[bytes]]) ->
         )
         processes[job.name] = process
         try:
-            return process.wait(), time.perf_counter() - started
+            code = process.wait()
         finally:
             del processes[job.name]
+    seconds = time.perf_counter() - started
+    if code == 0:
+        record = {"command": job.command, "hardware": hardware(), "seconds": round(seconds)}
+        record["date"] = date.today().isoformat()
+        with replacing(job.record) as part:
+            part.write_text(json.dumps(record) + "\n")
+    return code, seconds
 
 
 @contextmanager
@@ -188,10 +186,6 @@ def _terminated_like_interrupted() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, kept)
-
-
-def _log(job: Job) -> Path:
-    return job.folder / f"{job.name.split()[0]}.log"
 
 
 def _header(recipe: str, word: str) -> str:

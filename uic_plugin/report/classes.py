@@ -17,7 +17,7 @@ _TILE = 48  # pixels, of an image in the picture
 
 
 def report_classes(
-    labels: Path, data: Path, out: Path, *, show: int = 12
+    labels: Path, data: Path, out: Path, *, show: int = 12, num_classes: int | None = None
 ) -> dict[str, float | int]:
     """Write `classes.csv`, `class_sizes.png` and `classes.png`; numbers for a terminal.
 
@@ -29,6 +29,7 @@ def report_classes(
         data: the folder of images that it is of.
         out: folder to write to.
         show: classes in the picture, those of lowest mean entropy.
+        num_classes: K; the highest label plus 1 unless told.
 
     Raises:
         FileNotFoundError: if there is no label file, or an image of it is missing.
@@ -45,7 +46,11 @@ def report_classes(
             f"{len(missing)} of the {len(table)} images of {labels} are not in {data}, as "
             f"{missing[0]!r}: give the folder that the labels were made of"
         )
-    num_classes = int(table.labels.max()) + 1
+    highest = int(table.labels.max())
+    if num_classes is None:
+        num_classes = highest + 1
+    if highest >= num_classes:
+        raise ValueError(f"{labels} has label {highest}, --num-classes is {num_classes}: raise it")
     columns = class_statistics(table.labels, table.confidence, table.entropy, num_classes)
     used = np.flatnonzero(columns["size"])
     numbers: dict[str, float | int] = {
@@ -58,7 +63,7 @@ def report_classes(
     }
     annotations = folder_annotations(table.paths)
     if annotations is not None:
-        numbers.update(agreement(annotations, table.labels, len(used)))
+        numbers.update(agreement(annotations, table.labels, num_classes))
     out.mkdir(parents=True, exist_ok=True)
     write_csv(
         out / "classes.csv",
