@@ -11,6 +11,8 @@ from uic_plugin.hosts.schedules import linear_factor
 from uic_plugin.hosts.training import pretrain
 from uic_plugin.report.progress import EpochReporter
 
+FEW = "data.fraction=0.3"  # of the digits
+
 
 def test_factors_by_hand():
     factor = linear_factor(0, 4, 0.0)
@@ -39,7 +41,7 @@ def rates(cfg):
 
 @pytest.mark.parametrize("name", ["digits/uic", "digits/simclr"])
 def test_epoch_by_epoch(recipe, name):
-    given = recipe("max_epochs=4", "scheduler.name=linear", "optimizer.lr=1", name=name)
+    given = recipe(FEW, "max_epochs=4", "scheduler.name=linear", "optimizer.lr=1", name=name)
     found = rates(given)
     steps, top = len(found) // 4, given.optimizer.batch_size / 256
     for epoch in range(4):
@@ -50,7 +52,7 @@ def test_epoch_by_epoch(recipe, name):
 @pytest.mark.parametrize("name", ["digits/uic", "digits/mocov2plus"])
 def test_step_by_step_with_warmup(recipe, name):
     settings = ["scheduler.name=linear", "scheduler.interval=step", "scheduler.warmup_epochs=1"]
-    given = recipe("max_epochs=3", *settings, "optimizer.lr=1", name=name)
+    given = recipe(FEW, "max_epochs=3", *settings, "optimizer.lr=1", name=name)
     found = rates(given)
     steps, top = len(found) // 3, given.optimizer.batch_size / 256
     start = 3e-5
@@ -66,6 +68,7 @@ def test_resumed_is_uninterrupted(recipe, tmp_path, interval):
 
     def cfg(folder):
         return recipe(
+            FEW,
             "max_epochs=4",
             "scheduler.name=linear",
             f"scheduler.interval={interval}",
@@ -82,7 +85,9 @@ def test_resumed_is_uninterrupted(recipe, tmp_path, interval):
 
 
 def test_rates_that_the_host_keeps_stay(recipe):
-    cfg = recipe("max_epochs=2", "scheduler.name=linear", "optimizer.lr=1", name="digits/simclr")
+    cfg = recipe(
+        FEW, "max_epochs=2", "scheduler.name=linear", "optimizer.lr=1", name="digits/simclr"
+    )
     cfg.method = "simsiam"  # whose predictor keeps its learning rate
     cfg.method_kwargs = {
         "proj_hidden_dim": 16,
