@@ -85,7 +85,7 @@ def custom(folder, *more):
         (["optimizer.name=sdg"], ["optimizer.name", "'sdg'", "lars"]),
         (["optimizer.lr=fast"], ["optimizer.lr", "'fast'"]),
         (["optimizer.kwargs.nesterv=true"], ["nesterv", "optimizer.kwargs"]),
-        (["scheduler.name=linear"], ["scheduler.name", "'linear'", "warmup_cosine"]),
+        (["scheduler.name=lineer"], ["scheduler.name", "'lineer'", "linear"]),
         (["precision=7"], ["precision"]),
         (["max_epochs=0"], ["max_epochs", "at least 1, got 0"]),
         (["method=uicc"], ["'uicc'", "simclr", "uic"]),

@@ -1,16 +1,13 @@
 """The paper's linear probes: one linear layer on each layer of a frozen network, all in one pass.
 
-Source: UIC, section 4.3: max-pooled activations, 32 epochs, learning rate 0.1 divided by ten at
-epochs 10, 20 and 30, no weight decay, test on 10 crops.
+Source: UIC, section 4.3; the numbers stand in `ProbeSettings`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,83 +20,14 @@ from torch.utils.data import DataLoader, Sampler
 from uic_plugin.data.images import fingerprint_of
 from uic_plugin.data.views import Draw, view_loader
 from uic_plugin.evaluation.distributed import add_over_ranks, rank_and_world
-from uic_plugin.evaluation.pooling import TARGET, ProbePool
+from uic_plugin.evaluation.pooling import ProbePool
+from uic_plugin.evaluation.probe_settings import ProbeResult, ProbeSettings
 from uic_plugin.files import replacing
 from uic_plugin.networks.layers import layer_outputs, layer_shapes
+from uic_plugin.networks.weights import weights_fingerprint
 from uic_plugin.seeding import derive_seed, make_generator
 
 CHECKPOINT_FILE = "probe.ckpt"
-
-
-@dataclass(frozen=True)
-class ProbeSettings:
-    """How probes are trained; the defaults are the paper's.
-
-    Attributes:
-        epochs: passes over the training images.
-        lr: learning rate for `batch_size` images; not scaled.
-        lr_decay_epochs: epochs after which it is divided by ten.
-        momentum: of SGD.
-        weight_decay: of SGD.
-        batch_size: images of a step, over all processes.
-        features: values of a layer to pool to; the nearest that its channels allow.
-        crops: 10 or 1, of the final test.
-        store_features: keep the pooled features of one centred view of every image in memory,
-            and train on these.
-        precision: "32" or "bf16", of the frozen network.
-        seed: of the probes' weights, the order and the views.
-        on_bad_image: "stop" or "skip", see `SeededViews`.
-    """
-
-    epochs: int = 32
-    lr: float = 0.1
-    lr_decay_epochs: tuple[int, ...] = (10, 20, 30)
-    momentum: float = 0.9
-    weight_decay: float = 0.0
-    batch_size: int = 256
-    features: int = TARGET
-    crops: int = 10
-    store_features: bool = False
-    precision: str = "32"
-    seed: int = 0
-    on_bad_image: str = "stop"
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "features"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("lr", "momentum", "weight_decay"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ValueError(
-                    f"{name} must be a number of at least 0, got {getattr(self, name)}"
-                )
-        if self.crops not in (1, 10):
-            raise ValueError(f"crops must be 1 or 10, got {self.crops}")
-        if self.precision not in ("32", "bf16"):
-            raise ValueError(f"precision must be 32 or bf16, got {self.precision!r}")
-
-
-@dataclass(frozen=True)
-class ProbeResult:
-    """Accuracy of one layer's probe.
-
-    Attributes:
-        layer: its name.
-        features: values that the probe sees.
-        probe: "last", after the last epoch; "best", after the epoch with the highest top-1 on one
-            crop of the test images, which flatters.
-        epoch: that epoch, counted from 1.
-        crops: of each test image, their softmax outputs averaged.
-        top1, top5: percent of the test images.
-    """
-
-    layer: str
-    features: int
-    probe: str
-    epoch: int
-    crops: int
-    top1: float
-    top5: float
 
 
 class ProbeTrainer:
@@ -408,15 +336,6 @@ class _Draws(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         for index, place in zip(self.order.tolist(), self.places.tolist(), strict=True):
             yield Draw.at(index, self.epoch, place)
-
-
-def weights_fingerprint(network: nn.Module) -> str:
-    """Identifies all weights and statistics of a network, 16 hexadecimal digits."""
-    digest = hashlib.blake2b(digest_size=8)
-    for name, value in network.state_dict().items():
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def _plain(value: Any) -> Any:

@@ -22,10 +22,10 @@ from uic_plugin.data.images import IMAGE_SUFFIXES
 from uic_plugin.data.labels import LabelTable, check_label_file, write_labels
 from uic_plugin.data.resolve import DataSource
 from uic_plugin.data.views import BAD_IMAGE_ERRORS, Draw, view_loader
-from uic_plugin.evaluation.probes import weights_fingerprint
 from uic_plugin.hosts import backbone_of, load_host
 from uic_plugin.hosts.datasets import training_paths
 from uic_plugin.hosts.foreign import set_views
+from uic_plugin.networks.weights import weights_fingerprint
 from uic_plugin.seeding import derive_seed
 
 _ROW = np.dtype([("label", "<i4"), ("confidence", "<f4"), ("entropy", "<f4")])

@@ -15,7 +15,8 @@ from torchvision import transforms
 from uic_plugin.data.centre import find_normalize, with_border
 from uic_plugin.data.resolve import DataSource
 from uic_plugin.evaluation.distributed import process_group, rank_and_world
-from uic_plugin.evaluation.probes import ProbeResult, ProbeSettings, ProbeTrainer
+from uic_plugin.evaluation.probe_settings import ProbeResult, ProbeSettings
+from uic_plugin.evaluation.probes import ProbeTrainer
 from uic_plugin.hosts import backbone_of, load_host
 from uic_plugin.hosts.datasets import annotated_datasets
 from uic_plugin.networks.layers import FEATURES, MLP, Encoder, layer_modules

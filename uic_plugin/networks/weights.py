@@ -8,6 +8,7 @@ Networks keep torchvision's names of their weights; timm's differ for VGG16 alon
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -146,6 +147,15 @@ def backbone_state(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         if part:
             return part
     return state
+
+
+def weights_fingerprint(network: nn.Module) -> str:
+    """Identifies all weights and statistics of a network, 16 hexadecimal digits."""
+    digest = hashlib.blake2b(digest_size=8)
+    for name, value in network.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _from_timm(

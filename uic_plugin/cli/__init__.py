@@ -1,0 +1,89 @@
+"""The `uic` command: thin, each subcommand one call."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from uic_plugin.cli import evaluation, labels, paper, train
+
+app = typer.Typer(
+    help="Unsupervised Image Classification inside solo-learn.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for command in (
+    train.pretrain,
+    evaluation.knn,
+    evaluation.linear,
+    evaluation.probe,
+    labels.label,
+    labels.classes,
+    labels.weights,
+    paper.paper,
+    train.doctor,
+    train.recipes,
+    train.demo,
+):
+    app.command()(command)
+app.add_typer(train.data_app, name="data")
+
+
+def main() -> None:
+    """Run the command; a user's mistake is one line and exit code 1, not a stack trace."""
+    debug = "--debug" in sys.argv or bool(os.environ.get("UIC_DEBUG"))
+    sys.argv = _joined_layers([argument for argument in sys.argv if argument != "--debug"])
+    if not debug:
+        _show_own_warnings()
+    try:
+        app()
+    except (ValueError, OSError, ImportError) as error:
+        if debug:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        raise SystemExit(130) from None
+    except Exception as error:
+        from uic_plugin.errors import Interrupted
+
+        if debug or not isinstance(error, Interrupted):
+            raise
+        print(str(error), file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+def _joined_layers(arguments: list[str]) -> list[str]:
+    """`--layers conv1 conv2` as `--layers conv1,conv2`: an option of typer takes one value."""
+    joined: list[str] = []
+    for argument in arguments:
+        takes_names = len(joined) > 1 and joined[-2] in ("--layers", "-l")
+        is_name = re.fullmatch(r"[A-Za-z]\w*(\.\w+)*", argument) and not Path(argument).exists()
+        if takes_names and is_name:
+            joined[-1] += f",{argument}"
+        else:
+            joined.append(argument)
+    return joined
+
+
+def _show_own_warnings() -> None:
+    """Warnings of this package as one line; those of the host's old dependencies not at all."""
+
+    def show(message: Any, category: Any, filename: str, *_: Any, **__: Any) -> None:
+        if f"{os.sep}uic_plugin{os.sep}" in filename and issubclass(category, UserWarning):
+            print(f"warning: {message}", file=sys.stderr)
+
+    warnings.showwarning = show
+    warnings.simplefilter("default")
+    logging.captureWarnings(False)
+    logging.getLogger("lightning_fabric").setLevel(logging.ERROR)
+    logging.getLogger("lightning.fabric").setLevel(logging.ERROR)

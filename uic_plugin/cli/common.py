@@ -1,0 +1,28 @@
+"""What the subcommands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="Hydra overrides, as optimizer.lr=0.2.")
+]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", help="Override of the run's recipe, key=value.")
+]
+Untrained = Annotated[
+    bool, typer.Option("--untrained", help="The run's network with its random weights instead.")
+]
+Run = Annotated[Path, typer.Argument(help="A run folder, or a checkpoint in it.")]
+
+
+def terminal() -> Console:
+    """The standard output; a file or a pipe takes tables in their own width."""
+    console = Console(soft_wrap=True, highlight=False, markup=False)
+    if not console.is_terminal:
+        console.width = 160
+    return console
