@@ -233,6 +233,12 @@ def test_small_recipe_of_each_stage_trains(small, tmp_path):
     assert bank["targets"].tolist() == read_labels(run / "labels.csv").labels.tolist()
 
 
+def test_an_image_alone_has_no_batch_statistics(trained, tmp_path):
+    method, cfg, source = loaded(trained)
+    with pytest.raises(ValueError, match="--batch-size 131 leaves one of the 1442 images alone"):
+        label_images(method, cfg, source, tmp_path / "l.csv", mode="train", batch_size=131)
+
+
 def test_unreadable_images_get_no_label(trained, digits, tmp_path):
     import shutil
 

@@ -110,3 +110,13 @@ def test_width_of_a_network_with_a_layer_in_its_head():
     network = find_backbone("timm/mobilenetv3_small_050")()
     shape = layer_shapes(network, ["features"], 32)["features"]
     assert shape == (network.num_features,) == (1024,)
+
+
+@pytest.mark.parametrize("name", ["convnext_tiny", "poolformer_s12"])
+def test_names_that_the_host_registers_too_are_timms(name):
+    from uic_plugin.hosts import register
+
+    register()  # imports solo-learn, whose main line puts networks of its own into timm's registry
+    network = find_backbone(f"timm/{name}")()
+    assert type(network).__module__.startswith("timm.")
+    assert layer_shapes(network, ["features"], 64)["features"] == (network.num_features,)

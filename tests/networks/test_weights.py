@@ -50,6 +50,17 @@ def test_resnet_of_torchvision_and_timm(tmp_path, theirs):
     assert not missing.unexpected_keys
 
 
+def test_checkpoint_for_the_hosts_scripts(tmp_path):
+    network, other = Conv4(4), Conv4(4)
+    save_weights(network, tmp_path / "net.ckpt", layout="solo-learn")
+    content = torch.load(tmp_path / "net.ckpt", weights_only=True)
+    assert {name.partition(".")[0] for name in content["state_dict"]} == {"backbone"}
+    assert not load_weights(other, tmp_path / "net.ckpt").missing
+    assert equal(network, other)
+    with pytest.raises(ValueError, match=r"torch's own format, say \.ckpt"):
+        save_weights(network, tmp_path / "net.safetensors", layout="solo-learn")
+
+
 def test_vgg_in_timms_layout_has_convolutions_for_fc6_and_fc7(tmp_path):
     save_weights(small_vgg(), tmp_path / "timm.pth", layout="timm")
     state = torch.load(tmp_path / "timm.pth")
@@ -107,5 +118,7 @@ def test_files_that_hold_no_weights(tmp_path):
     for name in ("text.pth", "text.safetensors", "empty.pth"):
         with pytest.raises(ValueError, match=f"{name} holds no weights"):
             read_state(tmp_path / name)
-    with pytest.raises(ValueError, match="layout must be one of torchvision, timm, got 'jax'"):
+    with pytest.raises(
+        ValueError, match="layout must be one of torchvision, timm, solo-learn, got 'jax'"
+    ):
         save_weights(Conv4(4), tmp_path / "x.pth", layout="jax")

@@ -193,3 +193,15 @@ def test_bank_equals_lists(data):
         assert bank.num_staged == len(plain.next)
     sizes = np.bincount(plain.now, minlength=num_classes)
     assert bank.class_sizes().tolist() == sizes.tolist()
+
+
+def test_starts_from_given_labels():
+    given = torch.tensor([2, 0, 2, 1])
+    bank = PseudoLabelBank(4, 3, labels=given)
+    assert bank.labels.tolist() == [2, 0, 2, 1]
+    given[0] = 1
+    assert bank.labels[0] == 2  # a copy
+    with pytest.raises(ValueError, match="4 labels are needed"):
+        PseudoLabelBank(4, 3, labels=torch.zeros(5, dtype=torch.int64))
+    with pytest.raises(ValueError, match=r"must lie in \[0, 3\), found \[0, 3\]"):
+        PseudoLabelBank(4, 3, labels=torch.tensor([0, 1, 2, 3]))

@@ -188,3 +188,19 @@ print('fine')
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout.strip() == "fine", done.stderr
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.integers(0, 6), min_size=7, max_size=60), st.integers(0, 5))
+def test_empty_classes_are_left_out_where_asked(labels, seed):
+    bank = PseudoLabelBank(len(labels), 7, labels=torch.tensor(labels))
+    order = ClassBalancedSampler(bank, seed=seed, skip_empty=True).order()
+    used = len(set(labels))
+    quota = len(labels) // used + 1
+    drawn = np.bincount(np.array(labels)[order.numpy()], minlength=7)
+    assert len(order) == len(labels)
+    assert drawn.max() <= quota
+    assert (used * quota - len(labels)) >= (quota - drawn[sorted(set(labels))]).max()  # the cut
+    if used < 7:
+        with pytest.raises(ValueError, match=f"{7 - used} of 7 classes are empty"):
+            ClassBalancedSampler(bank, seed=seed).order()

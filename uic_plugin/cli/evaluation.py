@@ -38,12 +38,8 @@ def _load(run: Path, overrides: list[str] | None, untrained: bool) -> tuple[Any,
 
     cfg, checkpoint = open_run(run, overrides or [])
     method, cfg, source = load_method(cfg, None if untrained else checkpoint)
-    return (
-        method,
-        cfg,
-        source,
-        f"random weights of seed {cfg.seed}" if untrained else str(checkpoint),
-    )
+    weights = f"random weights of seed {cfg.seed}" if untrained else str(checkpoint)
+    return method, cfg, source, weights
 
 
 def probe(
@@ -62,8 +58,9 @@ def probe(
     epochs: Annotated[int, typer.Option(help="Passes over the training images.")] = 32,
     lr: Annotated[float, typer.Option(help="Learning rate of a batch; not scaled.")] = 0.1,
     lr_decay_epochs: Annotated[
-        str, typer.Option(help="Epochs after which it is divided by ten.")
+        str, typer.Option(help="Epochs after which it is multiplied by --lr-decay.")
     ] = "10,20,30",
+    lr_decay: Annotated[float, typer.Option()] = 0.1,
     momentum: Annotated[float, typer.Option()] = 0.9,
     weight_decay: Annotated[float, typer.Option()] = 0.0,
     batch_size: Annotated[int, typer.Option(help="Images a step, over all processes.")] = 256,
@@ -104,6 +101,7 @@ def probe(
         epochs=epochs,
         lr=lr,
         lr_decay_epochs=_numbers("--lr-decay-epochs", lr_decay_epochs),
+        lr_decay=lr_decay,
         momentum=momentum,
         weight_decay=weight_decay,
         batch_size=batch_size,

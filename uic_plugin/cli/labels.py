@@ -75,7 +75,9 @@ def classes(
 def weights(
     run: Run,
     out: Annotated[Path, typer.Option(help="File to write, .pth or .safetensors.")],
-    layout: Annotated[str, typer.Option(help="torchvision or timm: whose names.")] = "torchvision",
+    layout: Annotated[
+        str, typer.Option(help="torchvision or timm: whose names; solo-learn: a checkpoint.")
+    ] = "torchvision",
 ) -> None:
     """Write the network of a run without its heads, for torchvision, timm and others."""
     from uic_plugin.hosts import backbone_of
@@ -86,4 +88,4 @@ def weights(
     cfg, checkpoint = open_run(run)
     method, cfg, _ = load_method(cfg, checkpoint, needs_images=False)
     save_weights(backbone_of(method), out, layout=layout)
-    terminal().print(f"{out}: {cfg.backbone.name} of {checkpoint}, names of {layout}")
+    terminal().print(f"{out}: {cfg.backbone.name} of {checkpoint}, layout of {layout}")

@@ -18,7 +18,8 @@ class ProbeSettings:
     Attributes:
         epochs: passes over the training images.
         lr: learning rate for `batch_size` images; not scaled.
-        lr_decay_epochs: epochs after which it is divided by ten.
+        lr_decay_epochs: epochs after which it is multiplied by `lr_decay`.
+        lr_decay: that factor.
         momentum: of SGD.
         weight_decay: of SGD.
         batch_size: images of a step, over all processes.
@@ -34,6 +35,7 @@ class ProbeSettings:
     epochs: int = 32
     lr: float = 0.1
     lr_decay_epochs: tuple[int, ...] = (10, 20, 30)
+    lr_decay: float = 0.1
     momentum: float = 0.9
     weight_decay: float = 0.0
     batch_size: int = 256
@@ -48,7 +50,7 @@ class ProbeSettings:
         for name in ("epochs", "batch_size", "features"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("lr", "momentum", "weight_decay"):
+        for name in ("lr", "lr_decay", "momentum", "weight_decay"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(
                     f"{name} must be a number of at least 0, got {getattr(self, name)}"

@@ -139,7 +139,7 @@ class ProbeTrainer:
     def _train_epoch(self, model: Callable[..., Any]) -> dict[str, Any]:
         settings = self.settings
         decays = sum(self.epoch >= epoch for epoch in settings.lr_decay_epochs)
-        lr = settings.lr * 0.1**decays
+        lr = settings.lr * settings.lr_decay**decays
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         sums = torch.zeros(len(self.layers) + 1, dtype=torch.float64)

@@ -137,6 +137,11 @@ def label_images(
     device = torch.device(
         "cuda" if torch.cuda.is_available() and cfg.accelerator != "cpu" else "cpu"
     )
+    if mode == "train" and len(dataset) % batch_size == 1:
+        raise ValueError(
+            f"--batch-size {batch_size} leaves one of the {len(dataset)} images alone, and one "
+            f"image has no batch statistics: choose another"
+        )
     out.parent.mkdir(parents=True, exist_ok=True)
     kept = out.with_name(out.name + ".rows")
     identity = _identity(

@@ -35,7 +35,7 @@ def find_backbone(name: str) -> Callable[..., nn.Module] | None:
         return BACKBONES.get(name)
     timm = _import_timm()
     wanted = name.removeprefix(TIMM_PREFIX)
-    if not timm.is_model(wanted):
+    if not timm.is_model(wanted) or _entrypoint(wanted) is None:
         close = difflib.get_close_matches(wanted.split(".")[0], timm.list_models(), n=3)
         hint = (
             f": did you mean {', '.join(TIMM_PREFIX + other for other in close)}?" if close else ""
@@ -46,10 +46,24 @@ def find_backbone(name: str) -> Callable[..., nn.Module] | None:
 
 def _timm(name: str, **kwargs: Any) -> nn.Module:
     """A network of timm without its classifier, with random weights unless told otherwise."""
-    network: Any = _import_timm().create_model(name, num_classes=0, **kwargs)
+    own = _entrypoint(name)
+    if own is _import_timm().model_entrypoint(name.partition(".")[0]):
+        network: Any = _import_timm().create_model(name, num_classes=0, **kwargs)
+    else:
+        network = own(num_classes=0, **kwargs)
     # what comes out is wider than the last map where timm's network has a layer in its head
     network.num_features = getattr(network, "head_hidden_size", network.num_features)
     return network  # type: ignore[no-any-return]
+
+
+def _entrypoint(name: str) -> Any:
+    """timm's own builder: solo-learn main registers networks of its own under some of the names."""
+    timm = _import_timm()
+    base = name.partition(".")[0]
+    registered = timm.model_entrypoint(base)
+    if registered.__module__.startswith("timm."):
+        return registered
+    return getattr(timm.models, base, None)
 
 
 def _import_timm() -> Any:

@@ -18,7 +18,7 @@ from torch import nn
 
 from uic_plugin.files import replacing
 
-LAYOUTS = ("torchvision", "timm")
+LAYOUTS = ("torchvision", "timm", "solo-learn")
 # Where a method keeps its network: solo-learn main, its PyPI line, MoCo's own code.
 _BACKBONE_PREFIXES = ("backbone.", "encoder.", "encoder_q.")
 # timm's VGG writes fc6 and fc7 as convolutions.
@@ -86,18 +86,21 @@ def load_weights(network: nn.Module, path: Path) -> WeightReport:
 
 
 def save_weights(network: nn.Module, path: Path, *, layout: str = "torchvision") -> None:
-    """Write a backbone's bare state dict, through a temporary file.
+    """Write a backbone's weights, through a temporary file.
 
     Args:
         network: a backbone.
         path: ends in `.safetensors` for that format; torch's own otherwise.
-        layout: whose names to use, "torchvision" or "timm".
+        layout: "torchvision" or "timm", whose names to use in a bare state dict; "solo-learn" for a
+            checkpoint that the host's own scripts take.
 
     Raises:
-        ValueError: for an unknown layout.
+        ValueError: for an unknown layout, or one that the format does not hold.
     """
     if layout not in LAYOUTS:
         raise ValueError(f"layout must be one of {', '.join(LAYOUTS)}, got {layout!r}")
+    if layout == "solo-learn" and path.suffix == ".safetensors":
+        raise ValueError(f"{path}: a checkpoint of solo-learn is torch's own format, say .ckpt")
     state = {
         name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()
     }
@@ -106,6 +109,9 @@ def save_weights(network: nn.Module, path: Path, *, layout: str = "torchvision")
     with replacing(path) as part:
         if path.suffix == ".safetensors":
             _safetensors().save_file(state, part)
+        elif layout == "solo-learn":
+            prefixed = {_BACKBONE_PREFIXES[0] + name: value for name, value in state.items()}
+            torch.save({"state_dict": prefixed}, part)
         else:
             torch.save(state, part)
 

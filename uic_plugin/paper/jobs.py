@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from uic_plugin.paper.tables import TOP1, PaperTable, Row
@@ -13,7 +13,12 @@ from uic_plugin.paper.tables import TOP1, PaperTable, Row
 FINETUNE = "alexnet_finetune"
 # Options of `uic probe` at small scale: an eighth of the epochs on a hundredth of the images, so a
 # smaller learning rate and batch. At full scale its defaults, which are the paper's.
-_SMALL_PROBE = ("--epochs=4", "--lr=0.01", "--lr-decay-epochs=2,3", "--batch-size=64")
+_SMALL_PROBE: tuple[str, ...] = (
+    "--epochs=4",
+    "--lr=0.01",
+    "--lr-decay-epochs=2,3",
+    "--batch-size=64",
+)
 
 
 @dataclass(frozen=True)
@@ -80,98 +85,67 @@ def plan(
         root: folder of the runs, shared by all tables.
         overrides: Hydra overrides of every training.
     """
+    layers = None if TOP1 in table.columns else tuple(f"conv{i}" for i in range(1, 6))
     jobs: dict[str, Job] = {}
     for seed in seeds:
+        planner = _Planner(scale, seed, tuple(overrides))
         for row in table.rows:
             if row.recipe is None:
                 continue
-            plain = Row(row.cells, {}, row.recipe)
-            network = _train(jobs, scale, plain, seed, root, overrides)
+            plain = run_folder(root, scale, replace(row, finetuned=False), seed)
+            network = planner.train(row.recipe, plain)
+            steps = [network]
             if row.finetuned:
-                network = _finetune(jobs, scale, row, seed, root, overrides, network)
-            _probe(jobs, scale, row, seed, network, table)
+                label = planner.label(network)
+                network = planner.finetune(network, label, run_folder(root, scale, row, seed))
+                steps += [label, network]
+            steps.append(planner.probe(network, layers or (row.layer,)))
+            for job in steps:
+                jobs.setdefault(job.name, job)
     return list(jobs.values())
 
 
-def _group(scale: str) -> str:
-    return "small" if scale == "small" else "imagenet"
+@dataclass(frozen=True)
+class _Planner:
+    """Jobs of one scale and seed."""
 
+    scale: str
+    seed: int
+    overrides: tuple[str, ...]
 
-def _train(
-    jobs: dict[str, Job], scale: str, row: Row, seed: int, root: Path, overrides: Sequence[str]
-) -> Job:
-    folder = run_folder(root, scale, row, seed)
-    return _pretrain(
-        jobs, f"{_group(scale)}/{row.recipe}", folder, seed, overrides, needs=(), given=()
-    )
+    def train(
+        self, recipe: str, folder: Path, given: tuple[str, ...] = (), needs: tuple[str, ...] = ()
+    ) -> Job:
+        name = f"{'small' if self.scale == 'small' else 'imagenet'}/{recipe}"
+        overrides = (*given, f"seed={self.seed}", f"run_dir={folder}", *self.overrides)
+        arguments = ("pretrain", f"--config-name={name}", *overrides)
+        product = folder / "last.ckpt"
+        return Job(f"train {folder.name}", arguments, folder, product, needs, name, overrides)
 
+    def label(self, network: Job) -> Job:
+        """Of all training images, centred views."""
+        labels = network.folder / "labels.csv"
+        return Job(
+            f"label {network.folder.name}",
+            ("label", str(network.folder), f"--out={labels}"),
+            network.folder,
+            labels,
+            (network.name,),
+            takes="seconds" if self.scale == "small" else "estimated 10 minutes",
+        )
 
-def _finetune(
-    jobs: dict[str, Job],
-    scale: str,
-    row: Row,
-    seed: int,
-    root: Path,
-    overrides: Sequence[str],
-    network: Job,
-) -> Job:
-    """Label all images with centred views, then train on these labels."""
-    labels = network.folder / "labels.csv"
-    label = Job(
-        f"label {network.folder.name}",
-        ("label", str(network.folder), f"--out={labels}"),
-        network.folder,
-        labels,
-        (network.name,),
-        takes="seconds" if scale == "small" else "estimated 10 minutes",
-    )
-    jobs.setdefault(label.name, label)
-    given = (f"weights={network.product}", f"method_kwargs.fixed_labels={labels}")
-    return _pretrain(
-        jobs,
-        f"{_group(scale)}/{FINETUNE}",
-        run_folder(root, scale, row, seed),
-        seed,
-        overrides,
-        needs=(label.name,),
-        given=given,
-    )
+    def finetune(self, network: Job, label: Job, folder: Path) -> Job:
+        given = (f"weights={network.product}", f"method_kwargs.fixed_labels={label.product}")
+        return self.train(FINETUNE, folder, given, (label.name,))
 
-
-def _pretrain(
-    jobs: dict[str, Job],
-    recipe: str,
-    folder: Path,
-    seed: int,
-    overrides: Sequence[str],
-    *,
-    needs: tuple[str, ...],
-    given: tuple[str, ...],
-) -> Job:
-    all_overrides = (*given, f"seed={seed}", f"run_dir={folder}", *overrides)
-    job = Job(
-        f"train {folder.name}",
-        ("pretrain", f"--config-name={recipe}", *all_overrides),
-        folder,
-        folder / "last.ckpt",
-        needs,
-        recipe,
-        all_overrides,
-    )
-    return jobs.setdefault(job.name, job)
-
-
-def _probe(
-    jobs: dict[str, Job], scale: str, row: Row, seed: int, network: Job, table: PaperTable
-) -> None:
-    layers = (row.layer,) if TOP1 in table.columns else tuple(f"conv{i}" for i in range(1, 6))
-    options: tuple[str, ...] = _SMALL_PROBE if scale == "small" else ("--processes=8",)
-    job = Job(
-        f"probe {network.folder.name}",
-        ("probe", str(network.folder), f"--layers={','.join(layers)}", f"--seed={seed}", *options),
-        network.folder,
-        network.folder / "probe" / "probe.csv",
-        (network.name,),
-        takes="about 2 minutes" if scale == "small" else "estimated 2 hours",
-    )
-    jobs.setdefault(job.name, job)
+    def probe(self, network: Job, layers: tuple[str, ...]) -> Job:
+        options = _SMALL_PROBE if self.scale == "small" else ("--processes=8",)
+        names = f"--layers={','.join(layers)}"
+        return Job(
+            f"probe {network.folder.name}",
+            ("probe", str(network.folder), names, f"--seed={self.seed}", *options),
+            network.folder,
+            network.folder / "probe" / "probe.csv",
+            (network.name,),
+            takes="about 3 minutes" if self.scale == "small" else "estimated 2 hours",
+        )

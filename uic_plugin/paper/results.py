@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import shlex
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -91,7 +92,7 @@ def _finished(row: Row, scale: str, seeds: Sequence[int], root: Path) -> dict[in
 
 def _options(command: str) -> str:
     """How a probe was trained, without its run and seed."""
-    words = command.split()[3:]
+    words = shlex.split(command)[3:]
     return " ".join(word for word in words if not word.startswith("--seed"))
 
 

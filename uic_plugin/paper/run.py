@@ -73,8 +73,8 @@ def run_table(
     if dry_run:
         for job in jobs:
             console.print(job.command)
-            time = _header(job.recipe, "Hardware") if job.recipe else job.takes
-            console.print(f"    {time}")
+            takes = _header(job.recipe, "Hardware") if job.recipe else job.takes
+            console.print(f"    {takes}")
         console.print(f"{len(jobs)} commands; those of one row in this order")
         return True
     todo = [job for job in jobs if not job.is_done()]
