@@ -22,7 +22,8 @@ def list_recipes() -> list[str]:
     """Names that `--config-name` may have."""
     root = recipes_dir()
     names = (p.relative_to(root).with_suffix("").as_posix() for p in root.glob("*/*.yaml"))
-    return sorted(n for n in names if not n.startswith("default/") and not n.endswith("/data"))
+    parts = ("default/", "methods/")
+    return sorted(n for n in names if not n.startswith(parts) and not n.endswith("/data"))
 
 
 def compose_recipe(name: str, overrides: list[str], config_dir: Path | None = None) -> DictConfig:

@@ -12,7 +12,7 @@ from typing import Any
 
 import typer
 
-from uic_plugin.cli import evaluation, labels, paper, train
+from uic_plugin.cli import compare, evaluation, labels, paper, train
 
 app = typer.Typer(
     help="Unsupervised Image Classification inside solo-learn.",
@@ -29,6 +29,8 @@ for command in (
     labels.classes,
     labels.weights,
     paper.paper,
+    compare.compare,
+    compare.measure,
     train.doctor,
     train.recipes,
     train.demo,

@@ -63,6 +63,25 @@ class DrawSampler(DistributedSampler[int]):
             yield Draw.at(index, epoch, self.rank + number * self.num_replicas)
 
 
+class DrawnShare(DistributedSampler[int]):
+    """A rank's share of all images as `Draw`s, for a pass beside an epoch's own order.
+
+    Args:
+        dataset: whose images.
+        epoch: called when an iterator starts.
+        share: see `DistributedSampler`.
+    """
+
+    def __init__(self, dataset: Any, epoch: Callable[[], int], **share: Any) -> None:
+        super().__init__(dataset, **share)
+        self.now = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        epoch, whole = self.now(), len(self.dataset)  # type: ignore[arg-type]
+        for index in super().__iter__():
+            yield Draw.at(index, epoch, whole + index)  # places below are the epoch's own
+
+
 class SeededViews(Dataset[Any]):
     """A dataset whose random augmentation is seeded for each draw, and which names bad images.
 

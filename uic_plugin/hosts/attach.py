@@ -14,12 +14,27 @@ from uic_plugin.data.centre import centre_view
 from uic_plugin.data.images import annotations_of, fingerprint_of, relative_paths, sort_files
 from uic_plugin.data.labels import match_labels, read_labels
 from uic_plugin.data.views import (
+    DrawnShare,
     DrawSampler,
     SeededViews,
     loader_in_bank_order,
     view_loader,
 )
+from uic_plugin.methods import PseudoLabelMethod
 from uic_plugin.pseudo_labels import BankSampler, ClassBalancedSampler, ShuffledSampler
+
+
+def attach_method(method: Any, source: Any) -> None:
+    """Give a method of ours what it needs of the training images, when training is set up.
+
+    Args:
+        method: with its `trainer`.
+        source: Lightning's holder of the training loader; gets the loader in the bank's order.
+    """
+    if isinstance(method, PseudoLabelMethod):
+        source.instance = attach_data(method, source.instance)
+    else:
+        method.attach_images(len(source.instance.dataset))
 
 
 def attach_data(method: Any, loader: Any) -> DataLoader[Any]:
@@ -36,9 +51,9 @@ def attach_data(method: Any, loader: Any) -> DataLoader[Any]:
         loader.dataset, torch.utils.data.IterableDataset
     ):
         raise ValueError(
-            f"uic decides the order of the images, which {_kind(loader)} does not allow: use "
-            "data.format=image_folder (DALI shuffles on its own), with a torch DataLoader over a "
-            "dataset that has a length"
+            f"{method.name} decides the order of the images, which {_kind(loader)} does not "
+            "allow: use data.format=image_folder (DALI shuffles on its own), with a torch "
+            "DataLoader over a dataset that has a length"
         )
     dataset: Any = (
         loader.dataset.dataset if isinstance(loader.dataset, SeededViews) else loader.dataset
@@ -54,13 +69,16 @@ def attach_data(method: Any, loader: Any) -> DataLoader[Any]:
     )
     share = {"seed": method.seed, "rank": trainer.global_rank, "world_size": trainer.world_size}
     sampler: BankSampler
-    if options.balanced_sampling:
-        is_fixed = options.fixed_labels is not None
-        sampler = ClassBalancedSampler(method.bank, **share, skip_empty=is_fixed)
+    if method.is_balanced:
+        sampler = ClassBalancedSampler(
+            method.bank, **share, skip_empty=method.fixer is None, more_banks=method.more_banks
+        )
     else:
         sampler = ShuffledSampler(method.bank, **share)
-    if options.label_view == "center":
-        method.label_loader = _centred_loader(loader, dataset, method)
+    if method.label_pass:
+        method.label_loader = _label_loader(loader, dataset, method)
+        if trainer.ckpt_path is None:
+            _begin_labels(method)
 
     def take_skip() -> int:
         skip, method.images_to_skip = method.images_to_skip, 0
@@ -74,9 +92,24 @@ def attach_data(method: Any, loader: Any) -> DataLoader[Any]:
     )
 
 
+def _begin_labels(method: Any) -> None:
+    """Labels of the first epoch by a pass on the device of the training.
+
+    Here, before Lightning moves the network there: its first iterator over the training images
+    starts, and with workers reads the order, before any hook that comes later.
+    """
+    trainer = method.trainer
+    network = method._network
+    before = next(network.parameters()).device
+    method.to(trainer.strategy.root_device)
+    with trainer.precision_plugin.forward_context():
+        method.begin_labels()
+    method.to(before)
+
+
 def _fixed_labels(dataset: Any, options: Any) -> torch.Tensor | None:
     """Labels of the recipe's file in the order of the dataset, or None without a file."""
-    if options.fixed_labels is None:
+    if getattr(options, "fixed_labels", None) is None:
         return None
     paths = relative_paths(dataset)
     if paths is None:
@@ -89,28 +122,40 @@ def _fixed_labels(dataset: Any, options: Any) -> torch.Tensor | None:
     return torch.from_numpy(labels)
 
 
-def _centred_loader(loader: DataLoader[Any], dataset: Any, method: Any) -> DataLoader[Any]:
-    """Centred views of this rank's share of all images, [index, image, annotation]."""
+def _label_loader(loader: DataLoader[Any], dataset: Any, method: Any) -> DataLoader[Any]:
+    """Views of this rank's share of all images for labels, [index, views, annotation]."""
+    trainer = method.trainer
+    # Pads to equal shares: an image may stand in two, and the label of the higher rank counts.
+    share = {"num_replicas": trainer.world_size, "rank": trainer.global_rank, "shuffle": False}
+    sampler: Any
+    if method.label_pass == "center":
+        dataset = _centred(dataset)
+        sampler = DistributedSampler(dataset, **share)
+    else:
+        sampler = DrawnShare(dataset, lambda: method.bank.epoch, **share)
+    return view_loader(
+        dataset,
+        seed=method.seed,
+        batch_size=loader.batch_size or 1,
+        num_workers=loader.num_workers,
+        on_bad_image=method.options.on_bad_image,
+        sampler=sampler,
+    )
+
+
+def _centred(dataset: Any) -> Any:
+    """The dataset with centred views."""
     centred = copy.copy(dataset)
     transform = getattr(dataset, "transform", None)
     if transform is None:
         raise ValueError(
-            "method_kwargs.label_view=center needs a dataset with an augmentation of its own "
+            "labels of centred views need a dataset with an augmentation of its own "
             f"(a `transform`), which {type(dataset).__name__} has not"
         )
     centred.transform = centre_view(transform)
     if hasattr(centred, "transforms"):  # torchvision's datasets call this one
         centred.transforms = StandardTransform(centred.transform)
-    trainer = method.trainer
-    return view_loader(
-        centred,
-        seed=method.seed,
-        batch_size=loader.batch_size or 1,
-        num_workers=loader.num_workers,
-        on_bad_image=method.options.on_bad_image,
-        # Pads to equal shares: an image may stand in two, and the label of the higher rank counts.
-        sampler=DistributedSampler(centred, trainer.world_size, trainer.global_rank, shuffle=False),
-    )
+    return centred
 
 
 def _kind(loader: Any) -> str:

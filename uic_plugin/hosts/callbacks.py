@@ -1,14 +1,20 @@
-"""What `uic pretrain` adds to a run: a whole checkpoint, a history and a line per epoch."""
+"""What `uic pretrain` adds to a run: a whole checkpoint, a history, its cost, a line per epoch."""
 
 from __future__ import annotations
 
+import json
 import os
+import resource
 import time
 from pathlib import Path
 from typing import Any
 
+import torch
 from solo.methods.base import pl
 
+from uic_plugin.files import replacing
+from uic_plugin.hosts import backbone_of
+from uic_plugin.jobs import hardware
 from uic_plugin.report.progress import EpochReporter
 from uic_plugin.report.tables import read_csv, write_csv
 
@@ -81,10 +87,12 @@ class History(pl.Callback):
     ) -> None:
         """Move the bar."""
         if trainer.is_global_zero:
-            total = outputs["loss"] if isinstance(outputs, dict) else outputs
+            total = outputs.get("loss") if isinstance(outputs, dict) else outputs
             # without the host's online classifier, where the method logs its own loss
-            loss = trainer.callback_metrics.get("train_uic_loss_step", total)
-            self.reporter.step(trainer.current_epoch, batch_idx, float(loss))
+            own = f"train_{getattr(pl_module, 'name', '')}_loss_step"
+            loss = trainer.callback_metrics.get(own, total)
+            shown = float(loss) if isinstance(loss, torch.Tensor) else float("nan")
+            self.reporter.step(trainer.current_epoch, batch_idx, shown)
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Write the row, print the line."""
@@ -101,6 +109,8 @@ class History(pl.Callback):
             "seconds": round(time.perf_counter() - self._started, 3),
             **values,
         }
+        if hasattr(pl_module, "turn_seconds"):  # part of the seconds above
+            row["turn_seconds"] = round(pl_module.turn_seconds, 3)
         self.rows.append(row)
         if trainer.is_global_zero:
             self.reporter.epoch(row)
@@ -119,3 +129,90 @@ class History(pl.Callback):
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """Take the bar off the screen before the error is shown."""
         self.reporter.stop()
+
+
+class RunCost(pl.Callback):
+    """Keeps what a run costs beside its time, in `cost.json`; peaks are over all its parts.
+
+    Args:
+        path: the JSON file.
+        num_images: training images N.
+        views: of each image in an epoch that pass through the network in training.
+        batch_size: images of a step, all ranks together.
+    """
+
+    def __init__(self, path: Path, num_images: int, views: int, batch_size: int) -> None:
+        self.path = path
+        self.fixed = {
+            "images": num_images,
+            "views_per_image": views,
+            "images_per_epoch": num_images // batch_size * batch_size,
+            "batch_size": batch_size,
+        }
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """Write the file; memory is this process's."""
+        before = json.loads(self.path.read_text()) if self.path.exists() else {}
+        on_gpu = torch.cuda.is_available() and pl_module.device.type == "cuda"
+        gpu = torch.cuda.max_memory_allocated() if on_gpu else 0
+        host = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # Linux counts KiB
+        backbone = backbone_of(pl_module)
+        cost = {
+            **self.fixed,
+            "parameters_backbone": sum(p.numel() for p in backbone.parameters()),
+            "parameters_all": sum(p.numel() for p in pl_module.parameters()),
+            "peak_host_bytes": max(host, before.get("peak_host_bytes", 0)),
+            "peak_gpu_bytes": max(gpu, before.get("peak_gpu_bytes", 0)),
+            "bytes_per_image": bytes_per_image(
+                pl_module, self.fixed["images"], self.fixed["batch_size"]
+            ),
+            "hardware": hardware(),
+        }
+        if trainer.is_global_zero:
+            with replacing(self.path) as part:
+                part.write_text(json.dumps(cost, indent=1) + "\n")
+
+
+def bytes_per_image(method: Any, num_images: int, slack: int) -> float:
+    """Bytes that a method keeps for each image between epochs.
+
+    Counts every tensor of the method, of its parts and of its banks that has an entry for each
+    image.
+
+    Args:
+        method: after an epoch.
+        num_images: N.
+        slack: images that an entry may be missing for, as of an epoch's last, smaller batch.
+    """
+    places = [module.__dict__ for module in method.modules()]
+    places += [module.__dict__["_buffers"] for module in method.modules()]
+    places += [vars(bank) for bank in getattr(method, "banks", ())]
+    tensors = {
+        value.data_ptr(): value.numel() * value.element_size()
+        for place in places
+        for value in place.values()
+        if isinstance(value, torch.Tensor)
+        and any(num_images - slack < size <= num_images for size in value.shape)
+    }
+    return sum(tensors.values()) / num_images
+
+
+class Snapshots(pl.Callback):
+    """Keeps the backbone's weights at some epochs, evenly spaced, the last among them.
+
+    Args:
+        folder: for `epoch0004.ckpt`, which `weights=FILE` takes, too.
+        count: how many.
+    """
+
+    def __init__(self, folder: Path, count: int) -> None:
+        self.folder, self.count = folder, count
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """Write the weights, if it is their turn."""
+        epoch, whole = trainer.current_epoch + 1, trainer.max_epochs
+        due = {round(whole * number / self.count) for number in range(1, self.count + 1)}
+        if epoch in due and trainer.is_global_zero:
+            state = {f"backbone.{k}": v for k, v in backbone_of(pl_module).state_dict().items()}
+            with replacing(self.folder / f"epoch{epoch:04d}.ckpt") as part:
+                torch.save({"state_dict": state, "epoch": epoch}, part)

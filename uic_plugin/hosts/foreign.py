@@ -1,4 +1,4 @@
-"""Recipes written for another method, used with `method=uic`."""
+"""Recipes written for another method, used with one of ours."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import ListConfig
 
-from uic_plugin.methods import UICOptions
+from uic_plugin.methods import OWN_METHODS, MethodOptions, UICOptions
 
 # `method_kwargs` of solo-learn's own methods, versions 1.0.2 and 1.0.6.
 HOST_OPTIONS = frozenset(
@@ -22,16 +22,28 @@ HOST_OPTIONS = frozenset(
 )
 
 
-def own_options(given: Mapping[str, Any], command_line: Iterable[str]) -> dict[str, Any]:
-    """UIC's part of a recipe's `method_kwargs`.
+def own_options(
+    given: Mapping[str, Any],
+    command_line: Iterable[str],
+    options_class: type[MethodOptions] = UICOptions,
+    method: str = "uic",
+) -> dict[str, Any]:
+    """A method's part of a recipe's `method_kwargs`.
 
     What only other methods know (`proj_hidden_dim`) is left out with a warning. Where it stands,
     the recipe is another method's, and so is its value of a name that both know (`temperature`):
     that one counts only if it was typed on the command line. Names that no method knows stay, for
-    `UICOptions` to refuse.
+    the options to refuse.
+
+    Args:
+        given: the recipe's `method_kwargs`.
+        command_line: overrides that the user typed.
+        options_class: of the method.
+        method: its name.
     """
-    names = UICOptions.names()
-    foreign = [name for name in given if name in HOST_OPTIONS and name not in names]
+    names = options_class.names()
+    others = HOST_OPTIONS.union(*(other.options_class.names() for other in OWN_METHODS.values()))
+    foreign = [name for name in given if name in others and name not in names]
     if not foreign:
         return dict(given)
     typed = {
@@ -41,7 +53,7 @@ def own_options(given: Mapping[str, Any], command_line: Iterable[str]) -> dict[s
     }
     foreign += [name for name in given if name in HOST_OPTIONS & set(names) and name not in typed]
     warnings.warn(
-        f"uic leaves out options of another method's recipe: {', '.join(sorted(foreign))}",
+        f"{method} leaves out options of another method's recipe: {', '.join(sorted(foreign))}",
         stacklevel=2,
     )
     return {name: value for name, value in given.items() if name not in foreign}

@@ -25,6 +25,7 @@ from uic_plugin.data.views import BAD_IMAGE_ERRORS, Draw, view_loader
 from uic_plugin.hosts import backbone_of, load_host
 from uic_plugin.hosts.datasets import training_paths
 from uic_plugin.hosts.foreign import set_views
+from uic_plugin.methods import has_pseudo_labels
 from uic_plugin.networks.weights import weights_fingerprint
 from uic_plugin.seeding import derive_seed
 
@@ -121,7 +122,7 @@ def label_images(
     ):
         if value not in choices:
             raise ValueError(f"--{name} must be one of {', '.join(choices)}, got {value!r}")
-    if not hasattr(method, "head") or cfg.method != "uic":
+    if not has_pseudo_labels(cfg.method):
         raise ValueError(
             f"{cfg.method} has no pseudo classes to label images with: give a run of uic"
         )
@@ -181,14 +182,15 @@ def label_images(
 
 
 class _Logits(torch.nn.Module):
-    """The second of a head's two outputs."""
+    """Logits of the first of a head's classifiers."""
 
     def __init__(self, head: torch.nn.Module) -> None:
         super().__init__()
         self.head = head
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        return self.head(features)[1]
+        logits: torch.Tensor = self.head(features)[1]
+        return logits[:, : self.head.num_classes]
 
 
 @torch.no_grad()

@@ -20,11 +20,11 @@ from solo.utils.knn import WeightedKNNClassifier
 from torch import nn
 from torchvision.transforms import Normalize
 
-from uic_plugin.hosts.attach import attach_data
+from uic_plugin.hosts.attach import attach_method
 from uic_plugin.hosts.foreign import own_options, set_views
 from uic_plugin.hosts.online_knn import collect_only
 from uic_plugin.hosts.schedules import LINEAR, with_linear_decay
-from uic_plugin.methods import UIC, UICOptions
+from uic_plugin.methods import OWN_METHODS
 from uic_plugin.networks import BACKBONES, find_backbone
 
 __all__ = ["METHODS", "WeightedKNNClassifier", "pl"]
@@ -35,25 +35,29 @@ OPTIMIZERS = tuple(BaseMethod._OPTIMIZERS)
 SCHEDULERS = ("none", "warmup_cosine", "step", LINEAR)
 
 
-class UICMethod(UIC, BaseMethod):
-    """UIC on the host's `BaseMethod`."""
+class _Adapter(BaseMethod):
+    """What a method of ours needs of this line; a class of `uic_plugin.methods` goes before it."""
+
+    head: nn.Module
 
     def __init__(self, cfg: DictConfig) -> None:
-        BaseMethod.__init__(self, cfg)
+        super().__init__(cfg)
         collect_only(self)
-        options = UICOptions.from_mapping(dict(self.cfg.method_kwargs))
+        given = dict(self.cfg.method_kwargs)
+        options = self.make_options(given, self.cfg.data.num_classes)
         seed = int(OmegaConf.select(self.cfg, "seed", default=5))
         self.build_head(self.features_dim, options, seed)
 
-    @staticmethod
-    def add_and_assert_specific_cfg(cfg: DictConfig) -> DictConfig:
-        """The host's defaults, UIC's options, and UIC's number of views in the augmentations.
+    @classmethod
+    def add_and_assert_specific_cfg(cls, cfg: DictConfig) -> DictConfig:
+        """The host's defaults, the method's options, and its number of views in the augmentations.
 
         `main_pretrain.py` builds the augmentations from the same config after the method.
         """
         cfg = BaseMethod.add_and_assert_specific_cfg(cfg)
         given: Any = OmegaConf.to_container(cfg.method_kwargs, resolve=True)
-        options = UICOptions.from_mapping(own_options(given, _command_line()))
+        own = own_options(given, _command_line(), cls.options_class, cls.name)
+        options = cls.make_options(own, cfg.data.num_classes)
         cfg.method_kwargs = options.as_dict()
         cfg.data.num_large_crops, cfg.data.num_small_crops = 1, 0  # the step is given one
         set_views(cfg.get("augmentations") or ListConfig([]), options.views)
@@ -73,12 +77,10 @@ class UICMethod(UIC, BaseMethod):
         return with_linear_decay(self, super().configure_optimizers)
 
     def setup(self, stage: str) -> None:
-        """Take over the order of the training images."""
+        """Take over the order of the training images, or count them."""
         super().setup(stage)
-        if stage != "fit":
-            return
-        source = self.trainer.fit_loop._data_source
-        source.instance = attach_data(self, source.instance)
+        if stage == "fit":
+            attach_method(self, self.trainer.fit_loop._data_source)
 
 
 def _command_line() -> list[str]:
@@ -88,9 +90,15 @@ def _command_line() -> list[str]:
     return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
 
 
+HOSTED = {
+    name: type(f"Hosted{core.__name__}", (core, _Adapter), {}) for name, core in OWN_METHODS.items()
+}
+UICMethod = HOSTED["uic"]
+
+
 def register() -> None:
-    """Add the method and our networks to the host's registries."""
-    METHODS["uic"] = UICMethod
+    """Add our methods and networks to the host's registries."""
+    METHODS.update(HOSTED)
     BaseMethod._BACKBONES = _Networks(BaseMethod._BACKBONES)
 
 

@@ -21,10 +21,10 @@ from solo.utils.pretrain_dataloader import (
 )
 from torch import nn
 
-from uic_plugin.hosts.attach import attach_data
+from uic_plugin.hosts.attach import attach_method
 from uic_plugin.hosts.online_knn import collect_only
 from uic_plugin.hosts.schedules import LINEAR, with_linear_decay
-from uic_plugin.methods import UIC, UICOptions
+from uic_plugin.methods import OWN_METHODS
 from uic_plugin.networks import BACKBONES, find_backbone
 
 __all__ = ["METHODS", "WeightedKNNClassifier", "pl"]
@@ -38,24 +38,29 @@ _LENT_SLOT = "vit_tiny"
 BaseMomentumMethod.on_train_batch_end.__defaults__ = (0,)
 
 
-class UICMethod(UIC, BaseMethod):
-    """UIC on the host's `BaseMethod`; keyword arguments are the host's and `UICOptions`'."""
+class _Adapter(BaseMethod):
+    """What a method of ours needs of this line; a class of `uic_plugin.methods` goes before it.
+
+    Keyword arguments are the host's and those of the method's options.
+    """
+
+    head: nn.Module
 
     def __init__(self, **kwargs: Any) -> None:
-        given = {name: kwargs.pop(name) for name in UICOptions.names() if name in kwargs}
-        options = UICOptions.from_mapping(given)
+        given = {name: kwargs.pop(name) for name in self.options_class.names() if name in kwargs}
+        options = self.make_options(given, kwargs["num_classes"])
         kwargs.update(num_large_crops=1, num_small_crops=0)
         seed = kwargs.get("seed")
-        BaseMethod.__init__(self, **kwargs)
+        super().__init__(**kwargs)
         collect_only(self)
         self.build_head(self.features_dim, options, 5 if seed is None else int(seed))
 
-    @staticmethod
-    def add_model_specific_args(parent_parser: ArgumentParser) -> ArgumentParser:
-        """The host's arguments, and UIC's."""
+    @classmethod
+    def add_model_specific_args(cls, parent_parser: ArgumentParser) -> ArgumentParser:
+        """The host's arguments, and the method's."""
         parent_parser = BaseMethod.add_model_specific_args(parent_parser)
-        parser = parent_parser.add_argument_group("uic")
-        for name, value in UICOptions().as_dict().items():
+        parser = parent_parser.add_argument_group(cls.name)
+        for name, value in cls.options_class().as_dict().items():
             kind = _boolean if isinstance(value, bool) else str if value is None else type(value)
             parser.add_argument(f"--{name}", type=kind, default=value)
         return parent_parser
@@ -74,12 +79,16 @@ class UICMethod(UIC, BaseMethod):
         return with_linear_decay(self, super().configure_optimizers)
 
     def setup(self, stage: str | None = None) -> None:
-        """Take over the order of the training images."""
+        """Take over the order of the training images, or count them."""
         super().setup(stage)
-        if stage != "fit":
-            return
-        source = self.trainer._data_connector._train_dataloader_source
-        source.instance = attach_data(self, source.instance)
+        if stage == "fit":
+            attach_method(self, self.trainer._data_connector._train_dataloader_source)
+
+
+HOSTED = {
+    name: type(f"Hosted{core.__name__}", (core, _Adapter), {}) for name, core in OWN_METHODS.items()
+}
+UICMethod = HOSTED["uic"]
 
 
 def _boolean(text: str) -> bool:
@@ -89,8 +98,8 @@ def _boolean(text: str) -> bool:
 
 
 def register() -> None:
-    """Add the method to the host's registry; this line has no registry of networks."""
-    METHODS["uic"] = UICMethod
+    """Add our methods to the host's registry; this line has no registry of networks."""
+    METHODS.update(HOSTED)
 
 
 @contextmanager

@@ -11,10 +11,11 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from uic_plugin.methods import CHECKPOINT_KEY
+from uic_plugin.methods import CHECKPOINT_KEY, OWN_METHODS, has_pseudo_labels
 from uic_plugin.recipes_path import evaluation_defaults
 
 CONFIG_FILE, CHECKPOINT_FILE, HISTORY_FILE = "config.yaml", "last.ckpt", "epochs.csv"
+COST_FILE, SNAPSHOTS = "cost.json", "snapshots"
 # What may differ between a run and its continuation.
 _FREE_KEYS = (
     "run_dir",
@@ -54,8 +55,10 @@ def find_resume(cfg: DictConfig, run_dir: Path) -> Path | None:
 def epochs_of(path: Path, cfg: DictConfig) -> int:
     """Epochs behind a checkpoint; refuses one of another method."""
     content = read_checkpoint(path)
-    if (cfg.method == "uic") != (CHECKPOINT_KEY in content):
-        wrote = "uic" if CHECKPOINT_KEY in content else "another method"
+    wrote = content.get(CHECKPOINT_KEY, {}).get("method", "uic")
+    if CHECKPOINT_KEY not in content:
+        wrote = "another method" if has_pseudo_labels(cfg.method) else cfg.method
+    if wrote != cfg.method:
         raise ValueError(
             f"{path} was written by {wrote}, this run is of {cfg.method}: resume it with the "
             f"method that wrote it, or start in another run_dir"
@@ -169,8 +172,16 @@ def _differences(kept: DictConfig, cfg: DictConfig) -> list[str]:
         }
 
     old, new = flat(OmegaConf.to_container(kept)), flat(OmegaConf.to_container(cfg))
+    # settings that came after the run was made stand at their defaults in it
+    defaults: dict[str, Any] = {"snapshots": 0}
+    if cfg.method in OWN_METHODS:
+        options = OWN_METHODS[cfg.method].options_class()
+        defaults.update(flat({"method_kwargs": options.as_dict()}))
+    old = {**{key: value for key, value in defaults.items() if key in new}, **old}
     free = [*_FREE_KEYS, "max_epochs"]  # the schedule has been looked at
-    if cfg.method == "uic":  # whose labels carry a fingerprint of the images: the folder may move
+    if has_pseudo_labels(
+        cfg.method
+    ):  # whose labels carry a fingerprint of the images: the folder may move
         free += ["data.train_path", "data.val_path"]
     return [
         f"{key}: {old.get(key)} there, {new.get(key)} here"

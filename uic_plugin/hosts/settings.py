@@ -15,7 +15,7 @@ from uic_plugin.data.resolve import DataSource, resolve_data, without_images
 from uic_plugin.hosts import load_host, register
 from uic_plugin.hosts.foreign import HOST_OPTIONS, own_options, set_views
 from uic_plugin.hosts.schedules import with_linear_decay
-from uic_plugin.methods import UICOptions
+from uic_plugin.methods import NUM_ROTATIONS, OWN_METHODS, RotNet
 from uic_plugin.networks import find_backbone
 from uic_plugin.recipes_path import TYPED_KEY
 
@@ -77,10 +77,23 @@ def prepare_config(cfg: DictConfig, *, needs_images: bool = True) -> tuple[DictC
     if policy not in ("stop", "skip"):
         raise ValueError(f"data.on_bad_image must be stop or skip, got {policy!r}")
     cfg.data.on_bad_image = policy
-    if cfg.method == "uic":
+    if cfg.method in OWN_METHODS:
         cfg.method_kwargs.on_bad_image = policy
-        set_views(cfg.augmentations, cfg.method_kwargs.views)
+        views = cfg.method_kwargs.get("views", OWN_METHODS[cfg.method].options_class.views)
+        set_views(cfg.augmentations, views)
+    if cfg.method == "random":  # nothing is trained: one step makes the checkpoint
+        cfg.max_epochs, cfg.limit_train_batches = 1, 1
     return cfg, source
+
+
+def views_per_image(cfg: DictConfig) -> int:
+    """Views of an image that pass through the network when it is trained on once.
+
+    Views that labels come from in a pass of their own are not counted.
+    """
+    if cfg.method == RotNet.name:
+        return NUM_ROTATIONS
+    return int(sum(pipeline.num_crops for pipeline in cfg.augmentations))
 
 
 def build_method(cfg: DictConfig) -> Any:
@@ -107,7 +120,7 @@ def build_method(cfg: DictConfig) -> Any:
             f"{f' ({error})' if str(error) else ''}: choose another backbone.name, or look at "
             f"method_kwargs and backbone.kwargs"
         ) from error
-    if cfg.method != "uic":  # which brings it along
+    if cfg.method not in OWN_METHODS:  # which bring it along
         method.configure_optimizers = partial(
             with_linear_decay, method, method.configure_optimizers
         )
@@ -160,10 +173,12 @@ def lightning_precision(name: Any) -> Any:
 
 
 def _check_method_options(cfg: DictConfig, typed: list[str]) -> None:
-    """Resolve UIC's options; for the host's methods, refuse names that none of them knows."""
+    """Resolve our methods' options; for the host's, refuse names that none of them knows."""
     given: Any = OmegaConf.to_container(cfg.method_kwargs)
-    if cfg.method == "uic":
-        cfg.method_kwargs = UICOptions.from_mapping(own_options(given, typed)).as_dict()
+    method = OWN_METHODS.get(cfg.method)
+    if method is not None:
+        own = own_options(given, typed, method.options_class, cfg.method)
+        cfg.method_kwargs = method.make_options(own, cfg.data.num_classes).as_dict()
         return
     unknown = [name for name in cfg.method_kwargs if name not in HOST_OPTIONS]
     if unknown:

@@ -19,7 +19,9 @@ from uic_plugin.hosts.datasets import eval_datasets, image_loader, pretrain_load
 from uic_plugin.hosts.runs import (
     CHECKPOINT_FILE,
     CONFIG_FILE,
+    COST_FILE,
     HISTORY_FILE,
+    SNAPSHOTS,
     epochs_of,
     find_resume,
     how_to_go_on,
@@ -30,6 +32,7 @@ from uic_plugin.hosts.settings import (
     num_devices,
     prepare_config,
     unknown_options_named,
+    views_per_image,
 )
 from uic_plugin.hosts.weights import start_from
 from uic_plugin.networks.layers import FEATURES, layer_shapes
@@ -115,6 +118,7 @@ def pretrain(
         max_epochs=cfg.max_epochs,
         callbacks=[
             History(run_dir / HISTORY_FILE, reporter),
+            *_records(cfg, run_dir, loader),
             EpochCheckpoint(run_dir / CHECKPOINT_FILE),
             *callbacks,
         ],
@@ -141,6 +145,19 @@ def pretrain(
     return PretrainResult(
         run_dir, time.perf_counter() - started, done, is_main=trainer.is_global_zero
     )
+
+
+def _records(cfg: DictConfig, run_dir: Path, loader: Any) -> list[Any]:
+    """Callbacks that write what a comparison of methods needs."""
+    from uic_plugin.hosts.callbacks import RunCost, Snapshots
+
+    batch = cfg.optimizer.batch_size * num_devices(cfg)
+    records: list[Any] = [
+        RunCost(run_dir / COST_FILE, len(loader.dataset), views_per_image(cfg), batch)
+    ]
+    if cfg.get("snapshots"):
+        records.append(Snapshots(run_dir / SNAPSHOTS, cfg.snapshots))
+    return records
 
 
 def _check_network(network: Any, crop_size: int) -> None:

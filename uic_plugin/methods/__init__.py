@@ -1,7 +1,44 @@
 """Methods, free of any host."""
 
-from uic_plugin.methods.options import UICOptions
-from uic_plugin.methods.pseudo_label import CHECKPOINT_KEY, PseudoLabelMethod
-from uic_plugin.methods.uic import UIC
+from __future__ import annotations
 
-__all__ = ["CHECKPOINT_KEY", "UIC", "PseudoLabelMethod", "UICOptions"]
+from typing import Any
+
+from uic_plugin.methods.deepcluster import DeepCluster
+from uic_plugin.methods.instdisc import InstDisc
+from uic_plugin.methods.options import MethodOptions, UICOptions
+from uic_plugin.methods.pseudo_label import CHECKPOINT_KEY, PseudoLabelMethod
+from uic_plugin.methods.rotnet import NUM_ROTATIONS, RotNet
+from uic_plugin.methods.selflabel import SelfLabel
+from uic_plugin.methods.supervised import Supervised
+from uic_plugin.methods.uic import UIC
+from uic_plugin.methods.untrained import Untrained
+
+__all__ = [
+    "CHECKPOINT_KEY",
+    "NUM_ROTATIONS",
+    "OWN_METHODS",
+    "UIC",
+    "DeepCluster",
+    "InstDisc",
+    "MethodOptions",
+    "PseudoLabelMethod",
+    "RotNet",
+    "SelfLabel",
+    "Supervised",
+    "UICOptions",
+    "Untrained",
+    "has_pseudo_labels",
+]
+
+# what this plugin registers with the host, by the name that a recipe says
+OWN_METHODS: dict[str, Any] = {
+    method.name: method
+    for method in (UIC, DeepCluster, SelfLabel, Supervised, Untrained, RotNet, InstDisc)
+}
+
+
+def has_pseudo_labels(name: str) -> bool:
+    """Whether a method of this name keeps labels of all images."""
+    method = OWN_METHODS.get(name)
+    return method is not None and issubclass(method, PseudoLabelMethod)

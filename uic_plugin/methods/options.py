@@ -1,97 +1,65 @@
-"""What a recipe may say under `method_kwargs` for `method: uic`."""
+"""What a recipe may say under `method_kwargs` for the methods of this plugin."""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
-_CHOICES = {
-    "head": ("linear", "mlp"),
-    "label_init": ("random", "balanced"),
-    "views": (1, 2),
-    "label_view": ("train", "center"),
-    "on_bad_image": ("stop", "skip"),
-}
+Options = TypeVar("Options", bound="MethodOptions")
+
+
+def _option(default: Any, wanted: str, accepts: Callable[[Any], bool]) -> Any:
+    """A field whose values must be `wanted`, which `accepts` decides."""
+    return dataclasses.field(default=default, metadata={"wanted": wanted, "accepts": accepts})
+
+
+def _choice(default: Any, *choices: Any) -> Any:
+    return _option(default, f"one of {list(choices)}", lambda value: value in choices)
+
+
+def _count(default: int, lowest: int) -> Any:
+    return _option(
+        default,
+        f"a whole number of at least {lowest}",
+        lambda value: type(value) is int and value >= lowest,
+    )
+
+
+def _flag(default: bool) -> Any:
+    return _option(default, "true or false", lambda value: type(value) is bool)
+
+
+def _number(default: float, wanted: str, accepts: Callable[[float], bool]) -> Any:
+    return _option(
+        default, wanted, lambda value: type(value) in (int, float) and bool(accepts(value))
+    )
+
+
+def _positive(default: float) -> Any:
+    return _number(default, "a number above 0", lambda value: 0 < value < float("inf"))
 
 
 @dataclass(frozen=True)
-class UICOptions:
-    """Options of UIC; defaults follow the paper (section 4.2).
+class MethodOptions:
+    """Options of every method of this plugin.
 
     Attributes:
-        num_pseudo_classes: K, at least 2 and at most the number of images.
-        head: "linear", one linear layer to K logits; "mlp", an MLP before it (section 5.2).
-        head_layers: layers of the MLP.
-        head_width: width of every layer of the MLP.
-        head_batch_norm: BatchNorm after every layer of the MLP.
-        temperature: divides the logits in the loss, above 0.
-        balanced_sampling: draw all classes equally often; off: every image once.
-        fix_empty_classes: split the largest class for each empty one.
-        label_init: "random", independent draws; "balanced", equal class sizes.
-        views: 1: the loss and the next label come from one view; 2: the label from the first,
-            the loss on the second.
-        label_view: "train": labels come from the training step's own view; "center": from a pass
-            over centred views at the end of each epoch, network in eval mode (Table 3).
-        fixed_labels: label file, as `uic label` writes it; its labels never change (Table 2).
         on_bad_image: "stop" at an unreadable image, or "skip" it for the next readable one.
     """
 
-    num_pseudo_classes: int = 3000
-    head: str = "linear"
-    head_layers: int = 2
-    head_width: int = 2048
-    head_batch_norm: bool = True
-    temperature: float = 1.0
-    balanced_sampling: bool = True
-    fix_empty_classes: bool = True
-    label_init: str = "random"
-    views: int = 1
-    label_view: str = "train"
-    fixed_labels: str | None = None
-    on_bad_image: str = "stop"
+    views: ClassVar[int] = 1  # crops of each image that the training loader makes
+    on_bad_image: str = _choice("stop", "stop", "skip")
 
     def __post_init__(self) -> None:
-        for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if not field.metadata["accepts"](value):
                 raise ValueError(
-                    f"method_kwargs.{name} must be one of {list(choices)}, "
-                    f"got {getattr(self, name)!r}"
+                    f"method_kwargs.{field.name} must be {field.metadata['wanted']}, got {value!r}"
                 )
-        # with a single class every image is right from the start and nothing is learned
-        for name, lowest in (("num_pseudo_classes", 2), ("head_layers", 1), ("head_width", 1)):
-            value = getattr(self, name)
-            if type(value) is not int or value < lowest:
-                raise ValueError(
-                    f"method_kwargs.{name} must be a whole number of at least {lowest}, "
-                    f"got {value!r}"
-                )
-        for name in ("head_batch_norm", "balanced_sampling", "fix_empty_classes"):
-            if type(getattr(self, name)) is not bool:
-                raise ValueError(
-                    f"method_kwargs.{name} must be true or false, got {getattr(self, name)!r}"
-                )
-        if type(self.temperature) not in (int, float) or not 0 < self.temperature < float("inf"):
-            raise ValueError(
-                f"method_kwargs.temperature must be a number above 0, got {self.temperature!r}"
-            )
-        if self.fixed_labels is not None and type(self.fixed_labels) is not str:
-            raise ValueError(
-                f"method_kwargs.fixed_labels must be a label file, got {self.fixed_labels!r}"
-            )
-        if self.label_view == "center" and (self.views == 2 or self.fixed_labels):
-            other = "fixed_labels" if self.fixed_labels else "views=2"
-            raise ValueError(
-                f"method_kwargs.label_view=center and {other} are two ways to the labels: "
-                f"choose one"
-            )
-        if self.balanced_sampling and not self.fix_empty_classes:
-            raise ValueError(
-                "method_kwargs.balanced_sampling=true needs fix_empty_classes=true: an empty "
-                "class cannot be sampled; set both to false to train without either"
-            )
 
     @classmethod
     def names(cls) -> list[str]:
@@ -99,8 +67,12 @@ class UICOptions:
         return [field.name for field in dataclasses.fields(cls)]
 
     @classmethod
-    def from_mapping(cls, given: Mapping[str, Any]) -> UICOptions:
+    def from_mapping(cls: type[Options], given: Mapping[str, Any], method: str = "uic") -> Options:
         """Options from a recipe's `method_kwargs`.
+
+        Args:
+            given: names and values.
+            method: whose options they are, for the message.
 
         Raises:
             ValueError: for an unknown name, listing the valid ones, or an impossible value.
@@ -111,10 +83,158 @@ class UICOptions:
             hint = f"; did you mean {close[0]}?" if close else ""
             raise ValueError(
                 f"unknown option method_kwargs.{unknown[0]}{hint} "
-                f"Valid options of uic: {', '.join(cls.names())}"
+                f"Valid options of {method}: {', '.join(cls.names())}"
             )
         return cls(**given)
 
     def as_dict(self) -> dict[str, Any]:
         """Options as plain Python values."""
         return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True)
+class PseudoLabelOptions(MethodOptions):
+    """Options of every method that learns from pseudo labels.
+
+    Attributes:
+        num_pseudo_classes: K, at least 2 and at most the number of images.
+        head: "linear", the classifier on the features; "mlp", an MLP before it (section 5.2).
+        head_layers: layers of the MLP.
+        head_width: width of every layer of the MLP.
+        head_batch_norm: BatchNorm after every layer of the MLP.
+        classifier: "linear"; "cosine", between unit vectors: choose a temperature of about 0.1.
+        heads: classifiers on the same network, each with labels of its own (SelfLabel, 3.3).
+        temperature: divides the logits in the loss, above 0.
+    """
+
+    # with a single class every image is right from the start and nothing is learned
+    num_pseudo_classes: int = _count(3000, 2)
+    head: str = _choice("linear", "linear", "mlp")
+    head_layers: int = _count(2, 1)
+    head_width: int = _count(2048, 1)
+    head_batch_norm: bool = _flag(True)
+    classifier: str = _choice("linear", "linear", "cosine")
+    heads: int = _count(1, 1)
+    temperature: float = _positive(1.0)
+
+
+@dataclass(frozen=True)
+class UICOptions(PseudoLabelOptions):
+    """Options of UIC; defaults follow the paper (section 4.2).
+
+    Attributes:
+        balanced_sampling: draw all classes equally often; off: every image once.
+        fix_empty_classes: split the largest class for each empty one.
+        label_init: "random", independent draws; "balanced", equal class sizes.
+        views: 1: the loss and the next label come from one view; 2: the label from the first,
+            the loss on the second.
+        label_view: "train": labels come from the training step's own view; "center": from a pass
+            over centred views at the end of each epoch, network in eval mode (Table 3).
+        label_momentum: labels from a moving average of the weights that keeps this share of itself
+            in every step, below 1; 0: from the network itself, as in the paper.
+        fixed_labels: label file, as `uic label` writes it; its labels never change (Table 2).
+    """
+
+    balanced_sampling: bool = _flag(True)
+    fix_empty_classes: bool = _flag(True)
+    label_init: str = _choice("random", "random", "balanced")
+    views: int = _choice(1, 1, 2)  # type: ignore[misc]  # an option here, fixed elsewhere
+    label_view: str = _choice("train", "train", "center")
+    label_momentum: float = _number(
+        0.0, "a number of at least 0 and below 1", lambda value: 0 <= value < 1
+    )
+    fixed_labels: str | None = _option(
+        None, "a label file", lambda value: value is None or type(value) is str
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        sources = {
+            "label_view=center": self.label_view == "center",
+            "views=2": self.views == 2,
+            "label_momentum": self.label_momentum > 0,
+            "fixed_labels": self.fixed_labels is not None,
+        }
+        chosen = [name for name, is_chosen in sources.items() if is_chosen]
+        if len(chosen) > 1 and set(chosen) != {"views=2", "label_momentum"}:
+            raise ValueError(
+                f"method_kwargs.{chosen[0]} and {chosen[1]} are two ways to the labels: choose one"
+            )
+        if self.balanced_sampling and not self.fix_empty_classes:
+            raise ValueError(
+                "method_kwargs.balanced_sampling=true needs fix_empty_classes=true: an empty "
+                "class cannot be sampled; set both to false to train without either"
+            )
+        if self.fixed_labels and self.heads > 1:
+            raise ValueError(
+                f"method_kwargs.fixed_labels holds labels of one head, heads is {self.heads}: "
+                f"set heads=1"
+            )
+
+
+@dataclass(frozen=True)
+class DeepClusterOptions(PseudoLabelOptions):
+    """Options of DeepCluster; defaults follow its paper (Caron et al., 2018, section 3).
+
+    Attributes:
+        pca_dim: dimensions of the whitened features that k-means clusters; fewer where the
+            features have fewer.
+        kmeans_iterations: of k-means, in every epoch.
+        balanced_sampling: draw all clusters equally often, without the empty ones.
+        reset_classifier: begin every epoch with a new classifier: clusters of two epochs have
+            nothing to do with each other.
+    """
+
+    num_pseudo_classes: int = _count(10_000, 2)
+    pca_dim: int = _count(256, 1)
+    kmeans_iterations: int = _count(20, 1)
+    balanced_sampling: bool = _flag(True)
+    reset_classifier: bool = _flag(True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.heads > 1:
+            raise ValueError(
+                f"deepcluster has one clustering: set method_kwargs.heads=1, got {self.heads}"
+            )
+
+
+@dataclass(frozen=True)
+class SelfLabelOptions(PseudoLabelOptions):
+    """Options of SelfLabel; defaults follow its paper (Asano et al., 2020, sections 3 and 4).
+
+    Attributes:
+        sinkhorn_lambda: power of the softmax, lambda of its Eq. 6; 25 (CIFAR: 10).
+        sinkhorn_tolerance: ends Sinkhorn-Knopp, summed relative change of the images' factors.
+        label_updates: times that all labels are assigned anew in the course of the training; no
+            more than once in an epoch.
+        label_spacing: "quadratic", more of them early; "linear".
+        balanced_sampling: draw all classes equally often; off, as in the paper: every image once,
+            classes being of equal size already.
+    """
+
+    sinkhorn_lambda: float = _positive(25.0)
+    sinkhorn_tolerance: float = _positive(0.1)
+    label_updates: int = _count(100, 1)
+    label_spacing: str = _choice("quadratic", "quadratic", "linear")
+    balanced_sampling: bool = _flag(False)
+
+
+@dataclass(frozen=True)
+class InstDiscOptions(MethodOptions):
+    """Options of instance discrimination; defaults follow its paper (Wu et al., 2018, section 4).
+
+    Attributes:
+        embedding_dim: dimensions of the unit vector that an image is remembered by.
+        temperature: of the softmax over images.
+        num_negatives: other images that an image is told apart from in a step; 0: all images, by
+            an exact softmax, which learns much better where they are few.
+        memory_momentum: share of itself that a remembered vector keeps when its image is seen.
+    """
+
+    embedding_dim: int = _count(128, 1)
+    temperature: float = _positive(0.07)
+    num_negatives: int = _count(4096, 0)
+    memory_momentum: float = _number(
+        0.5, "a number of at least 0 and below 1", lambda value: 0 <= value < 1
+    )

@@ -1,20 +1,24 @@
 """One training step and one turn of the epoch, for every method that learns from pseudo labels.
 
 A mixin before a host's `BaseMethod`; it knows Lightning's hooks by name and imports neither
-Lightning nor the host. A method says how labels are assigned by overriding `assign`.
+Lightning nor the host. A method says how labels are assigned: `assign` from a step's logits, or
+`relabel` for all images when the epoch turns.
 
 Source: UIC, section 3.2, Eq. 5 and 6, with t1 and t2 the views of two successive epochs.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import copy
+import time
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from uic_plugin.methods.options import UICOptions
+from uic_plugin.methods.options import MethodOptions, PseudoLabelOptions
 from uic_plugin.networks.heads import PseudoClassHead
 from uic_plugin.pseudo_labels import EmptyClassFixer, EpochTelemetry, PseudoLabelBank
 from uic_plugin.seeding import derive_seed
@@ -35,6 +39,7 @@ if TYPE_CHECKING:
         trainer: Any
         global_rank: int
         learnable_params: Any
+        _network: nn.Module  # of the adapter
 
         def setup(self, stage: Any) -> None: ...
         def log(self, *args: Any, **kwargs: Any) -> None: ...
@@ -53,28 +58,60 @@ class PseudoLabelMethod(_HostMethod):
 
     An adapter calls `build_head` in its constructor, `attach` when it knows the dataset, and
     provides `_network`, the backbone.
+
+    Attributes:
+        name: of the method, in recipes and checkpoints.
+        options_class: what a recipe may say.
+        labels_each_step: whether a step's own logits give its images their next labels.
     """
 
-    options: UICOptions
+    name: ClassVar[str]
+    options_class: ClassVar[type[MethodOptions]]
+    labels_each_step = True
+
+    options: Any
     seed: int
     bank: PseudoLabelBank | None = None
+    more_banks: tuple[PseudoLabelBank, ...] = ()  # of the second head and those after it
     fixer: EmptyClassFixer | None = None
-    label_loader: Any = (
-        None  # batches [index, image, ...] of this rank, for labels of their own pass
-    )
+    # batches [index, views, ...] of this rank's share of all images, for labels of their own pass
+    label_loader: Any = None
+    label_network: nn.ModuleDict | None = None  # moving average of network and head
     telemetry: EpochTelemetry | None = None
     epoch_metrics: dict[str, float] | None = None
+    turn_seconds = 0.0  # of the last turn of the epoch, labels of their own pass included
     # Steps of the bank's present epoch. Lightning's own number of the batch does not do: version 1
     # repeats one after a resume from a checkpoint that a callback wrote at the end of a batch.
     steps_done = 0
     images_to_skip = 0  # of this rank, in the first epoch after a resume within it
     _goes_on_within_epoch = False
 
-    @property
-    def _network(self) -> nn.Module:
-        raise NotImplementedError
+    @classmethod
+    def make_options(cls, given: Mapping[str, Any], num_classes: int) -> Any:
+        """Options from a recipe.
 
-    def build_head(self, features_dim: int, options: UICOptions, seed: int) -> None:
+        Args:
+            given: the recipe's `method_kwargs`.
+            num_classes: annotated classes of the dataset.
+        """
+        return cls.options_class.from_mapping(given, cls.name)
+
+    @property
+    def label_pass(self) -> str | None:
+        """Views that labels of their own pass come from: "center", "train", or None: no pass."""
+        return None
+
+    @property
+    def is_balanced(self) -> bool:
+        """Whether every class is drawn equally often."""
+        return bool(self.options.balanced_sampling)
+
+    @property
+    def initial_labels(self) -> str:
+        """How labels begin, "random" or "balanced"."""
+        return "random"
+
+    def build_head(self, features_dim: int, options: PseudoLabelOptions, seed: int) -> None:
         """Add the pseudo-class head; its weights depend on the seed alone.
 
         Not on the width of the host's online classifier, which is built before it and differs
@@ -90,7 +127,13 @@ class PseudoLabelMethod(_HostMethod):
                 mlp_layers=options.head_layers if options.head == "mlp" else 0,
                 mlp_width=options.head_width,
                 batch_norm=options.head_batch_norm,
+                cosine=options.classifier == "cosine",
+                heads=options.heads,
             )
+        if getattr(options, "label_momentum", 0.0):
+            parts = {"network": self._network, "head": self.head}
+            self.label_network = nn.ModuleDict(copy.deepcopy(parts))
+            self.label_network.requires_grad_(False)
 
     def attach(
         self,
@@ -115,7 +158,7 @@ class PseudoLabelMethod(_HostMethod):
         self.telemetry = EpochTelemetry(annotations)
         self.fixer = (
             EmptyClassFixer(options.num_pseudo_classes)
-            if options.fix_empty_classes and fixed_labels is None
+            if getattr(options, "fix_empty_classes", False) and fixed_labels is None
             else None
         )
         if self.bank is not None and self.bank.fingerprint == fingerprint:
@@ -125,23 +168,43 @@ class PseudoLabelMethod(_HostMethod):
                 f"{num_samples} images are fewer than {options.num_pseudo_classes} pseudo classes: "
                 f"set method_kwargs.num_pseudo_classes to at most {num_samples}"
             )
-        self.bank = PseudoLabelBank(
-            num_samples,
-            options.num_pseudo_classes,
-            seed=self.seed,
-            init=options.label_init,  # type: ignore[arg-type]  # checked by UICOptions
-            labels=fixed_labels,
-            fingerprint=fingerprint,
+        seeds = [derive_seed(self.seed, "labels of head", h) for h in range(1, options.heads)]
+        self.bank, *more = (
+            PseudoLabelBank(
+                num_samples,
+                options.num_pseudo_classes,
+                seed=seed,
+                init=self.initial_labels,  # type: ignore[arg-type]  # checked with the options
+                labels=fixed_labels,
+                fingerprint=fingerprint,
+            )
+            for seed in (self.seed, *seeds)
         )
+        self.more_banks = tuple(more)
         if self.fixer is not None:
-            self.bank.fix_empty_classes(self.fixer)
+            for bank in self.banks:
+                bank.fix_empty_classes(self.fixer)
+
+    @property
+    def banks(self) -> tuple[PseudoLabelBank, ...]:
+        """The bank of every head."""
+        return (self._bank, *self.more_banks)
 
     def assign(self, logits: torch.Tensor) -> torch.Tensor:
         """Labels (B,) for the next epoch from this step's logits (B, K)."""
         raise NotImplementedError
 
+    def relabel(self) -> None:
+        """Stage labels of all images for the next epoch, where that takes a pass of its own."""
+
+    def begin_labels(self) -> None:
+        """Set the labels of the first epoch, where they come from the untrained network."""
+
+    def begin_epoch(self) -> None:
+        """What a method does before the first step of an epoch."""
+
     def forward(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """The host's outputs, with `z` (B, D) and `pseudo_logits` (B, K) beside them."""
+        """The host's outputs, with `z` (B, D) and `pseudo_logits` (B, H * K) beside them."""
         out = super().forward(*args, **kwargs)
         out["z"], out["pseudo_logits"] = self.head(out["feats"])
         return out
@@ -171,10 +234,9 @@ class PseudoLabelMethod(_HostMethod):
         torch.manual_seed(
             derive_seed(self.seed, "step", self._bank.epoch, self.global_rank, self.steps_done)
         )
-        label_logits = None
-        if self.options.views == 2:
-            with torch.no_grad():
-                label_logits = self.head(self._network(views[0]))[1]
+        if self.steps_done == 0:
+            self.begin_epoch()
+        label_logits = self._label_logits(views[0])
         train_view = views[self.options.views - 1]
 
         outs = super().training_step([index, [train_view], annotations], batch_idx)
@@ -183,10 +245,14 @@ class PseudoLabelMethod(_HostMethod):
             logits = outs["pseudo_logits"][0]
         else:
             logits = self.head(outs["feats"][0])[1]
-        loss = F.cross_entropy(logits / self.options.temperature, self._bank.targets(index))
-        if self.label_loader is None:
+        loss = self._loss(logits, index)
+        if self.labels_each_step and self.label_loader is None:
             self._stage(index, logits.detach() if label_logits is None else label_logits)
-        self.log("train_uic_loss", loss.detach(), on_epoch=True, sync_dist=True, prog_bar=True)
+        elif self.telemetry is not None:
+            self.telemetry.observe(logits.detach())
+        self.log(
+            f"train_{self.name}_loss", loss.detach(), on_epoch=True, sync_dist=True, prog_bar=True
+        )
         self.steps_done += 1
         # Turn here rather than in a later hook: checkpoint callbacks run before those, and what
         # they save has to hold the new labels already.
@@ -195,40 +261,71 @@ class PseudoLabelMethod(_HostMethod):
         # The host's loss is NaN where no image of the batch is annotated; its gradient is not.
         return loss + torch.nan_to_num(outs["loss"])
 
+    def _loss(self, logits: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+        """Cross-entropy of logits (B, H * K) against the labels of their heads, averaged."""
+        losses = [
+            F.cross_entropy(part / self.options.temperature, bank.targets(index))
+            for part, bank in zip(self.head.per_head(logits), self.banks, strict=True)
+        ]
+        return torch.stack(losses).mean()
+
+    @torch.no_grad()
+    def _label_logits(self, view: torch.Tensor) -> torch.Tensor | None:
+        """Logits that labels come from, where they are not those that the loss compares."""
+        if self.label_network is not None:
+            kept = self.options.label_momentum
+            own = [*self._network.parameters(), *self.head.parameters()]
+            for mean, now in zip(self.label_network.parameters(), own, strict=True):
+                mean.mul_(kept).add_(now.to(mean), alpha=1 - kept)
+            return self.label_network["head"](self.label_network["network"](view))[1]
+        if self.options.views == 2:
+            return self.head(self._network(view))[1]
+        return None
+
     @torch.no_grad()
     def _stage(self, index: torch.Tensor, logits: torch.Tensor) -> None:
         """Write the next labels of all ranks' images into every rank's bank."""
         if self.telemetry is not None:
-            self.telemetry.observe(logits)
-        is_fixed = self.options.fixed_labels is not None
-        labels = self._bank.targets(index) if is_fixed else self.assign(logits)
+            self.telemetry.observe(self.head.per_head(logits)[0])
+        if getattr(self.options, "fixed_labels", None) is not None:
+            labels = [self._bank.targets(index)]
+        else:
+            labels = [self.assign(part) for part in self.head.per_head(logits)]
+        self._share(index, torch.stack(labels, 1))
+
+    @torch.no_grad()
+    def _share(self, index: torch.Tensor, labels: torch.Tensor) -> None:
+        """Stage labels (B, H) of images (B,), and those of the other ranks."""
         if _world_size() > 1:
-            # (index, label) as three 32-bit words: 12 bytes an image, one collective
-            words = torch.cat(
-                [index.long().view(-1, 1).view(torch.int32), labels.int().view(-1, 1)], 1
-            )
+            # (index, labels) as 32-bit words: 12 bytes an image with one head, one collective
+            words = torch.cat([index.long().view(-1, 1).view(torch.int32), labels.int()], 1)
             gathered = [torch.empty_like(words) for _ in range(_world_size())]
             torch.distributed.all_gather(gathered, words)
             words = torch.cat(gathered)
             index = words[:, :2].contiguous().view(torch.int64).squeeze(1)
-            labels = words[:, 2]
-        self._bank.update(index, labels)
+            labels = words[:, 2:]
+        for bank, column in zip(self.banks, labels.unbind(1), strict=True):
+            bank.update(index, column)
 
     @torch.no_grad()
-    def _label_all(self) -> None:
-        """Stage labels of all images in a pass of its own, dropout off, statistics frozen.
+    def _pass(self, *, training: bool) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Index (B,) and features (B, D) of this rank's share of all images.
 
         It runs before the epoch's last update of the weights, so that the turn of the epoch is
         over when callbacks write checkpoints.
+
+        Args:
+            training: whether dropout and batch statistics are those of training.
         """
         modules = [*self._network.modules(), *self.head.modules()]
         modes = [module.training for module in modules]
-        self._network.eval()
-        self.head.eval()
-        for index, images, *_ in self.label_loader:
-            device = self._network_device
-            logits = self.head(self._network(images.to(device)))[1]
-            self._stage(index.to(device), logits)
+        self._network.train(training)
+        self.head.train(training)
+        device = self._network_device
+        torch.manual_seed(derive_seed(self.seed, "label pass", self._bank.epoch, self.global_rank))
+        for index, views, *_ in self.label_loader:
+            view = views if isinstance(views, torch.Tensor) else views[0]
+            yield index.to(device), self._network(view.to(device))
         for module, mode in zip(modules, modes, strict=True):
             module.training = mode
 
@@ -237,11 +334,13 @@ class PseudoLabelMethod(_HostMethod):
         return next(self.head.parameters()).device
 
     def _turn_epoch(self) -> None:
-        if self.label_loader is not None:
-            self._label_all()
+        started = time.perf_counter()
+        self.relabel()
         bank, telemetry = self._bank, self.telemetry
         previous = bank.labels.clone()
         turn = bank.commit(self.fixer)
+        for other in self.more_banks:
+            other.commit(self.fixer)
         self.steps_done = 0
         if telemetry is not None:
             if _world_size() > 1:
@@ -253,13 +352,16 @@ class PseudoLabelMethod(_HostMethod):
                 on_epoch=True,
                 sync_dist=True,
             )
+        self.turn_seconds = time.perf_counter() - started
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add labels, epoch and options."""
         super().on_save_checkpoint(checkpoint)
         if self.bank is not None:
             checkpoint[CHECKPOINT_KEY] = {
+                "method": self.name,
                 "bank": self.bank.state_dict(),
+                "more_banks": [bank.state_dict() for bank in self.more_banks],
                 "options": self.options.as_dict(),
                 "steps_done": self.steps_done,
                 "telemetry": self.telemetry.sums.cpu() if self.telemetry is not None else None,
@@ -282,6 +384,8 @@ class PseudoLabelMethod(_HostMethod):
             )
         state = checkpoint[CHECKPOINT_KEY]
         self.bank.load_state_dict(state["bank"])
+        for bank, saved in zip(self.more_banks, state.get("more_banks", ()), strict=True):
+            bank.load_state_dict(saved)
         self.steps_done = self.images_to_skip = 0
         if _is_within_epoch(checkpoint):
             # Lightning goes on at the batch where it stopped, but with a new iterator
@@ -309,3 +413,34 @@ def _world_size() -> int:
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_world_size()
     return 1
+
+
+def is_first_rank() -> bool:
+    """Whether this process is rank 0, or alone."""
+    return _world_size() == 1 or torch.distributed.get_rank() == 0
+
+
+def all_rows(*shares: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Rows of all ranks, in the order of ranks; every rank brings equally many."""
+    if _world_size() == 1:
+        return shares
+    whole = []
+    for share in shares:
+        gathered = [torch.empty_like(share) for _ in range(_world_size())]
+        torch.distributed.all_gather(gathered, share.contiguous())
+        whole.append(torch.cat(gathered))
+    return tuple(whole)
+
+
+def sum_over_ranks(values: torch.Tensor) -> torch.Tensor:
+    """Sum of a tensor that every rank has its own part of."""
+    if _world_size() > 1:
+        torch.distributed.all_reduce(values)
+    return values
+
+
+def max_over_ranks(values: torch.Tensor) -> torch.Tensor:
+    """Elementwise maximum of the ranks' tensors."""
+    if _world_size() > 1:
+        torch.distributed.all_reduce(values, torch.distributed.ReduceOp.MAX)
+    return values

@@ -10,12 +10,33 @@ from __future__ import annotations
 
 import torch
 
+from uic_plugin.methods.options import UICOptions
 from uic_plugin.methods.pseudo_label import PseudoLabelMethod
 
 
 class UIC(PseudoLabelMethod):
     """UIC without a host; an adapter in `uic_plugin.hosts` puts a `BaseMethod` behind it."""
 
+    name = "uic"
+    options_class = UICOptions
+
+    @property
+    def label_pass(self) -> str | None:
+        """Centred views for the ablation of Table 3; none in UIC itself."""
+        return "center" if self.options.label_view == "center" else None
+
+    @property
+    def initial_labels(self) -> str:
+        """The recipe's choice."""
+        return str(self.options.label_init)
+
     def assign(self, logits: torch.Tensor) -> torch.Tensor:
         """The classifier's own answer (Eq. 5)."""
         return logits.argmax(1)
+
+    @torch.no_grad()
+    def relabel(self) -> None:
+        """With `label_view=center`, labels of centred views; dropout off, statistics frozen."""
+        if self.label_loader is not None:
+            for index, features in self._pass(training=False):
+                self._stage(index, self.head(features)[1])

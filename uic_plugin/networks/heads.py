@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 
+class CosineClassifier(nn.Linear):
+    """Cosines between embeddings and one direction for each class, in [-1, 1]."""
+
+    def __init__(self, in_features: int, num_classes: int) -> None:
+        super().__init__(in_features, num_classes, bias=False)
+
+    def forward(self, embeddings: torch.Tensor) -> torch.Tensor:
+        """(B, K) cosines of embeddings (B, D)."""
+        return F.linear(F.normalize(embeddings, dim=1), F.normalize(self.weight, dim=1))
+
+
 class PseudoClassHead(nn.Module):
-    """A linear classifier over K pseudo classes, optionally behind an MLP.
+    """A classifier over K pseudo classes, optionally behind an MLP; or several side by side.
 
     The MLP (UIC, section 5.2: "as proposed by SimCLR", kept for probing) ends in ReLU: a linear
     classifier follows, and two linear layers in a row would be one.
@@ -15,9 +27,11 @@ class PseudoClassHead(nn.Module):
     Args:
         in_features: width of the features.
         num_classes: K.
-        mlp_layers: layers of the MLP, 0 for the linear head.
+        mlp_layers: layers of the MLP, 0 for none.
         mlp_width: width of each layer of the MLP.
         batch_norm: BatchNorm after each layer of the MLP.
+        cosine: whether the classifier compares directions.
+        heads: classifiers H on the same embeddings.
     """
 
     def __init__(
@@ -28,6 +42,8 @@ class PseudoClassHead(nn.Module):
         mlp_layers: int = 0,
         mlp_width: int = 2048,
         batch_norm: bool = True,
+        cosine: bool = False,
+        heads: int = 1,
     ) -> None:
         super().__init__()
         layers: list[nn.Module] = []
@@ -37,10 +53,25 @@ class PseudoClassHead(nn.Module):
                 layers.append(nn.BatchNorm1d(mlp_width))
             layers.append(nn.ReLU())
             in_features = mlp_width
+        self.num_classes, self.heads = num_classes, heads
+        self.embedding_dim = in_features
         self.mlp = nn.Sequential(*layers)
-        self.classifier = nn.Linear(in_features, num_classes)
+        kind = CosineClassifier if cosine else nn.Linear
+        self.classifier = kind(in_features, heads * num_classes)
 
     def forward(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Embeddings (B, D) that the classifier reads, and its logits (B, K)."""
+        """Embeddings (B, D) that the classifier reads, and its logits (B, H * K)."""
         embeddings = self.mlp(features)
         return embeddings, self.classifier(embeddings)
+
+    def per_head(self, logits: torch.Tensor) -> list[torch.Tensor]:
+        """Logits (B, H * K) as one (B, K) for each of H heads."""
+        return list(logits.split(self.num_classes, dim=1))
+
+    def one_head(self, embeddings: torch.Tensor, number: int) -> torch.Tensor:
+        """Logits (B, K) of one of the classifiers alone."""
+        part = slice(number * self.num_classes, (number + 1) * self.num_classes)
+        weight, bias = self.classifier.weight[part], self.classifier.bias
+        if bias is None:  # cosines
+            return F.linear(F.normalize(embeddings, dim=1), F.normalize(weight, dim=1))
+        return F.linear(embeddings, weight, bias[part])

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from uic_plugin.jobs import Job
 from uic_plugin.paper.tables import TOP1, PaperTable, Row
 
 FINETUNE = "alexnet_finetune"
@@ -19,52 +18,6 @@ _SMALL_PROBE: tuple[str, ...] = (
     "--lr-decay-epochs=2,3",
     "--batch-size=64",
 )
-
-
-@dataclass(frozen=True)
-class Job:
-    """One command.
-
-    Attributes:
-        name: unique; also its order among those that it needs.
-        arguments: of `uic`.
-        folder: its run folder; the log lies there.
-        product: file that exists when it is done.
-        needs: names of the jobs that must be done before.
-        recipe: what it trains; None for other commands.
-        overrides: of that recipe.
-        takes: about how long, of what is no training; a recipe's header says it of training.
-    """
-
-    name: str
-    arguments: tuple[str, ...]
-    folder: Path
-    product: Path
-    needs: tuple[str, ...] = ()
-    recipe: str | None = None
-    overrides: tuple[str, ...] = ()
-    takes: str = ""
-
-    @property
-    def command(self) -> str:
-        """As one would type it."""
-        return shlex.join(("uic", *self.arguments))
-
-    @property
-    def log(self) -> Path:
-        """What the command prints."""
-        return self.folder / f"{self.name.split()[0]}.log"
-
-    @property
-    def record(self) -> Path:
-        """Written when the command has ended well: itself, hardware, day."""
-        return self.folder / f"{self.name.split()[0]}.done.json"
-
-    def is_done(self) -> bool:
-        """Whether this very command has ended well and what it made is still there."""
-        if not self.product.exists() or not self.record.exists():
-            return False
-        return bool(json.loads(self.record.read_text())["command"] == self.command)
 
 
 def run_folder(root: Path, scale: str, row: Row, seed: int) -> Path:

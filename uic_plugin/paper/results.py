@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import platform
 import shlex
 import statistics
 from collections.abc import Sequence
@@ -115,22 +114,6 @@ def paper_table(table: PaperTable, records: Sequence[dict[str, Any]], scale: str
             cells.append(str(record["quoted_imagenet"]) or "-")
         out.add_row(*cells)
     return out
-
-
-def hardware() -> str:
-    """What this machine computes with."""
-    import os
-
-    import torch
-
-    if torch.cuda.is_available():
-        return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}"
-    model = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        names = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
-        model = names[0].partition(":")[2].strip() if names else model
-    return f"{os.cpu_count()} cores, {model}"
 
 
 def _rounded(value: float) -> str:

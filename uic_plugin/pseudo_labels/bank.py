@@ -191,6 +191,11 @@ class PseudoLabelBank:
         self.epoch += 1
         return turn
 
+    def begin(self) -> None:
+        """Make the staged labels those of the present epoch, before its first step."""
+        self._targets = torch.where(self._staged != _UNSEEN, self._staged, self._targets)
+        self._staged.fill_(_UNSEEN)
+
     def fix_empty_classes(self, fixer: EmptyClassFixer) -> int:
         """Fill the classes that the initial labels left empty; returns their number."""
         return self._fix(self._targets, fixer, self.epoch)

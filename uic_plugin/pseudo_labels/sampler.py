@@ -9,7 +9,7 @@ to N as in the authors' released code.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -90,6 +90,8 @@ class ClassBalancedSampler(BankSampler):
         bank, seed, rank, world_size: see `BankSampler`.
         skip_empty: leave classes without an image out, K counts the others: for labels that
             nothing may change. Off, an empty class is an error.
+        more_banks: labels of further heads; the classes of each head are balanced in turn, a head
+            an epoch.
     """
 
     def __init__(
@@ -100,9 +102,11 @@ class ClassBalancedSampler(BankSampler):
         rank: int = 0,
         world_size: int = 1,
         skip_empty: bool = False,
+        more_banks: Sequence[PseudoLabelBank] = (),
     ) -> None:
         super().__init__(bank, seed=seed, rank=rank, world_size=world_size)
         self.skip_empty = skip_empty
+        self.banks = (bank, *more_banks)
 
     def order(self) -> torch.Tensor:
         """The balanced order of the bank's present epoch, (N,) image indices.
@@ -110,7 +114,7 @@ class ClassBalancedSampler(BankSampler):
         Raises:
             ValueError: if the bank has an empty class and `skip_empty` is off.
         """
-        bank = self.bank
+        bank = self.banks[self.bank.epoch % len(self.banks)]
         num_images, num_classes = len(bank), bank.num_classes
         sizes = class_sizes(bank.labels, num_classes)
         num_empty = int((sizes == 0).sum())
@@ -123,7 +127,7 @@ class ClassBalancedSampler(BankSampler):
         filled = sizes[sizes > 0]  # images class by class are the same without empty ones
         quota = num_images // len(filled) + 1
         dtype = _index_dtype(quota * len(filled))
-        epoch = bank.epoch
+        epoch = self.bank.epoch
         with ThreadPoolExecutor(1) as pool:  # the two shuffles do not depend on each other
             # Entries of the final order, as positions in the class-by-class selection; those
             # past N are the cut.

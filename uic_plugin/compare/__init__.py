@@ -1,0 +1,1 @@
+"""Methods side by side: same images, network, augmentation and budget (`uic compare`)."""

@@ -1,0 +1,200 @@
+"""Commands of `uic` as jobs: each is done once, a failure stops what needs it and nothing else."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import platform
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from uic_plugin.errors import Interrupted
+from uic_plugin.files import replacing
+
+
+@dataclass(frozen=True)
+class Job:
+    """One command.
+
+    Attributes:
+        name: unique; also its order among those that it needs.
+        arguments: of `uic`.
+        folder: its run folder; the log lies there.
+        product: file that exists when it is done.
+        needs: names of the jobs that must be done before.
+        recipe: what it trains; None for other commands.
+        overrides: of that recipe.
+        takes: about how long, of what is no training; a recipe's header says it of training.
+    """
+
+    name: str
+    arguments: tuple[str, ...]
+    folder: Path
+    product: Path
+    needs: tuple[str, ...] = ()
+    recipe: str | None = None
+    overrides: tuple[str, ...] = ()
+    takes: str = ""
+
+    @property
+    def command(self) -> str:
+        """As one would type it."""
+        return shlex.join(("uic", *self.arguments))
+
+    @property
+    def log(self) -> Path:
+        """What the command prints."""
+        return self.folder / f"{self.name.split()[0]}.log"
+
+    @property
+    def record(self) -> Path:
+        """Written when the command has ended well: itself, hardware, day."""
+        return self.folder / f"{self.name.split()[0]}.done.json"
+
+    def is_done(self) -> bool:
+        """Whether this very command has ended well and what it made is still there."""
+        if not self.product.exists() or not self.record.exists():
+            return False
+        return bool(json.loads(self.record.read_text())["command"] == self.command)
+
+
+def run_jobs(jobs: list[Job], parallel: int, say: Callable[[str], None]) -> dict[str, Path]:
+    """Run jobs as soon as what they need is done.
+
+    Args:
+        jobs: those that others need first.
+        parallel: commands at the same time, each with its part of the cores.
+        say: is told when one has ended.
+
+    Returns:
+        Names and logs of those that failed, or that need one that did.
+
+    Raises:
+        ValueError: if another process is at work on one of them.
+        Interrupted: if the user stopped it.
+    """
+    waiting = {job.name: job for job in jobs}
+    failed: dict[str, Path] = {}
+    running: dict[Future[Any], Job] = {}
+    processes: dict[str, subprocess.Popen[bytes]] = {}
+    cores = max(1, (os.cpu_count() or 1) // parallel)
+    finished = 0
+    with ThreadPoolExecutor(parallel) as pool, _terminated_like_interrupted():
+        try:
+            while waiting or running:
+                for job in list(waiting.values()):
+                    if any(need in failed for need in job.needs):
+                        failed[job.name] = failed[next(n for n in job.needs if n in failed)]
+                        del waiting[job.name]
+                    elif len(running) < parallel and not any(
+                        need in waiting or need in {other.name for other in running.values()}
+                        for need in job.needs
+                    ):
+                        del waiting[job.name]
+                        running[pool.submit(_run, job, cores, processes)] = job
+                if not running:
+                    continue
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    job = running.pop(future)
+                    finished += 1
+                    code, seconds = future.result()
+                    if code:
+                        failed[job.name] = job.log
+                    say(
+                        f"[{finished}/{len(jobs)}] {job.name}: "
+                        f"{f'failed with exit code {code}' if code else f'{seconds:.0f} s'}"
+                    )
+        except BaseException as stop:
+            waiting.clear()
+            for process in list(processes.values()):
+                process.terminate()
+            if isinstance(stop, KeyboardInterrupt):
+                raise Interrupted("stopped; the same command goes on with what is left") from None
+            raise
+    return failed
+
+
+def _run(job: Job, cores: int, processes: dict[str, subprocess.Popen[bytes]]) -> tuple[int, float]:
+    """One command with its output in a log; its exit code and seconds."""
+    started = time.perf_counter()
+    log = job.log
+    log.parent.mkdir(parents=True, exist_ok=True)
+    environment = {**os.environ, "OMP_NUM_THREADS": str(cores)}
+    with open(log, "ab") as file:
+        try:  # the command inherits the lock: it lasts as long as the command, whoever started it
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"another process is at work on '{job.name}' in {job.folder}: wait for it, or stop "
+                f"it and give the same command again"
+            ) from None
+        file.write(f"$ {job.command}\n".encode())
+        file.flush()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "uic_plugin.cli", *job.arguments],
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            env=environment,
+        )
+        processes[job.name] = process
+        try:
+            code = process.wait()
+        finally:
+            del processes[job.name]
+    seconds = time.perf_counter() - started
+    if code == 0:
+        record = {"command": job.command, "hardware": hardware(), "seconds": round(seconds)}
+        record["date"] = date.today().isoformat()
+        with replacing(job.record) as part:
+            part.write_text(json.dumps(record) + "\n")
+    return code, seconds
+
+
+@contextmanager
+def _terminated_like_interrupted() -> Iterator[None]:
+    """Let SIGTERM, as schedulers send it, stop the commands too."""
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    kept = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, kept)
+
+
+def reason_of(log: Path) -> str:
+    """The last line that a command printed: where it failed, its reason."""
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines()]
+    said = [line for line in lines if line and not line.startswith("$ ")]
+    errors = [line for line in said if line.startswith("error: ")]
+    return (errors or said or ["no output"])[-1]
+
+
+def hardware() -> str:
+    """What this machine computes with."""
+    import os
+
+    import torch
+
+    if torch.cuda.is_available():
+        return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}"
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        model = names[0].partition(":")[2].strip() if names else model
+    return f"{os.cpu_count()} cores, {model}"

@@ -1,0 +1,77 @@
+"""DeepCluster (Caron et al., 2018).
+
+1. Before every epoch, features of a centred view of all images, network in eval mode.
+2. PCA with whitening, unit length, k-means: the clusters are the labels.
+3. A new classifier, class-balanced order without empty clusters, cross-entropy.
+
+Source: sections 3.2 to 3.4 of its paper.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from uic_plugin.methods.options import DeepClusterOptions
+from uic_plugin.methods.pseudo_label import PseudoLabelMethod, all_rows, is_first_rank
+from uic_plugin.pseudo_labels.kmeans import cluster_features
+from uic_plugin.seeding import derive_seed
+
+
+class DeepCluster(PseudoLabelMethod):
+    """DeepCluster without a host."""
+
+    name = "deepcluster"
+    options_class = DeepClusterOptions
+    labels_each_step = False
+
+    @property
+    def label_pass(self) -> str | None:
+        """Centred views."""
+        return "center"
+
+    @torch.no_grad()
+    def relabel(self) -> None:
+        """Cluster the features of all images."""
+        self._stage_clusters(self._bank.epoch + 1)
+
+    @torch.no_grad()
+    def begin_labels(self) -> None:
+        """Clusters of the untrained network's features."""
+        self._stage_clusters(0)
+        self._bank.begin()
+
+    def _stage_clusters(self, epoch: int) -> None:
+        options = self.options
+        parts = list(self._pass(training=False))
+        index = torch.cat([index for index, _ in parts])
+        index, features = all_rows(index, torch.cat([part.float() for _, part in parts]))
+        labels = torch.empty(len(index), dtype=torch.int64, device=index.device)
+        if is_first_rank():
+            clusters = cluster_features(
+                features.cpu().numpy(),
+                options.num_pseudo_classes,
+                pca_dim=options.pca_dim,
+                iterations=options.kmeans_iterations,
+                seed=derive_seed(self.seed, "k-means", epoch),
+            )
+            labels = torch.from_numpy(clusters.labels).to(index.device)
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.broadcast(labels, 0)
+        self._bank.update(index, labels)
+
+    @torch.no_grad()
+    def begin_epoch(self) -> None:
+        """A new classifier, and an optimizer that has forgotten the old one."""
+        if not self.options.reset_classifier:
+            return
+        generator = torch.Generator().manual_seed(
+            derive_seed(self.seed, "classifier", self._bank.epoch)
+        )
+        for parameter in self.head.classifier.parameters():
+            if parameter.ndim > 1:
+                values = 0.01 * torch.randn(parameter.shape, generator=generator)
+                parameter.copy_(values)
+            else:
+                parameter.zero_()
+            for optimizer in self.trainer.optimizers:
+                optimizer.state.pop(parameter, None)

@@ -1,0 +1,65 @@
+"""RotNet (Gidaris, Singh and Komodakis, 2018): tell by how much an image has been turned.
+
+Every image goes in as it is and turned by 90, 180 and 270 degrees; four classes, cross-entropy.
+Source: section 2 of its paper.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from uic_plugin.methods.options import MethodOptions
+from uic_plugin.seeding import derive_seed
+
+NUM_ROTATIONS = 4
+
+
+def rotated(images: torch.Tensor) -> torch.Tensor:
+    """(4 B, C, S, S) images turned by 0, 90, 180 and 270 degrees, in this order."""
+    return torch.cat([torch.rot90(images, quarter, (2, 3)) for quarter in range(NUM_ROTATIONS)])
+
+
+class RotNet(nn.Module):
+    """RotNet without a host."""
+
+    name: ClassVar[str] = "rotnet"
+    options_class: ClassVar[type[MethodOptions]] = MethodOptions
+    options: Any
+    _network: Any
+    classifier: Any
+    log: Any
+
+    @classmethod
+    def make_options(cls, given: Mapping[str, Any], num_classes: int) -> Any:
+        """Options from a recipe."""
+        return cls.options_class.from_mapping(given, cls.name)
+
+    def build_head(self, features_dim: int, options: MethodOptions, seed: int) -> None:
+        """Add the classifier of rotations."""
+        self.options = options
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(seed, "head"))
+            self.head = nn.Linear(features_dim, NUM_ROTATIONS)
+
+    def attach_images(self, num_samples: int) -> None:
+        """Nothing to remember."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        """Cross-entropy of the rotations, plus an online classifier on the upright images.
+
+        All rotations pass together: statistics of a batch of one rotation would give it away.
+        """
+        _, views, annotations = batch
+        images = views if isinstance(views, torch.Tensor) else views[0]
+        features = self._network(rotated(images))
+        turned = torch.arange(NUM_ROTATIONS, device=images.device)
+        loss = F.cross_entropy(self.head(features), turned.repeat_interleave(len(images)))
+        self.log("train_rotnet_loss", loss.detach(), on_epoch=True, sync_dist=True, prog_bar=True)
+        online = self.classifier(features[: len(images)].detach())
+        # NaN where no image of the batch is annotated; its gradient is not
+        return loss + torch.nan_to_num(F.cross_entropy(online, annotations, ignore_index=-1))

@@ -1,0 +1,99 @@
+"""SelfLabel (Asano, Rupprecht and Vedaldi, 2020).
+
+1. Labels fill all classes equally and cost the network's predictions least: an optimal transport,
+   which Sinkhorn-Knopp solves on the softmax to the power lambda.
+2. They are assigned anew at some epochs in the course of the training, more often at its start,
+   from an augmented view of every image with the network as it is in training.
+3. Between, cross-entropy against them; with several heads on one network, each has its own.
+
+Source: sections 3.1 to 3.3 of its paper. There, labels may also change within an epoch; here they
+do so when an epoch turns.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from uic_plugin.methods.options import SelfLabelOptions
+from uic_plugin.methods.pseudo_label import PseudoLabelMethod, max_over_ranks, sum_over_ranks
+from uic_plugin.pseudo_labels.sinkhorn import open_scores, sinkhorn_labels
+
+
+class SelfLabel(PseudoLabelMethod):
+    """SelfLabel without a host."""
+
+    name = "selflabel"
+    options_class = SelfLabelOptions
+    labels_each_step = False
+
+    @property
+    def label_pass(self) -> str | None:
+        """Augmented views."""
+        return "train"
+
+    @property
+    def initial_labels(self) -> str:
+        """Classes of equal size."""
+        return "balanced"
+
+    def is_update(self, epoch: int) -> bool:
+        """Whether labels are assigned anew when `epoch`, counted from 1, is over."""
+        options, whole = self.options, self.trainer.max_epochs
+        power = 2 if options.label_spacing == "quadratic" else 1
+        count = max(options.label_updates - 1, 1)
+        times = [whole * (number / count) ** power for number in range(options.label_updates)]
+        return any(epoch - 1 < time <= epoch for time in times)
+
+    @torch.no_grad()
+    def relabel(self) -> None:
+        """Equal classes, where the schedule has an update in the epoch that ends."""
+        if self.is_update(self._bank.epoch + 1):
+            self._stage_transport()
+
+    @torch.no_grad()
+    def begin_labels(self) -> None:
+        """Equal classes of the untrained network's predictions."""
+        self._stage_transport()
+        for bank in self.banks:
+            bank.begin()
+
+    def _stage_transport(self) -> None:
+        loader, head = self.label_loader, self.head
+        # of H heads the embeddings are kept, and the logits of one head at a time
+        keeps_logits = self.options.heads == 1
+        width = head.num_classes if keeps_logits else head.embedding_dim
+        num_rows = len(loader.sampler)
+        with open_scores(num_rows, width) as kept:
+            order, done = [], 0
+            for index, features in self._pass(training=True):
+                embeddings, logits = head(features)
+                rows = logits if keeps_logits else embeddings
+                kept[done : done + len(rows)] = rows.float().cpu()
+                order.append(index)
+                done += len(rows)
+            index = torch.cat(order)
+            columns = [self._transport(kept, number) for number in range(self.options.heads)]
+        self._share(index, torch.stack(columns, 1).to(index.device))
+
+    def _transport(self, kept: torch.Tensor, number: int) -> torch.Tensor:
+        """Labels (n,) of one head for this rank's images."""
+        options, head = self.options, self.head
+        device = self._network_device
+
+        def solve(scores: torch.Tensor) -> torch.Tensor:
+            return sinkhorn_labels(
+                scores,
+                power=options.sinkhorn_lambda,
+                tolerance=options.sinkhorn_tolerance,
+                device=device,
+                total=sum_over_ranks,
+                largest=max_over_ranks,
+            ).labels
+
+        if options.heads == 1:
+            return solve(kept)
+        with open_scores(len(kept), head.num_classes) as scores:
+            for first in range(0, len(kept), 8192):
+                rows = slice(first, first + 8192)
+                scores[rows] = head.one_head(kept[rows].to(device), number).float().cpu()
+            return solve(scores)

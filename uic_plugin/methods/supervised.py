@@ -1,0 +1,55 @@
+"""Supervised training in the same harness: the upper anchor of the paper's tables.
+
+The annotations are the labels and never change; every image once an epoch; one view of each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from uic_plugin.methods.options import PseudoLabelOptions
+from uic_plugin.methods.pseudo_label import PseudoLabelMethod
+
+
+class Supervised(PseudoLabelMethod):
+    """Cross-entropy against annotations."""
+
+    name = "supervised"
+    options_class = PseudoLabelOptions
+    labels_each_step = False
+
+    @classmethod
+    def make_options(cls, given: Mapping[str, Any], num_classes: int) -> Any:
+        """The recipe's, with as many classes as are annotated."""
+        own = {**given, "num_pseudo_classes": max(num_classes, 2), "heads": 1}
+        return super().make_options(own, num_classes)
+
+    @property
+    def is_balanced(self) -> bool:
+        """Never: annotated classes are trained as often as they occur."""
+        return False
+
+    def attach(
+        self,
+        num_samples: int,
+        fingerprint: str | None,
+        annotations: Any,
+        *,
+        fixed_labels: torch.Tensor | None = None,
+    ) -> None:
+        """Make the bank of the annotations.
+
+        Raises:
+            ValueError: if images have none.
+        """
+        if annotations is None or (np.asarray(annotations) < 0).any():
+            raise ValueError(
+                "supervised needs an annotation of every image: data.train_path with one "
+                "subfolder per class, and data.no_labels=false"
+            )
+        labels = torch.from_numpy(np.asarray(annotations)).long()
+        super().attach(num_samples, fingerprint, None, fixed_labels=labels)

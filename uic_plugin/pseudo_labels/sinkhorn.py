@@ -1,0 +1,219 @@
+"""Labels that fill all classes equally and cost least: optimal transport by Sinkhorn-Knopp.
+
+    labels = sinkhorn_labels(logits, power=25).labels       # logits (N, K)
+
+Nothing but the scores themselves is as large as N x K: the kernel is made block by block, and kept
+only where it is small. Source: SelfLabel (Asano et al., 2020), section 3.1, Eq. 6 to 8.
+
+Let P be the softmax of the scores, M = P ** power, and a label distribution Q = diag(c) M diag(r)
+whose rows sum to 1 / N and whose columns sum to 1 / K. The two vectors of factors are found in
+turns. Powers of a softmax span hundreds of orders of magnitude, so M is never formed as such:
+whatever factors a row or a column would take out anyway are subtracted from its logarithm first.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+_BLOCK_BYTES = 1 << 26  # of a block of the kernel
+_KEPT_BYTES = 1 << 30  # of a kernel or of scores that are kept in memory
+_FACTOR_LIMIT = 50 * math.log(10)  # factors beyond 1e50 go into the logarithms
+_CHECK_EVERY = 10  # iterations, as in the authors' code
+
+
+@dataclass(frozen=True)
+class Transport:
+    """A solution.
+
+    Attributes:
+        labels: (n,) int64, the class that gets most of an image.
+        iterations: that it took.
+        error: summed relative change of the images' factors in the last iteration.
+        class_mass: (K,) float64, sums of Q's columns; 1 / K where it has converged.
+        objective: mean over images of -log P of the labels.
+    """
+
+    labels: torch.Tensor
+    iterations: int
+    error: float
+    class_mass: torch.Tensor
+    objective: float
+
+
+def _alone(values: torch.Tensor) -> torch.Tensor:
+    return values
+
+
+def sinkhorn_labels(
+    scores: torch.Tensor,
+    *,
+    power: float = 25.0,
+    tolerance: float = 0.1,
+    max_iterations: int = 2000,
+    kept_bytes: int = _KEPT_BYTES,
+    block_rows: int | None = None,
+    device: torch.device | str | None = None,
+    total: Callable[[torch.Tensor], torch.Tensor] = _alone,
+    largest: Callable[[torch.Tensor], torch.Tensor] = _alone,
+) -> Transport:
+    """Labels of equal class sizes for images with given class scores.
+
+    The result does not depend on `kept_bytes`: a kernel that is kept and one that is made anew in
+    every iteration are the same numbers, added in the same order.
+
+    Args:
+        scores: (n, K) logits or log-probabilities of this rank's images, in memory or mapped.
+        power: lambda, above 0: the larger, the closer to the cheapest labels.
+        tolerance: ends the iteration, see `Transport.error`.
+        max_iterations: ends it with a warning.
+        kept_bytes: the largest kernel, in float64, that is kept in memory.
+        block_rows: images at once; by the size of a block unless told.
+        device: where to compute; where the scores are unless told.
+        total: sum of a tensor over ranks; each holds its own rows.
+        largest: maximum of a tensor over ranks.
+
+    Raises:
+        ValueError: for scores of another shape or that are not finite, or numbers out of range.
+    """
+    if scores.ndim != 2 or 0 in scores.shape:
+        raise ValueError(f"scores must be (images, classes), got {tuple(scores.shape)}")
+    for name, value in (("power", power), ("tolerance", tolerance)):
+        if not 0 < value < float("inf"):
+            raise ValueError(f"{name} must be above 0, got {value}")
+    problem = _Problem(scores, power, kept_bytes, block_rows, device or scores.device)
+    num_rows = torch.tensor([len(scores)], dtype=torch.float64, device=problem.device)
+    num_images = float(total(num_rows))
+    num_classes = scores.shape[1]
+    problem.level(largest)
+
+    c = torch.full((len(scores),), 1 / num_images, dtype=torch.float64, device=problem.device)
+    mass = total(problem.column_sums(c))
+    error, iteration = math.inf, 0
+    while error > tolerance and iteration < max_iterations:
+        r = 1 / (num_classes * mass)
+        c_new, mass = problem.iterate(r, num_images)
+        mass = total(mass)
+        if iteration % _CHECK_EVERY == 0:
+            error = float(total((c / c_new - 1).abs().sum()[None]))
+        c = c_new
+        iteration += 1
+        if float(largest(torch.stack([c.log().abs().max(), r.log().abs().max()]).max())) > (
+            _FACTOR_LIMIT
+        ):
+            problem.absorb(c, r)
+            c, mass = torch.ones_like(c), mass * r
+            r = torch.ones_like(r)
+    if error > tolerance:
+        warnings.warn(
+            f"Sinkhorn-Knopp stopped after {iteration} iterations with error {error:.3g}, "
+            f"above {tolerance}: the classes are not quite of equal size",
+            stacklevel=2,
+        )
+    labels, cost = problem.solution(r)
+    return Transport(labels, iteration, error, mass * r, float(total(cost[None])) / num_images)
+
+
+class _Problem:
+    """The kernel of one rank's rows, by blocks: log M = power * scores + row + column."""
+
+    def __init__(
+        self,
+        scores: torch.Tensor,
+        power: float,
+        kept_bytes: int,
+        block_rows: int | None,
+        device: torch.device | str,
+    ) -> None:
+        num_rows, num_classes = scores.shape
+        self.scores, self.power, self.device = scores, power, torch.device(device)
+        step = block_rows or max(1, _BLOCK_BYTES // (8 * num_classes))
+        self.blocks = [slice(i, min(i + step, num_rows)) for i in range(0, num_rows, step)]
+        self.row = torch.zeros(num_rows, dtype=torch.float64, device=self.device)
+        self.column = torch.zeros(num_classes, dtype=torch.float64, device=self.device)
+        self.is_kept = 8 * num_rows * num_classes <= kept_bytes
+        self.kernel: list[torch.Tensor] = []
+
+    def _logarithms(self) -> Iterator[tuple[slice, torch.Tensor]]:
+        for rows in self.blocks:
+            block = self.scores[rows].to(self.device, torch.float64)
+            yield rows, block.mul_(self.power).add_(self.row[rows, None]).add_(self.column)
+
+    def _kernels(self) -> Iterator[tuple[slice, torch.Tensor]]:
+        if self.kernel:
+            yield from zip(self.blocks, self.kernel, strict=True)
+            return
+        kept = []
+        for rows, block in self._logarithms():
+            block.exp_()
+            if self.is_kept:
+                kept.append(block)
+            yield rows, block
+        self.kernel = kept
+
+    def level(self, largest: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        """Take factors out, so that every row and every column has a 1 as its largest entry."""
+        for rows, block in self._logarithms():
+            if not torch.isfinite(block).all():
+                raise ValueError("scores of some images are not finite: the network has diverged")
+            self.row[rows] = -block.amax(1)
+        highest = torch.full_like(self.column, -math.inf)
+        for _, block in self._logarithms():
+            highest = torch.maximum(highest, block.amax(0))
+        self.column = -largest(highest)
+
+    def column_sums(self, c: torch.Tensor) -> torch.Tensor:
+        """(K,) sums of the rows' kernel, weighted."""
+        mass = torch.zeros_like(self.column)
+        for rows, kernel in self._kernels():
+            mass += c[rows] @ kernel
+        return mass
+
+    def iterate(self, r: torch.Tensor, num_images: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """Factors of the rows for those of the columns, and the columns' sums for these."""
+        c = torch.empty_like(self.row)
+        mass = torch.zeros_like(self.column)
+        for rows, kernel in self._kernels():
+            c[rows] = 1 / (num_images * (kernel @ r))
+            mass += c[rows] @ kernel
+        return c, mass
+
+    def absorb(self, c: torch.Tensor, r: torch.Tensor) -> None:
+        """Put factors into the logarithms."""
+        self.row += c.log()
+        self.column += r.log()
+        self.kernel = []
+
+    def solution(self, r: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Labels (n,) of the columns' factors, and the sum of -log P of them."""
+        labels = torch.empty(len(self.row), dtype=torch.int64, device=self.device)
+        cost = torch.zeros((), dtype=torch.float64, device=self.device)
+        for rows, block in self._logarithms():
+            labels[rows] = (block + r.log()).argmax(1)
+            log_p = self.scores[rows].to(self.device, torch.float64).log_softmax(1)
+            cost -= log_p.gather(1, labels[rows, None]).sum()
+        return labels, cost
+
+
+@contextmanager
+def open_scores(
+    num_images: int, width: int, *, kept_bytes: int = _KEPT_BYTES
+) -> Iterator[torch.Tensor]:
+    """An uninitialised (num_images, width) float32 tensor: in memory, or a temporary file's.
+
+    Args:
+        num_images, width: its shape.
+        kept_bytes: the largest that is kept in memory.
+    """
+    if 4 * num_images * width <= kept_bytes:
+        yield torch.empty(num_images, width)
+        return
+    with tempfile.NamedTemporaryFile(prefix="uic-scores-") as file:
+        yield torch.from_numpy(np.memmap(file, np.float32, "w+", shape=(num_images, width)))
