@@ -33,13 +33,13 @@ class Watch(load_host().pl.Callback):
         with open(f"{folder}/rank{trainer.global_rank}.json", "w") as file:
             json.dump({"steps": self.steps, "weights": weights}, file)
 
-pretrain(compose_recipe("digits/uic", sys.argv[2:]), callbacks=(Watch(),))
+pretrain(compose_recipe(sys.argv[2], sys.argv[3:]), callbacks=(Watch(),))
 """
 
 
 @pytest.fixture
 def two_ranks(tmp_path, digits):
-    def run(*overrides):
+    def run(*overrides, name="digits/uic"):
         program = tmp_path / "program.py"
         program.write_text(PROGRAM)
         settings = [
@@ -52,7 +52,7 @@ def two_ranks(tmp_path, digits):
             *overrides,
         ]
         done = subprocess.run(
-            [sys.executable, "-W", "ignore", str(program), str(tmp_path), *settings],
+            [sys.executable, "-W", "ignore", str(program), str(tmp_path), name, *settings],
             capture_output=True,
             text=True,
             timeout=250,
@@ -93,3 +93,23 @@ def test_ranks_hold_one_bank_and_disjoint_shares(two_ranks):
     for rank, record in enumerate((first, second)):
         drawn = [image for step in record["steps"] if step[0] == 0 for image in step[3]]
         assert drawn == order[rank::2][: len(drawn)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("digits/deepcluster", ()),
+        ("digits/selflabel", ("method_kwargs.heads=2",)),
+        ("digits/uic", ("method_kwargs.heads=2",)),
+    ],
+)
+def test_ranks_agree_on_labels_of_a_pass_of_their_own(two_ranks, tmp_path, name, options):
+    first, second = two_ranks("method_kwargs.head_width=16", *options, name=name)
+    assert [step[:3] for step in first["steps"]] == [step[:3] for step in second["steps"]]
+    assert first["weights"] == second["weights"]
+    from uic_plugin.hosts.runs import read_checkpoint
+
+    state = read_checkpoint(tmp_path / "run" / "last.ckpt")["uic"]
+    for bank in (state["bank"], *state["more_banks"]):
+        assert len(bank["targets"].unique()) > 20

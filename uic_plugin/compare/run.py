@@ -90,6 +90,9 @@ def compare(
     write_csv(out / "summary.csv", summary)
     page = write_page(out / "index.html", setting, summary, curves, rows)
     console.print(summary_table(setting, summary))
+    for row in rows:
+        if row["failed"]:
+            console.print(f"failed: {row['label']}, seed {row['seed']}: {row['failed']}")
     console.print(f"{out / 'runs.csv'} has every run, {page} the curves")
     return not any(row["failed"] for row in rows)
 

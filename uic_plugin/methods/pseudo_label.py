@@ -76,7 +76,7 @@ class PseudoLabelMethod(_HostMethod):
     fixer: EmptyClassFixer | None = None
     # batches [index, views, ...] of this rank's share of all images, for labels of their own pass
     label_loader: Any = None
-    label_network: nn.ModuleDict | None = None  # moving average of network and head
+    label_network: nn.ModuleDict | None  # moving average of network and head
     telemetry: EpochTelemetry | None = None
     epoch_metrics: dict[str, float] | None = None
     turn_seconds = 0.0  # of the last turn of the epoch, labels of their own pass included
@@ -130,10 +130,10 @@ class PseudoLabelMethod(_HostMethod):
                 cosine=options.classifier == "cosine",
                 heads=options.heads,
             )
+        self.label_network = None
         if getattr(options, "label_momentum", 0.0):
             parts = {"network": self._network, "head": self.head}
-            self.label_network = nn.ModuleDict(copy.deepcopy(parts))
-            self.label_network.requires_grad_(False)
+            self.label_network = nn.ModuleDict(copy.deepcopy(parts)).requires_grad_(False)
 
     def attach(
         self,

@@ -1,0 +1,219 @@
+"""The methods beside UIC, trained inside the installed host on real images."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from uic_plugin.hosts import backbone_of, load_host, register
+from uic_plugin.hosts.evaluation import extract_features, knn_accuracy, load_method
+from uic_plugin.hosts.runs import load_run, read_checkpoint
+from uic_plugin.hosts.settings import build_method, prepare_config
+from uic_plugin.hosts.training import pretrain
+from uic_plugin.methods import OWN_METHODS
+from uic_plugin.report.progress import EpochReporter
+from uic_plugin.report.tables import read_csv
+
+QUIET = EpochReporter("test")
+SMALL_HEAD = ("method_kwargs.head_width=16",)
+
+
+def train(cfg, *callbacks):
+    pretrain(cfg, reporter=QUIET, callbacks=callbacks)
+    return read_checkpoint(Path(cfg.run_dir) / "last.ckpt")
+
+
+def same(first, second):
+    for name, weight in first["state_dict"].items():
+        assert torch.equal(weight, second["state_dict"][name]), name
+    mine, theirs = first["uic"], second["uic"]
+    for one, two in zip(
+        [mine["bank"], *mine["more_banks"]], [theirs["bank"], *theirs["more_banks"]], strict=True
+    ):
+        assert torch.equal(one["targets"], two["targets"])
+        assert one["epoch"] == two["epoch"]
+    return True
+
+
+def stop_after(epochs):
+    class Stop(load_host().pl.Callback):
+        def on_train_epoch_end(self, trainer, pl_module):
+            if trainer.current_epoch + 1 == epochs:
+                trainer.should_stop = True
+
+    return Stop()
+
+
+def test_all_are_registered():
+    register()
+    assert set(OWN_METHODS) <= set(load_host().METHODS)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("digits/deepcluster", ()),
+        ("digits/selflabel", ("method_kwargs.heads=2",)),
+        ("digits/supervised", ()),
+        ("digits/uic", ("method_kwargs.heads=3",)),
+        ("digits/uic", ("method_kwargs.label_momentum=0.9",)),
+        ("digits/uic", ("method_kwargs.classifier=cosine", "method_kwargs.temperature=0.1")),
+    ],
+)
+def test_stopped_and_resumed_equals_uninterrupted(recipe, tmp_path, name, options):
+    given = (*options, *SMALL_HEAD, "max_epochs=3")
+    whole = train(recipe(f"run_dir={tmp_path / 'whole'}", *given, name=name))
+    cfg = recipe(f"run_dir={tmp_path / 'parts'}", *given, name=name)
+    train(cfg, stop_after(1))
+    assert same(whole, train(cfg))
+
+
+def test_deepcluster_finds_classes_and_forgets_its_classifier(recipe):
+    cfg = recipe("max_epochs=2", *SMALL_HEAD, name="digits/deepcluster")
+    spreads = []
+
+    class Watch(load_host().pl.Callback):
+        def on_train_batch_start(self, trainer, module, *_):
+            if module.steps_done == 0:
+                begin = module.begin_epoch
+
+                def begun():
+                    old = module.head.classifier.weight.std().item()
+                    optimizer = trainer.optimizers[0]
+                    begin()
+                    new = module.head.classifier.weight
+                    spreads.append((old, new.std().item(), new in optimizer.state))
+                    assert (module.head.classifier.bias == 0).all()
+
+                module.begin_epoch = begun
+
+        def on_train_batch_end(self, trainer, module, *_):
+            module.__dict__.pop("begin_epoch", None)
+
+    state = train(cfg, Watch())
+    assert len(spreads) == 2
+    for old, new, is_remembered in spreads:
+        assert new == pytest.approx(0.01, rel=0.3)
+        assert old > 2 * new
+        assert not is_remembered
+    rows = read_csv(Path(cfg.run_dir) / "epochs.csv")
+    assert float(rows[-1]["uic_nmi"]) > 0.5  # k-means on digits, whatever the network
+    labels = state["uic"]["bank"]["targets"]
+    assert int(labels.min()) >= 0
+    assert int(labels.max()) < 30
+    assert state["uic"]["method"] == "deepcluster"
+    method, cfg, source = load_method(*load_run(Path(cfg.run_dir)))
+    assert knn_accuracy(extract_features(method, cfg, source), **cfg.knn) > 60
+
+
+def test_selflabel_fills_its_classes_equally(recipe):
+    options = ("method_kwargs.sinkhorn_lambda=100", "max_epochs=3")
+    labels = train(recipe(*SMALL_HEAD, *options, name="digits/selflabel"))["uic"]["bank"]["targets"]
+    sizes = torch.bincount(labels.long(), minlength=30)
+    # 1442 / 30 = 48; labels are the largest shares of a soft assignment, so not quite equal
+    assert sizes.min() >= 36
+    assert sizes.max() <= 60
+
+
+@pytest.mark.parametrize(
+    ("updates", "spacing", "epochs", "expected"),
+    [
+        (100, "quadratic", 5, [1, 2, 3, 4, 5]),
+        (3, "linear", 8, [4, 8]),  # times 0, 4, 8; the first labels are those of time 0
+        (4, "quadratic", 9, [1, 4, 9]),
+        (1, "quadratic", 9, []),
+    ],
+)
+def test_schedule_of_selflabel(recipe, updates, spacing, epochs, expected):
+    from uic_plugin.methods import SelfLabel
+
+    class Method(SelfLabel):
+        class options:
+            label_updates, label_spacing = updates, spacing
+
+        class trainer:
+            max_epochs = epochs
+
+        def __init__(self):
+            pass
+
+    assert [e for e in range(1, epochs + 1) if Method().is_update(e)] == expected
+
+
+def test_supervised_learns_the_annotations_and_needs_them(recipe, digits, tmp_path):
+    cfg = recipe("max_epochs=4", "method_kwargs.head=linear", name="digits/supervised")
+    state = train(cfg)
+    targets = state["uic"]["bank"]["targets"]
+    assert torch.bincount(targets.long()).tolist() == [
+        len(list((digits / "train" / str(digit)).iterdir())) for digit in range(10)
+    ]
+    rows = read_csv(Path(cfg.run_dir) / "epochs.csv")
+    assert float(rows[-1]["train_supervised_loss"]) < float(rows[0]["train_supervised_loss"])
+    cfg = recipe(f"run_dir={tmp_path / 'b'}", "data.no_labels=true", name="digits/supervised")
+    with pytest.raises(ValueError, match="annotation of every image"):
+        train(cfg)
+
+
+def test_random_is_the_network_that_the_seed_gives(recipe):
+    cfg = recipe("methods=random", "max_epochs=7", "seed=3", name="digits/any")
+    saved = train(cfg)["state_dict"]
+    prepared, _ = prepare_config(cfg)
+    fresh = build_method(prepared).state_dict()
+    assert saved.keys() == fresh.keys()
+    assert all(torch.equal(saved[name], fresh[name]) for name in saved)
+
+
+@pytest.mark.parametrize("name", ["rotnet", "instdisc"])
+def test_methods_without_labels_of_classes(recipe, name):
+    cfg = recipe(f"methods={name}", "max_epochs=3", name="digits/any")
+    state = train(cfg)
+    rows = read_csv(Path(cfg.run_dir) / "epochs.csv")
+    losses = [float(row[f"train_{name}_loss"]) for row in rows]
+    assert losses[-1] < losses[0]
+    method, cfg, source = load_method(*load_run(Path(cfg.run_dir)))
+    assert knn_accuracy(extract_features(method, cfg, source), **cfg.knn) > 60
+    if name == "instdisc":
+        memory = state["instdisc"]["memory"]
+        assert memory.shape == (1442, 128)
+        assert torch.allclose(memory.norm(dim=1), torch.ones(1442), atol=1e-5)
+
+
+def test_instdisc_with_negatives_resumes_its_memory(recipe, tmp_path):
+    given = ("methods=instdisc", "method_kwargs.num_negatives=64", "max_epochs=2")
+    cfg = recipe(*given, name="digits/any")
+    train(cfg, stop_after(1))
+    before = read_checkpoint(Path(cfg.run_dir) / "last.ckpt")["instdisc"]
+    assert before["normaliser"] > 0
+    after = train(cfg)["instdisc"]
+    assert after["normaliser"] == before["normaliser"]
+    assert not torch.equal(after["memory"], before["memory"])
+
+
+def test_checkpoints_of_another_method_are_refused(recipe):
+    cfg = recipe(*SMALL_HEAD, "max_epochs=1", name="digits/deepcluster")
+    train(cfg)
+    other = recipe(*SMALL_HEAD, "max_epochs=1", name="digits/selflabel")
+    other.resume_from_checkpoint = f"{cfg.run_dir}/last.ckpt"
+    other.run_dir = f"{cfg.run_dir}-other"
+    with pytest.raises(ValueError, match="written by deepcluster, this run is of selflabel"):
+        train(other)
+
+
+def test_a_run_keeps_its_cost_and_snapshots(recipe):
+    cfg = recipe("snapshots=2", "max_epochs=4")
+    train(cfg)
+    run = Path(cfg.run_dir)
+    assert sorted(p.name for p in (run / "snapshots").iterdir()) == [
+        "epoch0002.ckpt",
+        "epoch0004.ckpt",
+    ]
+    cost = json.loads((run / "cost.json").read_text())
+    assert cost["images"] == 1442
+    assert cost["images_per_epoch"] == 1408
+    assert cost["bytes_per_image"] == 4  # two buffers of two bytes
+    method, _, _ = load_method(*load_run(run))
+    assert cost["parameters_backbone"] == sum(p.numel() for p in backbone_of(method).parameters())
+    last = torch.load(run / "snapshots" / "epoch0004.ckpt", weights_only=True)["state_dict"]
+    for name, weight in backbone_of(method).state_dict().items():
+        assert torch.equal(weight, last[f"backbone.{name}"])

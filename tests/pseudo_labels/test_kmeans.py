@@ -1,0 +1,68 @@
+"""Clusters of features."""
+
+import sys
+
+import numpy as np
+import pytest
+
+pytest.importorskip("faiss")
+
+from uic_plugin.pseudo_labels.kmeans import cluster_features, whiten
+
+
+def blobs(spread=0.01):
+    """Nine points around three corners of a triangle."""
+    corners = np.array([[0, 0, 0], [10, 0, 0], [0, 10, 0]], np.float32)
+    noise = np.random.default_rng(0).normal(0, spread, (9, 3)).astype(np.float32)
+    return np.repeat(corners, 3, 0) + noise
+
+
+@pytest.mark.parametrize("pca_dim", [None, 2])
+def test_corners_are_found(pca_dim):
+    labels = cluster_features(blobs(), 3, pca_dim=pca_dim).labels.reshape(3, 3)
+    assert (labels == labels[:, :1]).all()
+    assert len(set(labels[:, 0])) == 3
+
+
+def test_objective_is_the_sum_of_squared_distances():
+    points = np.array([[0.0], [2.0], [10.0], [14.0]], np.float32)
+    clusters = cluster_features(points, 2, pca_dim=None)
+    assert clusters.objective == pytest.approx(1 + 1 + 4 + 4)
+
+
+def test_the_seed_decides():
+    features = np.random.default_rng(0).normal(size=(500, 8)).astype(np.float32)
+    first, again = (cluster_features(features, 20, seed=3).labels for _ in range(2))
+    assert (first == again).all()
+    assert (first != cluster_features(features, 20, seed=4).labels).any()
+
+
+def test_whitened_features_have_unit_length_and_equal_variance():
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(4000, 4)).astype(np.float32) * [1, 5, 20, 100]
+    white = whiten(features, 4)
+    assert np.allclose(np.linalg.norm(white, axis=1), 1, atol=1e-5)
+    assert np.allclose(white.T @ white / len(white), np.eye(4) / 4, atol=0.02)
+
+
+def test_features_that_are_always_zero_are_left_out():
+    features = np.zeros((100, 6), np.float32)
+    features[:, :2] = np.random.default_rng(0).normal(size=(100, 2))
+    white = whiten(features, 256)
+    assert white.shape == (100, 2)
+    assert np.isfinite(white).all()
+
+
+def test_impossible_input_is_named():
+    with pytest.raises(ValueError, match="9 images cannot be put into 10 clusters"):
+        cluster_features(blobs(), 10)
+    broken = blobs()
+    broken[3, 1] = np.nan
+    with pytest.raises(ValueError, match="not finite"):
+        cluster_features(broken, 3)
+
+
+def test_without_faiss_it_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    with pytest.raises(ImportError, match=r"uic-plugin\[clustering\]"):
+        cluster_features(blobs(), 3)
