@@ -31,6 +31,7 @@ for command in (
     paper.paper,
     compare.compare,
     compare.measure,
+    compare.costs,
     train.doctor,
     train.recipes,
     train.demo,

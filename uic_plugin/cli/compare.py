@@ -1,4 +1,4 @@
-"""`uic compare` and `uic measure`."""
+"""`uic compare`, `uic measure` and `uic costs`."""
 
 from __future__ import annotations
 
@@ -83,3 +83,32 @@ def measure(
         f"k-NN {measures['knn']:.2f} %, linear {measures['linear']:.2f} %, NMI of k-means with "
         f"{clusters} clusters {measures['kmeans_nmi']:.3f}{own}. {MEASURES_FILE} has the rest"
     )
+
+
+def costs(
+    run: Run,
+    images: Annotated[str, typer.Option(help="Numbers of images, with commas.")] = "10000",
+    classes: Annotated[int, typer.Option(help="Pseudo classes K.")] = 3000,
+    methods: Annotated[str, typer.Option(help="With commas.")] = (
+        "uic,deepcluster,selflabel,deepclusterv2"
+    ),
+    out: Annotated[Path | None, typer.Option(help="A CSV file for the rows.")] = None,
+    overrides: Set = None,
+) -> None:
+    """Seconds that the turn of an epoch takes beside training: labels, clustering, order."""
+    from uic_plugin.compare.costs import turn_costs
+    from uic_plugin.report.tables import write_csv
+
+    sizes = [part.strip() for part in images.split(",")]
+    if not all(part.isdigit() for part in sizes):
+        raise ValueError(f"--images must be whole numbers with commas, got {images!r}")
+    rows = turn_costs(
+        run,
+        [int(part) for part in sizes],
+        classes,
+        methods=[name.strip() for name in methods.split(",")],
+        overrides=tuple(overrides or ()),
+        say=terminal().print,
+    )
+    if out is not None:
+        write_csv(out, rows)
