@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import platform
 import sys
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ _OWN = {
     "scikit-learn": ">=1.4",
     "hydra-core": ">=1.3,<2",
 }
+# modules of optional features, and the extra that brings them
+_OPTIONAL = {"faiss": "clustering", "pyarrow": "parquet"}
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,8 @@ def examine() -> tuple[list[Finding], bool]:
     findings += [_distribution(name, versions) for name, versions in needs.items()]
     if all(finding.state == "ok" for finding in findings):
         findings += [_import(), _device()]
-    return findings, all(finding.state == "ok" for finding in findings)
+    findings += [_optional(module, extra) for module, extra in _OPTIONAL.items()]
+    return findings, all(finding.state in ("ok", "optional") for finding in findings)
 
 
 def _distribution(name: str, versions: str) -> Finding:
@@ -58,15 +62,24 @@ def _distribution(name: str, versions: str) -> Finding:
     return Finding(name, found, "ok")
 
 
+def _optional(module: str, extra: str) -> Finding:
+    if importlib.util.find_spec(module) is not None:
+        return Finding(module, "there", "ok")
+    remedy = f"pip install 'uic-plugin[{extra}]' for what needs it"
+    return Finding(module, "-", "optional", remedy)
+
+
 def _import() -> Finding:
     from uic_plugin.hosts import load_host, register
+    from uic_plugin.methods import OWN_METHODS
 
     try:
         register()
-        methods = len(load_host().METHODS)
+        methods = len(set(load_host().METHODS) - set(OWN_METHODS))
     except HostError as error:
         return Finding("registration", "-", "failed", str(error))
-    return Finding("registration", f"method=uic, beside {methods - 1} of the host", "ok")
+    own = ", ".join(OWN_METHODS)
+    return Finding("registration", f"{own}, beside {methods} methods of the host", "ok")
 
 
 def _device() -> Finding:

@@ -230,3 +230,12 @@ def test_hosts_method_with_a_network_of_timm(script, digits32, tmp_path):
     command = [part for part in command if not part.startswith(drop)]
     script(*command, "backbone.name=timm/resnet10t")
     assert checkpoint_in(tmp_path / "out" / "simclr")
+
+
+@pytest.mark.parametrize("method", ["deepcluster", "selflabel"])
+def test_methods_that_label_in_a_pass_of_their_own(script, digits, tmp_path, method):
+    command = pretrain_command(digits, "max_epochs=1", "checkpoint.dir=out", f"method={method}")
+    script(*[part for part in command if part != "method=uic"])
+    state = torch.load(checkpoint_in(tmp_path / "out" / method), weights_only=True)["uic"]
+    assert (state["method"], state["bank"]["epoch"]) == (method, 1)
+    assert len(state["bank"]["targets"].unique()) > 20

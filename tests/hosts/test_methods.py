@@ -10,7 +10,7 @@ from uic_plugin.hosts import backbone_of, load_host, register
 from uic_plugin.hosts.evaluation import extract_features, knn_accuracy, load_method
 from uic_plugin.hosts.runs import load_run, read_checkpoint
 from uic_plugin.hosts.settings import build_method, prepare_config
-from uic_plugin.hosts.training import pretrain
+from uic_plugin.hosts.training import make_trainer, pretrain
 from uic_plugin.methods import OWN_METHODS
 from uic_plugin.report.progress import EpochReporter
 from uic_plugin.report.tables import read_csv
@@ -162,6 +162,10 @@ def test_random_is_the_network_that_the_seed_gives(recipe):
     fresh = build_method(prepared).state_dict()
     assert saved.keys() == fresh.keys()
     assert all(torch.equal(saved[name], fresh[name]) for name in saved)
+    # that it is trained on one batch limits none of its evaluations
+    for evaluates, batches in ((False, int), (True, float)):  # a whole number, or a share
+        trainer = make_trainer(prepared, max_epochs=1, callbacks=[], evaluates=evaluates)
+        assert type(trainer.limit_train_batches) is batches
 
 
 @pytest.mark.parametrize("name", ["rotnet", "instdisc"])

@@ -182,7 +182,7 @@ def linear_accuracy(
         val = _feature_loader(features.val, features.val_targets, 4096, shuffle=False)
     host.pl.seed_everything(cfg.seed)
     model = host.linear_model(backbone, linear_cfg)
-    trainer = make_trainer(cfg, max_epochs=settings.max_epochs, callbacks=[])
+    trainer = make_trainer(cfg, max_epochs=settings.max_epochs, callbacks=[], evaluates=True)
     fit(trainer, model, train, val)
     return float(trainer.callback_metrics["val_acc1"])
 

@@ -171,8 +171,16 @@ def _check_network(network: Any, crop_size: int) -> None:
         )
 
 
-def make_trainer(cfg: DictConfig, *, max_epochs: int, callbacks: list[Any]) -> Any:
+def make_trainer(
+    cfg: DictConfig, *, max_epochs: int, callbacks: list[Any], evaluates: bool = False
+) -> Any:
     """The host's Trainer, silent but for our own callbacks.
+
+    Args:
+        cfg: the prepared recipe.
+        max_epochs: of this training.
+        callbacks: Lightning's.
+        evaluates: leaves out what the recipe says of the pretraining alone, as limits of batches.
 
     Raises:
         ValueError: for hardware that is not there, or numbers that Lightning does not take.
@@ -193,7 +201,8 @@ def make_trainer(cfg: DictConfig, *, max_epochs: int, callbacks: list[Any]) -> A
     }
     if num_devices(cfg) > 1:
         arguments["strategy"] = cfg.get("strategy") or "ddp"
-    arguments.update({name: cfg[name] for name in _TRAINER_KEYS if cfg.get(name) is not None})
+    if not evaluates:
+        arguments.update({name: cfg[name] for name in _TRAINER_KEYS if cfg.get(name) is not None})
     try:
         return host.pl.Trainer(**arguments)
     except Exception as error:  # Lightning has an exception of its own for each line
