@@ -20,7 +20,7 @@ def write_page(
     curves: Sequence[Mapping[str, Any]],
     rows: Sequence[Mapping[str, Any]],
 ) -> Path:
-    """Write the page, which needs no other file.
+    """Write the page, which needs no other file, and its curves beside it as `curves.png`.
 
     Args:
         path: of the HTML file.
@@ -32,14 +32,22 @@ def write_page(
     from jinja2 import Environment
 
     source = Path(__file__).with_name("page.html").read_text()
+    levels = {s["label"]: s["knn"] for s in summary if s["method"] == "random" and s["knn"] != ""}
+    svg = ""
+    if curves:
+        figure = _figure(curves, levels)
+        with replacing(path.with_name("curves.png")) as part:
+            figure.savefig(part, format="png", dpi=80)
+        drawn = io.StringIO()
+        figure.savefig(drawn, format="svg", metadata={"Date": None})
+        svg = drawn.getvalue()[drawn.getvalue().index("<svg") :]
     template = Environment(autoescape=True, trim_blocks=True).from_string(source)
     good = [row for row in rows if not row["failed"]]
-    levels = {s["label"]: s["knn"] for s in summary if s["method"] == "random" and s["knn"] != ""}
     text = template.render(
         title=f"{Path(setting.data).name}, {setting.network} network",
         budget=str(setting.budget),
         clusters=setting.clusters,
-        figure=_curves(curves, levels) if curves else "",
+        figure=svg,
         summary=summary,
         columns=columns_of(summary),
         heading=heading,
@@ -54,8 +62,8 @@ def write_page(
     return path
 
 
-def _curves(curves: Sequence[Mapping[str, Any]], levels: Mapping[str, float]) -> str:
-    """k-NN over views and over seconds as SVG: means, and bands of one standard deviation."""
+def _figure(curves: Sequence[Mapping[str, Any]], levels: Mapping[str, float]) -> Any:
+    """k-NN over views and over seconds: means, and bands of one standard deviation."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 4), layout="constrained")
@@ -85,6 +93,4 @@ def _curves(curves: Sequence[Mapping[str, Any]], levels: Mapping[str, float]) ->
     for axis in axes:
         axis.grid(alpha=0.3)
     axes[1].legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    text = io.StringIO()
-    figure.savefig(text, format="svg", metadata={"Date": None})
-    return text.getvalue()[text.getvalue().index("<svg") :]
+    return figure

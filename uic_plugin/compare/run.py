@@ -32,7 +32,9 @@ def compare(
     console: Console,
     dry_run: bool = False,
 ) -> bool:
-    """Run what a comparison lacks and write `runs.csv`, `curves.csv`, `summary.csv`, `index.html`.
+    """Run what a comparison lacks and write its tables, curves and page into `out`.
+
+    `runs.csv`, `curves.csv` and `summary.csv`, `index.html` and `curves.png`.
 
     A run that fails stops nothing else and shows as failed, with its reason.
 

@@ -75,10 +75,11 @@ def attach_data(method: Any, loader: Any) -> DataLoader[Any]:
         )
     else:
         sampler = ShuffledSampler(method.bank, **share)
+    if method.first_pass and trainer.ckpt_path is None:
+        method.label_loader = _label_loader(loader, dataset, method, method.first_pass)
+        _begin_labels(method)
     if method.label_pass:
-        method.label_loader = _label_loader(loader, dataset, method)
-        if trainer.ckpt_path is None:
-            _begin_labels(method)
+        method.label_loader = _label_loader(loader, dataset, method, method.label_pass)
 
     def take_skip() -> int:
         skip, method.images_to_skip = method.images_to_skip, 0
@@ -122,13 +123,15 @@ def _fixed_labels(dataset: Any, options: Any) -> torch.Tensor | None:
     return torch.from_numpy(labels)
 
 
-def _label_loader(loader: DataLoader[Any], dataset: Any, method: Any) -> DataLoader[Any]:
+def _label_loader(
+    loader: DataLoader[Any], dataset: Any, method: Any, views: str
+) -> DataLoader[Any]:
     """Views of this rank's share of all images for labels, [index, views, annotation]."""
     trainer = method.trainer
     # Pads to equal shares: an image may stand in two, and the label of the higher rank counts.
     share = {"num_replicas": trainer.world_size, "rank": trainer.global_rank, "shuffle": False}
     sampler: Any
-    if method.label_pass == "center":
+    if views == "center":
         dataset = _centred(dataset)
         sampler = DistributedSampler(dataset, **share)
     else:

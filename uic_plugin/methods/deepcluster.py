@@ -12,8 +12,7 @@ from __future__ import annotations
 import torch
 
 from uic_plugin.methods.options import DeepClusterOptions
-from uic_plugin.methods.pseudo_label import PseudoLabelMethod, all_rows, is_first_rank
-from uic_plugin.pseudo_labels.kmeans import cluster_features
+from uic_plugin.methods.pseudo_label import PseudoLabelMethod, clusters_over_ranks
 from uic_plugin.seeding import derive_seed
 
 
@@ -41,22 +40,14 @@ class DeepCluster(PseudoLabelMethod):
         self._bank.begin()
 
     def _stage_clusters(self, epoch: int) -> None:
-        options = self.options
-        parts = list(self._pass(training=False))
-        index = torch.cat([index for index, _ in parts])
-        index, features = all_rows(index, torch.cat([part.float() for _, part in parts]))
-        labels = torch.empty(len(index), dtype=torch.int64, device=index.device)
-        if is_first_rank():
-            clusters = cluster_features(
-                features.cpu().numpy(),
-                options.num_pseudo_classes,
-                pca_dim=options.pca_dim,
-                iterations=options.kmeans_iterations,
-                seed=derive_seed(self.seed, "k-means", epoch),
-            )
-            labels = torch.from_numpy(clusters.labels).to(index.device)
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.broadcast(labels, 0)
+        index, features = self.all_features()
+        labels = clusters_over_ranks(
+            features,
+            self.options.num_pseudo_classes,
+            seed=derive_seed(self.seed, "k-means", epoch),
+            pca_dim=self.options.pca_dim,
+            iterations=self.options.kmeans_iterations,
+        )
         self._bank.update(index, labels)
 
     @torch.no_grad()

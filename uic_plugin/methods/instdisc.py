@@ -9,32 +9,27 @@ Source: sections 3.1 and 3.2 of its paper; without its proximal term, as in the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from uic_plugin.methods.options import InstDiscOptions, MethodOptions
+from uic_plugin.methods.base import OwnMethod
+from uic_plugin.methods.options import InstDiscOptions
 from uic_plugin.methods.pseudo_label import all_rows
 from uic_plugin.seeding import derive_seed, make_generator
 
 
-class InstDisc(nn.Module):
+class InstDisc(OwnMethod, nn.Module):
     """Instance discrimination without a host."""
 
-    name: ClassVar[str] = "instdisc"
-    options_class: ClassVar[type[MethodOptions]] = InstDiscOptions
+    name = "instdisc"
+    options_class = InstDiscOptions
     options: InstDiscOptions
     memory: torch.Tensor | None
     log: Any
     seed: int
-
-    @classmethod
-    def make_options(cls, given: Mapping[str, Any], num_classes: int) -> Any:
-        """Options from a recipe."""
-        return cls.options_class.from_mapping(given, cls.name)
 
     def build_head(self, features_dim: int, options: InstDiscOptions, seed: int) -> None:
         """Add the embedding."""

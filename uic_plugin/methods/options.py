@@ -103,7 +103,8 @@ class PseudoLabelOptions(MethodOptions):
         head_width: width of every layer of the MLP.
         head_batch_norm: BatchNorm after every layer of the MLP.
         classifier: "linear"; "cosine", between unit vectors: choose a temperature of about 0.1.
-        heads: classifiers on the same network, each with labels of its own (SelfLabel, 3.3).
+        heads: classifiers on the same network, each with labels of its own (SelfLabel, 3.3);
+            telemetry and `uic label` look at the first.
         temperature: divides the logits in the loss, above 0.
     """
 
@@ -125,7 +126,8 @@ class UICOptions(PseudoLabelOptions):
     Attributes:
         balanced_sampling: draw all classes equally often; off: every image once.
         fix_empty_classes: split the largest class for each empty one.
-        label_init: "random", independent draws; "balanced", equal class sizes.
+        label_init: "random", independent draws; "balanced", equal class sizes; "clusters", k-means
+            on the untrained network's features, once (a variant of ours: needs faiss).
         views: 1: the loss and the next label come from one view; 2: the label from the first,
             the loss on the second.
         label_view: "train": labels come from the training step's own view; "center": from a pass
@@ -137,7 +139,7 @@ class UICOptions(PseudoLabelOptions):
 
     balanced_sampling: bool = _flag(True)
     fix_empty_classes: bool = _flag(True)
-    label_init: str = _choice("random", "random", "balanced")
+    label_init: str = _choice("random", "random", "balanced", "clusters")
     views: int = _choice(1, 1, 2)  # type: ignore[misc]  # an option here, fixed elsewhere
     label_view: str = _choice("train", "train", "center")
     label_momentum: float = _number(

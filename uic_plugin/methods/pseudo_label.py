@@ -11,16 +11,18 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from uic_plugin.methods.options import MethodOptions, PseudoLabelOptions
+from uic_plugin.methods.base import OwnMethod
+from uic_plugin.methods.options import PseudoLabelOptions
 from uic_plugin.networks.heads import PseudoClassHead
 from uic_plugin.pseudo_labels import EmptyClassFixer, EpochTelemetry, PseudoLabelBank
+from uic_plugin.pseudo_labels.kmeans import cluster_features
 from uic_plugin.seeding import derive_seed
 
 CHECKPOINT_KEY = "uic"
@@ -53,23 +55,17 @@ else:
     _HostMethod = nn.Module
 
 
-class PseudoLabelMethod(_HostMethod):
+class PseudoLabelMethod(OwnMethod, _HostMethod):
     """Shared by all pseudo-label methods on both lines of the host.
 
-    An adapter calls `build_head` in its constructor, `attach` when it knows the dataset, and
-    provides `_network`, the backbone.
+    An adapter calls `attach` when it knows the dataset, and provides `_network`, the backbone.
 
     Attributes:
-        name: of the method, in recipes and checkpoints.
-        options_class: what a recipe may say.
         labels_each_step: whether a step's own logits give its images their next labels.
     """
 
-    name: ClassVar[str]
-    options_class: ClassVar[type[MethodOptions]]
     labels_each_step = True
 
-    options: Any
     seed: int
     bank: PseudoLabelBank | None = None
     more_banks: tuple[PseudoLabelBank, ...] = ()  # of the second head and those after it
@@ -86,20 +82,15 @@ class PseudoLabelMethod(_HostMethod):
     images_to_skip = 0  # of this rank, in the first epoch after a resume within it
     _goes_on_within_epoch = False
 
-    @classmethod
-    def make_options(cls, given: Mapping[str, Any], num_classes: int) -> Any:
-        """Options from a recipe.
-
-        Args:
-            given: the recipe's `method_kwargs`.
-            num_classes: annotated classes of the dataset.
-        """
-        return cls.options_class.from_mapping(given, cls.name)
-
     @property
     def label_pass(self) -> str | None:
         """Views that labels of their own pass come from: "center", "train", or None: no pass."""
         return None
+
+    @property
+    def first_pass(self) -> str | None:
+        """The same for the labels of the first epoch."""
+        return self.label_pass
 
     @property
     def is_balanced(self) -> bool:
@@ -246,7 +237,7 @@ class PseudoLabelMethod(_HostMethod):
         else:
             logits = self.head(outs["feats"][0])[1]
         loss = self._loss(logits, index)
-        if self.labels_each_step and self.label_loader is None:
+        if self.labels_each_step and self.label_pass is None:
             self._stage(index, logits.detach() if label_logits is None else label_logits)
         elif self.telemetry is not None:
             self.telemetry.observe(logits.detach())
@@ -328,6 +319,13 @@ class PseudoLabelMethod(_HostMethod):
             yield index.to(device), self._network(view.to(device))
         for module, mode in zip(modules, modes, strict=True):
             module.training = mode
+
+    def all_features(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Index (N,) and features (N, D) of centred views of all images, on every rank."""
+        parts = list(self._pass(training=False))
+        index = torch.cat([index for index, _ in parts])
+        index, features = all_rows(index, torch.cat([part.float() for _, part in parts]))
+        return index, features
 
     @property
     def _network_device(self) -> torch.device:
@@ -415,11 +413,6 @@ def _world_size() -> int:
     return 1
 
 
-def is_first_rank() -> bool:
-    """Whether this process is rank 0, or alone."""
-    return _world_size() == 1 or torch.distributed.get_rank() == 0
-
-
 def all_rows(*shares: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """Rows of all ranks, in the order of ranks; every rank brings equally many."""
     if _world_size() == 1:
@@ -430,6 +423,19 @@ def all_rows(*shares: torch.Tensor) -> tuple[torch.Tensor, ...]:
         torch.distributed.all_gather(gathered, share.contiguous())
         whole.append(torch.cat(gathered))
     return tuple(whole)
+
+
+def clusters_over_ranks(
+    features: torch.Tensor, num_clusters: int, *, seed: int, **options: Any
+) -> torch.Tensor:
+    """Clusters (N,) that the first rank finds, for all ranks; see `cluster_features`."""
+    labels = torch.empty(len(features), dtype=torch.int64, device=features.device)
+    if _world_size() == 1 or torch.distributed.get_rank() == 0:
+        clusters = cluster_features(features.cpu().numpy(), num_clusters, seed=seed, **options)
+        labels = torch.from_numpy(clusters.labels).to(features.device)
+    if _world_size() > 1:
+        torch.distributed.broadcast(labels, 0)
+    return labels
 
 
 def sum_over_ranks(values: torch.Tensor) -> torch.Tensor:

@@ -6,13 +6,13 @@ Source: section 2 of its paper.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from uic_plugin.methods.base import OwnMethod
 from uic_plugin.methods.options import MethodOptions
 from uic_plugin.seeding import derive_seed
 
@@ -24,20 +24,13 @@ def rotated(images: torch.Tensor) -> torch.Tensor:
     return torch.cat([torch.rot90(images, quarter, (2, 3)) for quarter in range(NUM_ROTATIONS)])
 
 
-class RotNet(nn.Module):
+class RotNet(OwnMethod, nn.Module):
     """RotNet without a host."""
 
-    name: ClassVar[str] = "rotnet"
-    options_class: ClassVar[type[MethodOptions]] = MethodOptions
-    options: Any
+    name = "rotnet"
     _network: Any
     classifier: Any
     log: Any
-
-    @classmethod
-    def make_options(cls, given: Mapping[str, Any], num_classes: int) -> Any:
-        """Options from a recipe."""
-        return cls.options_class.from_mapping(given, cls.name)
 
     def build_head(self, features_dim: int, options: MethodOptions, seed: int) -> None:
         """Add the classifier of rotations."""
@@ -45,9 +38,6 @@ class RotNet(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "head"))
             self.head = nn.Linear(features_dim, NUM_ROTATIONS)
-
-    def attach_images(self, num_samples: int) -> None:
-        """Nothing to remember."""
 
     def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
         """Cross-entropy of the rotations, plus an online classifier on the upright images.

@@ -11,7 +11,8 @@ from __future__ import annotations
 import torch
 
 from uic_plugin.methods.options import UICOptions
-from uic_plugin.methods.pseudo_label import PseudoLabelMethod
+from uic_plugin.methods.pseudo_label import PseudoLabelMethod, clusters_over_ranks
+from uic_plugin.seeding import derive_seed
 
 
 class UIC(PseudoLabelMethod):
@@ -27,8 +28,28 @@ class UIC(PseudoLabelMethod):
 
     @property
     def initial_labels(self) -> str:
-        """The recipe's choice."""
-        return str(self.options.label_init)
+        """The recipe's choice; clusters take the place of random labels before the first epoch."""
+        return "balanced" if self.options.label_init == "balanced" else "random"
+
+    @property
+    def first_pass(self) -> str | None:
+        """Centred views for clusters to begin with."""
+        return "center" if self.options.label_init == "clusters" else None
+
+    @torch.no_grad()
+    def begin_labels(self) -> None:
+        """Clusters of the untrained network's features, where the recipe asks for them."""
+        if self.first_pass is None:
+            return
+        index, features = self.all_features()
+        for bank in self.banks:
+            labels = clusters_over_ranks(
+                features, self.options.num_pseudo_classes, seed=derive_seed(bank.seed, "k-means", 0)
+            )
+            bank.update(index, labels)
+            bank.begin()
+            if self.fixer is not None:
+                bank.fix_empty_classes(self.fixer)
 
     def assign(self, logits: torch.Tensor) -> torch.Tensor:
         """The classifier's own answer (Eq. 5)."""
@@ -37,6 +58,6 @@ class UIC(PseudoLabelMethod):
     @torch.no_grad()
     def relabel(self) -> None:
         """With `label_view=center`, labels of centred views; dropout off, statistics frozen."""
-        if self.label_loader is not None:
+        if self.label_pass is not None:
             for index, features in self._pass(training=False):
                 self._stage(index, self.head(features)[1])

@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
+from uic_plugin.methods.base import OwnMethod
 from uic_plugin.methods.options import MethodOptions
 
 
-class Untrained:
+class Untrained(OwnMethod):
     """`method=random`: the network keeps the weights that its seed gives it."""
 
-    name: ClassVar[str] = "random"
-    options_class: ClassVar[type[MethodOptions]] = MethodOptions
-    options: Any
-
-    @classmethod
-    def make_options(cls, given: Mapping[str, Any], num_classes: int) -> Any:
-        """Options from a recipe."""
-        return cls.options_class.from_mapping(given, cls.name)
+    name = "random"
 
     def build_head(self, features_dim: int, options: MethodOptions, seed: int) -> None:
         """Nothing to add."""
         self.options = options
-
-    def attach_images(self, num_samples: int) -> None:
-        """Nothing to remember."""
 
     def configure_optimizers(self) -> None:
         """None: nothing moves."""
