@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import platform
 import shlex
 import signal
 import subprocess
@@ -21,6 +20,7 @@ from typing import Any
 
 from uic_plugin.errors import Interrupted
 from uic_plugin.files import replacing
+from uic_plugin.hardware import hardware
 
 
 @dataclass(frozen=True)
@@ -153,6 +153,8 @@ def _run(job: Job, cores: int, processes: dict[str, subprocess.Popen[bytes]]) ->
             code = process.wait()
         finally:
             del processes[job.name]
+        if code < 0:
+            file.write(f"error: ended by {signal.Signals(-code).name}\n".encode())
     seconds = time.perf_counter() - started
     if code == 0:
         record = {"command": job.command, "hardware": hardware(), "seconds": round(seconds)}
@@ -177,24 +179,9 @@ def _terminated_like_interrupted() -> Iterator[None]:
 
 
 def reason_of(log: Path) -> str:
-    """The last line that a command printed: where it failed, its reason."""
+    """The last line that a command's last call printed: where it failed, its reason."""
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines()]
-    said = [line for line in lines if line and not line.startswith("$ ")]
+    calls = [number for number, line in enumerate(lines) if line.startswith("$ ")]
+    said = [line for line in lines[calls[-1] + 1 if calls else 0 :] if line]
     errors = [line for line in said if line.startswith("error: ")]
     return (errors or said or ["no output"])[-1]
-
-
-def hardware() -> str:
-    """What this machine computes with."""
-    import os
-
-    import torch
-
-    if torch.cuda.is_available():
-        return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}"
-    model = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        names = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
-        model = names[0].partition(":")[2].strip() if names else model
-    return f"{os.cpu_count()} cores, {model}"

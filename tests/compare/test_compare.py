@@ -6,7 +6,8 @@ import json
 import pytest
 
 from uic_plugin.compare.quoted import quoted_tables
-from uic_plugin.compare.results import cell, summarize
+from uic_plugin.compare.results import cell, columns_of, summarize
+from uic_plugin.jobs import reason_of
 from uic_plugin.paper.tables import TABLES
 
 SMALL = ("backbone.kwargs.width=4", "data.num_workers=0", "accelerator=cpu", "precision=32")
@@ -28,8 +29,9 @@ def test_runs_are_measured_kept_and_failures_named(uic, tmp_path, digits):
         "method_kwargs.head_width=16", *SMALL,
     ]  # fmt: skip
     first = uic(*command)
-    out = tmp_path / "runs" / "compare" / "digits-small"
+    runs = tmp_path / "runs" / "compare" / "digits-small"
     assert first.returncode == 1, first.stderr
+    (out,) = runs.glob("comparison-*")
     reason = "error: 1442 images are fewer than 5000 pseudo classes"
     assert f"failed: too many classes, seed 0: {reason}" in first.stdout
     rows = {row["label"]: row for row in rows_of(out / "runs.csv")}
@@ -49,18 +51,25 @@ def test_runs_are_measured_kept_and_failures_named(uic, tmp_path, digits):
     assert "5000 pseudo classes" in page
     assert "uic pretrain --config-name=digits/uic" in page
 
-    before = json.loads(next(out.glob("uic-*/train.done.json")).read_text())
+    before = json.loads(next(runs.glob("uic-*/train.done.json")).read_text())
     again = uic(*[part for part in command if part not in ("--variants", variants)])
     assert again.returncode == 0
     assert "4 commands, 4 of them done already" in again.stdout
-    assert json.loads(next(out.glob("uic-*/train.done.json")).read_text()) == before
+    assert json.loads(next(runs.glob("uic-*/train.done.json")).read_text()) == before
+    assert len(list(runs.glob("comparison-*"))) == 2  # another comparison writes elsewhere
+    # another evaluation measures the same training again
+    other = uic(*[part for part in command if part not in ("--variants", variants)][:-1],
+                "linear.max_epochs=3", "precision=32")  # fmt: skip
+    assert "4 commands, 2 of them done already" in other.stdout
+    assert json.loads(next(runs.glob("uic-*/train.done.json")).read_text()) == before
 
 
+@pytest.mark.slow
 def test_a_budget_of_minutes_is_calibrated(uic, tmp_path, digits):
-    options = ("--methods", "uic", "--budget", "minutes=0.1", "linear.max_epochs=1")
+    options = ("--methods", "uic", "--budget", "minutes=0.1", "linear.max_epochs=1", "--out", "out")
     done = uic("compare", *options, "method_kwargs.head_width=16", *SMALL)
     assert done.returncode == 0, done.stderr
-    (row,) = rows_of(tmp_path / "runs" / "compare" / "digits-small" / "runs.csv")
+    (row,) = rows_of(tmp_path / "out" / "runs.csv")
     (calibrated,) = (tmp_path / "runs" / "compare" / "digits-small").glob("calibration-*")
     seconds = float(rows_of(calibrated / "epochs.csv")[-1]["seconds"])
     assert int(row["epochs"]) == max(1, int(6 / seconds))
@@ -73,6 +82,11 @@ def test_typing_errors_are_one_line(uic):
         (("--seeds", "a"), "error: --seeds must be whole numbers"),
         (("--data", "nowhere"), "error: --data nowhere: no recipes of that name"),
         (("--variants", "none.yaml"), "none.yaml"),
+        (("--seeds", "0,0"), "error: --seeds must be different numbers"),
+        (("--clusters", "1"), "error: --clusters must be at least 2"),
+        (("--layers", "conv9"), "error: unknown layer 'conv9': this network has conv1"),
+        (("seed=3",), "error: seed=3: uic compare sets seed itself"),
+        (("data.no_labels=true",), "error: --data digits: a comparison is measured on annotated"),
     ):
         done = uic("compare", *options)
         assert done.returncode == 1
@@ -84,6 +98,47 @@ def test_dry_run_prints_commands(uic, digits):
     done = uic("compare", "--methods", "uic,byol", "--budget", "epochs=3", "--dry-run")
     assert done.returncode == 0
     assert "uic pretrain --config-name=digits/any methods=byol seed=0 max_epochs=3" in done.stdout
+
+
+def test_costs_of_the_turn_of_an_epoch(uic, tmp_path, digits):
+    run = tmp_path / "run"
+    given = ("max_epochs=1", f"run_dir={run}", "methods=random", *SMALL)
+    assert uic("pretrain", "--config-name", "digits/any", *given).returncode == 0
+    options = ("--images", "500,2000", "--classes", "20", "--out", tmp_path / "costs.csv")
+    done = uic("costs", run, *options)
+    assert done.returncode == 0, done.stderr
+    rows = rows_of(tmp_path / "costs.csv")
+    assert [(row["method"], row["images"]) for row in rows[:5]] == [
+        ("uic", "500"), ("deepcluster", "500"), ("selflabel", "500"), ("deepclusterv2", "500"),
+        ("uic", "2000"),
+    ]  # fmt: skip
+    assert all(float(row["label_seconds"]) > 0 for row in rows)
+    assert [float(row["pass_seconds"]) > 0 for row in rows[:4]] == [False, True, True, False]
+    wrong = uic("costs", run, "--images", "10", "--classes", "20")
+    assert "error: --images must be at least --classes" in wrong.stderr
+
+
+def test_few_annotated_classes_have_no_linear_figure(uic, tmp_path, digits):
+    data = tmp_path / "three"
+    for part in ("train", "val"):
+        for digit in "012":
+            (data / part).mkdir(parents=True, exist_ok=True)
+            (data / part / digit).symlink_to(digits / part / digit)
+    options = ("--data", data, "--methods", "random", "--network", "conv4", "--clusters", "6")
+    small = ("augmentations.0.crop_size=16", "backbone.kwargs.width=4", "data.num_workers=0")
+    done = uic("compare", *options, "--budget", "epochs=1", "--out", "out", *small)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (row,) = rows_of(tmp_path / "out" / "runs.csv")
+    assert row["linear"] == ""
+    assert float(row["knn"]) > 40
+
+
+def test_reason_is_that_of_the_last_call(tmp_path):
+    log = tmp_path / "train.log"
+    log.write_text("$ uic a\nerror: old\n$ uic a\nepoch 1\nerror: ended by SIGKILL\n")
+    assert reason_of(log) == "error: ended by SIGKILL"
+    log.write_text("$ uic a\nerror: old\n$ uic a\n")
+    assert reason_of(log) == "no output"
 
 
 def test_measure_prints_what_it_found(uic, tmp_path, digits):
@@ -108,6 +163,16 @@ def test_summary_over_seeds():
     assert (line["knn"], line["seeds"], line["failed"]) == (42.0, "0 1", "out of memory")
     assert cell(line, "knn") == "42.0 ± 2.8"
     assert cell(line, "nmi") == "-"
+    probed = {
+        "label": "b",
+        "method": "uic",
+        "seed": 0,
+        "failed": "",
+        "knn": 1.0,
+        "probe_conv1": 9.0,
+    }
+    lost = {"label": "a", "method": "uic", "seed": 0, "failed": "out of memory"}
+    assert columns_of(summarize([lost, probed])) == ["knn", "probe_conv1"]
 
 
 def test_quoted_figures_are_those_of_the_papers_tables(uic):

@@ -74,6 +74,8 @@ def test_recipes_of_methods():
     assert recipe_of("digits", "byol") == ("digits/any", ("methods=byol",))
     with pytest.raises(ValueError, match=r"unknown method 'bjol': one of .*byol"):
         recipe_of("digits", "bjol")
+    with pytest.raises(ValueError, match="unknown method 'any'"):
+        recipe_of("digits", "any")
 
 
 def test_a_folder_takes_the_recipes_of_custom(digits, tmp_path):
@@ -100,8 +102,11 @@ def test_variants(tmp_path):
     ("text", "message"),
     [
         ("- a\n", "must map labels"),
-        ("a: 3\n", "'a' must have `method` and `overrides`, got 3"),
+        ("a: 3\n", "'a' must have a `method` and may have .*, got 3"),
         ("a: {methd: uic}\n", "'a' must have"),
+        ("a: {overrides: {}}\n", "'a' must have"),
+        ("a: {method: uic, overrides: [optimizer.lr=0.4]}\n", "mapping"),
+        ("a: {method: uic, overrides: {seed: 4}}\n", "sets seed itself"),
         ("a: [\n", "is no YAML"),
         ("simclr: {method: simclr}\n", r"a label of its own, got \['simclr'\]"),
     ],
@@ -111,6 +116,34 @@ def test_broken_variants_are_named(tmp_path, text, message):
     file.write_text(text)
     with pytest.raises(ValueError, match=message):
         entries_of(["simclr"], file)
+
+
+def test_values_of_variants_reach_hydra(tmp_path):
+    from uic_plugin.recipes_path import compose_recipe
+
+    file = tmp_path / "variants.yaml"
+    file.write_text(
+        "a: {method: uic, overrides: {method_kwargs.fixed_labels: null, name: 'it (is), fine', "
+        "linear.lr_decay_steps: [1, 2], method_kwargs.balanced_sampling: false}}\n"
+    )
+    (entry,) = entries_of([], file)
+    cfg = compose_recipe("digits/uic", list(entry.overrides))
+    assert cfg.method_kwargs.fixed_labels is None
+    assert cfg.name == "it (is), fine"
+    assert list(cfg.linear.lr_decay_steps) == [1, 2]
+    assert cfg.method_kwargs.balanced_sampling is False
+
+
+def test_views_that_whole_epochs_miss_are_told(setting):
+    said = []
+    epochs = epochs_of_budget(setting("views=1000"), Entry("rotnet", "rotnet"), 0, said.append)
+    assert epochs == 1
+    assert said == ["rotnet: 1 whole epochs are 5,632 image views, not 1,000 image views"]
+
+
+def test_budgets_are_printed_as_given():
+    assert str(Budget.parse("minutes=0.5")) == "0.5 minutes"
+    assert str(Budget.parse("views=200k")) == "200,000 image views"
 
 
 def test_labels_are_needed():

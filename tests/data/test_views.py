@@ -4,6 +4,8 @@ import pickle
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
@@ -15,7 +17,7 @@ from uic_plugin.data.images import (
     path_of,
     sort_files,
 )
-from uic_plugin.data.views import Draw, DrawSampler, SeededViews
+from uic_plugin.data.views import Draw, DrawSampler, EvenBatches, SeededViews
 
 
 @pytest.fixture
@@ -135,3 +137,13 @@ def test_flat_folders_are_sorted_and_freed_of_other_files():
     assert fingerprint_of(one) == fingerprint_of(two)
     assert annotations_of(one) is None
     assert path_of(one, 1) == "/somewhere/b.png"
+
+
+@given(images=st.integers(1, 300), largest=st.integers(1, 40))
+def test_even_batches(images, largest):
+    batches = EvenBatches(range(images), largest)
+    sizes = [len(batch) for batch in batches]
+    assert [place for batch in batches for place in batch] == list(range(images))
+    assert len(sizes) == len(batches) == -(-images // largest)
+    assert max(sizes) <= largest
+    assert max(sizes) - min(sizes) <= 1

@@ -1,6 +1,7 @@
 """The methods beside UIC, trained inside the installed host on real images."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,9 @@ from uic_plugin.hosts.evaluation import extract_features, knn_accuracy, load_met
 from uic_plugin.hosts.runs import load_run, read_checkpoint
 from uic_plugin.hosts.settings import build_method, prepare_config
 from uic_plugin.hosts.training import make_trainer, pretrain
+from uic_plugin.hosts.weights import start_from
 from uic_plugin.methods import OWN_METHODS
+from uic_plugin.pseudo_labels import nmi
 from uic_plugin.report.progress import EpochReporter
 from uic_plugin.report.tables import read_csv
 
@@ -58,6 +61,7 @@ def test_all_are_registered():
         ("digits/supervised", ()),
         ("digits/uic", ("method_kwargs.heads=3",)),
         ("digits/uic", ("method_kwargs.label_momentum=0.9",)),
+        ("digits/uic", ("method_kwargs.label_init=clusters", "method_kwargs.label_view=center")),
         ("digits/uic", ("method_kwargs.classifier=cosine", "method_kwargs.temperature=0.1")),
     ],
 )
@@ -155,6 +159,41 @@ def test_supervised_learns_the_annotations_and_needs_them(recipe, digits, tmp_pa
         train(cfg)
 
 
+def test_labels_may_begin_as_clusters(recipe):
+    class Watch(load_host().pl.Callback):
+        def on_train_batch_start(self, trainer, module, *_):
+            self.first = getattr(self, "first", None)
+            if self.first is None:
+                self.first = module.bank.labels.clone().long()
+                self.annotations = module.telemetry.annotations
+
+    watch = Watch()
+    train(recipe("max_epochs=1", *SMALL_HEAD, "method_kwargs.label_init=clusters"), watch)
+    assert nmi(watch.annotations, watch.first.numpy()) > 0.5
+    assert torch.bincount(watch.first, minlength=30).min() >= 1
+
+
+def test_heads_are_counted_one_by_one(recipe):
+    cfg = recipe("max_epochs=1", *SMALL_HEAD, "method_kwargs.heads=4", name="digits/selflabel")
+    state = train(cfg)
+    (row,) = read_csv(Path(cfg.run_dir) / "epochs.csv")
+    assert math.log(30) / 2 < float(row["uic_entropy"]) <= math.log(30)  # of 120 it could be more
+    banks = [state["uic"]["bank"], *state["uic"]["more_banks"]]
+    assert len(banks) == 4
+    assert not torch.equal(banks[0]["targets"], banks[1]["targets"])
+
+
+def test_weights_of_a_file_reach_the_moving_average(recipe, tmp_path):
+    cfg = recipe("max_epochs=1", *SMALL_HEAD)
+    trained = train(cfg)["state_dict"]
+    given = ("max_epochs=1", *SMALL_HEAD, "method_kwargs.label_momentum=0.9")
+    prepared, _ = prepare_config(recipe(*given))
+    method = build_method(prepared)
+    start_from(method, Path(cfg.run_dir) / "last.ckpt")
+    for name, weight in method.label_network["head"].state_dict().items():
+        assert torch.equal(weight, trained[f"head.{name}"])
+
+
 def test_random_is_the_network_that_the_seed_gives(recipe):
     cfg = recipe("methods=random", "max_epochs=7", "seed=3", name="digits/any")
     saved = train(cfg)["state_dict"]
@@ -170,11 +209,13 @@ def test_random_is_the_network_that_the_seed_gives(recipe):
 
 @pytest.mark.parametrize("name", ["rotnet", "instdisc"])
 def test_methods_without_labels_of_classes(recipe, name):
-    cfg = recipe(f"methods={name}", "max_epochs=3", name="digits/any")
+    options = ("max_epochs=3", "knn_eval.enabled=true")
+    cfg = recipe(f"methods={name}", *options, name="digits/any")
     state = train(cfg)
     rows = read_csv(Path(cfg.run_dir) / "epochs.csv")
     losses = [float(row[f"train_{name}_loss"]) for row in rows]
     assert losses[-1] < losses[0]
+    assert float(rows[-1]["val_knn_acc1"]) > 30
     method, cfg, source = load_method(*load_run(Path(cfg.run_dir)))
     assert knn_accuracy(extract_features(method, cfg, source), **cfg.knn) > 60
     if name == "instdisc":

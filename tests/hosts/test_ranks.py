@@ -113,3 +113,21 @@ def test_ranks_agree_on_labels_of_a_pass_of_their_own(two_ranks, tmp_path, name,
     state = read_checkpoint(tmp_path / "run" / "last.ckpt")["uic"]
     for bank in (state["bank"], *state["more_banks"]):
         assert len(bank["targets"].unique()) > 20
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["rotnet", "instdisc", "random"])
+def test_methods_without_labels_train_on_two_ranks(tmp_path, digits, method):
+    given = [f"methods={method}", "devices=2", "accelerator=cpu", "max_epochs=1"]
+    given += ["backbone.kwargs.width=4", "data.num_workers=0", f"run_dir={tmp_path / 'run'}"]
+    if method == "instdisc":
+        given.append("method_kwargs.num_negatives=64")
+    done = subprocess.run(
+        [sys.executable, "-m", "uic_plugin.cli", "pretrain", "--config-name=digits/any", *given],
+        capture_output=True,
+        text=True,
+        timeout=250,
+        env={**os.environ, "MASTER_ADDR": "127.0.0.1"},
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    assert (tmp_path / "run" / "last.ckpt").exists()

@@ -34,6 +34,12 @@ def test_defaults_are_the_papers():
         ({"label_init": "zeros"}, "'zeros'"),
         ({"balanced_sampling": "yes"}, "true or false, got 'yes'"),
         ({"fix_empty_classes": False}, "balanced_sampling=true needs fix_empty_classes=true"),
+        ({"classifier": "quadratic"}, r"\['linear', 'cosine'\], got 'quadratic'"),
+        ({"heads": 0}, "heads must be a whole number of at least 1, got 0"),
+        ({"label_momentum": 1.0}, "at least 0 and below 1, got 1.0"),
+        ({"label_momentum": 0.9, "label_view": "center"}, "two ways to the labels"),
+        ({"fixed_labels": "a.csv", "label_init": "clusters"}, "two ways to the first labels"),
+        ({"fixed_labels": "a.csv", "heads": 2}, "labels of one head, heads is 2"),
         ({"on_bad_image": "ignore"}, r"\['stop', 'skip'\]"),
     ],
 )

@@ -53,6 +53,11 @@ def test_features_that_are_always_zero_are_left_out():
     assert np.isfinite(white).all()
 
 
+def test_a_collapsed_network_is_named():
+    with pytest.raises(ValueError, match="the network has collapsed"):
+        cluster_features(np.ones((50, 4), np.float32), 3)
+
+
 def test_impossible_input_is_named():
     with pytest.raises(ValueError, match="9 images cannot be put into 10 clusters"):
         cluster_features(blobs(), 10)

@@ -55,14 +55,14 @@ def compare(
         overrides=tuple(overrides or ()),
         clusters=clusters,
         layers=tuple(name for name in layers.split(",") if name),
+        parallel=jobs,
     )
     names = [name.strip() for name in methods.split(",") if name.strip()]
     complete = run(
         setting,
         entries_of(names, variants),
         [int(part) for part in numbers],
-        out=out or setting.folder,
-        parallel=jobs,
+        out=out,
         console=terminal(),
         dry_run=dry_run,
     )

@@ -7,6 +7,7 @@ where it needs one, is timed on the first of them and multiplied.
 
 from __future__ import annotations
 
+import itertools
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -17,7 +18,9 @@ import torch
 from torch import nn
 
 from uic_plugin.data.views import DrawnShare, view_loader
+from uic_plugin.hardware import hardware
 from uic_plugin.hosts import backbone_of
+from uic_plugin.hosts.attach import centred
 from uic_plugin.hosts.datasets import pretrain_loader
 from uic_plugin.hosts.evaluation import load_method
 from uic_plugin.hosts.runs import open_run
@@ -32,6 +35,7 @@ from uic_plugin.pseudo_labels.kmeans import cluster_features
 from uic_plugin.pseudo_labels.sinkhorn import sinkhorn_labels
 
 _EMBEDDING = 128  # of DeepCluster v2's memory
+_TIMED_IMAGES = 2048  # whose pass is timed
 
 
 def turn_costs(
@@ -73,44 +77,50 @@ def turn_costs(
         for method in methods:
             row: dict[str, Any] = {"method": method, "images": size, "classes": classes}
             has_pass = method in ("deepcluster", "selflabel")
-            row["pass_seconds"] = size * view_seconds if has_pass else 0.0
+            row["pass_seconds"] = size * view_seconds[method] if has_pass else 0.0
             row.update(_TURNS[method](features[:size], classes))
+            row["hardware"] = hardware()
             rows.append({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()})
             say("  ".join(f"{key} {value}" for key, value in rows[-1].items()))
     return rows
 
 
 @torch.no_grad()
-def _features(run: Path, count: int, overrides: Sequence[str]) -> tuple[torch.Tensor, float]:
-    """Features (count, D) of augmented views, and the seconds that one took."""
+def _features(
+    run: Path, count: int, overrides: Sequence[str]
+) -> tuple[torch.Tensor, dict[str, float]]:
+    """Features (count, D) of augmented views, and seconds that a label pass takes for an image."""
     cfg, checkpoint = open_run(run, overrides)
     method, cfg, source = load_method(cfg, checkpoint)
-    network = backbone_of(method).eval()
-    dataset: Any = pretrain_loader(cfg, source).dataset
-    dataset = getattr(dataset, "dataset", dataset)
+    on_gpu = torch.cuda.is_available() and cfg.accelerator != "cpu"
+    device = torch.device("cuda" if on_gpu else "cpu")
+    network = backbone_of(method).eval().to(device)
+    loader: Any = pretrain_loader(cfg, source)
+    dataset = loader.dataset.dataset
+
+    def passed(images: Any, number: int, epoch: int = 0) -> torch.Tensor:
+        share = DrawnShare(images, lambda: epoch, num_replicas=1, rank=0, shuffle=False)
+        batches = view_loader(
+            images,
+            seed=cfg.seed,
+            batch_size=cfg.optimizer.batch_size,
+            num_workers=cfg.data.num_workers,
+            on_bad_image=cfg.data.on_bad_image,
+            sampler=itertools.islice(iter(share), number),
+        )
+        views = (v if isinstance(v, torch.Tensor) else v[0] for _, v, *_ in batches)
+        return torch.cat([network(view.to(device)).float().cpu() for view in views])
+
+    timed = min(_TIMED_IMAGES, len(dataset))
+    seconds = {
+        "deepcluster": _timed(lambda: passed(centred(dataset), timed))[0] / timed,
+        "selflabel": _timed(lambda: passed(dataset, timed))[0] / timed,
+    }
     parts: list[torch.Tensor] = []
-    done, epoch = 0, 0
-    started = time.perf_counter()
-    while done < count:
-        share = DrawnShare(dataset, _Constant(epoch), num_replicas=1, rank=0, shuffle=False)
-        for _, views, *_ in view_loader(dataset, seed=cfg.seed, batch_size=256, sampler=share):
-            parts.append(network(views if isinstance(views, torch.Tensor) else views[0]))
-            done += len(parts[-1])
-            if done >= count:
-                break
-        epoch += 1
-    seconds = (time.perf_counter() - started) / done
-    return torch.cat(parts)[:count].float(), seconds
-
-
-class _Constant:
-    """Always the same answer."""
-
-    def __init__(self, value: int) -> None:
-        self.value = value
-
-    def __call__(self) -> int:
-        return self.value
+    while sum(map(len, parts)) < count:
+        missing = count - sum(map(len, parts))
+        parts.append(passed(dataset, min(missing, len(dataset)), epoch=len(parts)))
+    return torch.cat(parts), seconds
 
 
 def _timed(work: Callable[[], Any]) -> tuple[float, Any]:

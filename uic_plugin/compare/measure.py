@@ -18,7 +18,7 @@ from uic_plugin.hosts.datasets import eval_loaders
 from uic_plugin.hosts.evaluation import Features, knn_accuracy, linear_accuracy, load_method
 from uic_plugin.hosts.runs import COST_FILE, HISTORY_FILE, SNAPSHOTS, open_run, read_checkpoint
 from uic_plugin.pseudo_labels import nmi, purity
-from uic_plugin.pseudo_labels.kmeans import cluster_features
+from uic_plugin.pseudo_labels.kmeans import check_faiss, cluster_features
 from uic_plugin.report.tables import read_csv
 
 MEASURES_FILE = "measures.json"
@@ -34,7 +34,8 @@ def measure_run(run: Path, *, clusters: int, overrides: tuple[str, ...] = ()) ->
         overrides: of the run's recipe, as `linear.max_epochs=50`.
 
     Returns:
-        What was written: `knn` and `linear` (top-1 in percent, host's evaluators), `nmi` and
+        What was written: `knn` and `linear` (top-1 in percent, host's evaluators; no linear with
+        fewer than five classes), `nmi` and
         `purity` of the method's own labels where it has some, `kmeans_nmi` and `kmeans_purity`,
         seconds, images per second, memory in bytes, and `curve`: rows with `epoch`, `views`,
         `seconds` and `knn`.
@@ -43,7 +44,9 @@ def measure_run(run: Path, *, clusters: int, overrides: tuple[str, ...] = ()) ->
         FileNotFoundError: if there is no such run.
         ValueError: without annotated training and test images.
     """
+    check_faiss()
     cfg, checkpoint = open_run(run, overrides)
+    costs = _costs(checkpoint.parent, cfg.method)
     method, cfg, source = load_method(cfg, checkpoint)
     images = _Images(cfg, source)
     network = backbone_of(method)
@@ -54,12 +57,15 @@ def measure_run(run: Path, *, clusters: int, overrides: tuple[str, ...] = ()) ->
     measures: dict[str, Any] = {
         "method": cfg.method,
         "seed": cfg.seed,
+        **costs,
         "knn": knn_accuracy(features, **knn),
-        "linear": linear_accuracy(method, cfg, source, features),
+        # the host's evaluation reports top-5
+        "linear": (
+            linear_accuracy(method, cfg, source, features) if source.num_classes >= 5 else None
+        ),
         "kmeans_clusters": clusters,
         "kmeans_nmi": nmi(annotated, labels),
         "kmeans_purity": purity(annotated, labels),
-        **_costs(checkpoint.parent, cfg.method),
     }
     curve = _times(checkpoint.parent, measures)
     for row in curve:
@@ -101,37 +107,44 @@ class _Images:
 
 
 def _costs(run: Path, method: str) -> dict[str, Any]:
-    """Time and memory of training, and how the method's own labels ended."""
-    cost = json.loads((run / COST_FILE).read_text())
-    rows = read_csv(run / HISTORY_FILE)
-    trained = method != "random"
-    seconds = [float(row["seconds"]) for row in rows] if trained else []
+    """Time and memory of training, and how the method's own labels ended.
+
+    Only of runs of `uic pretrain`; those of the host's own scripts keep no such files.
+    """
+    cost_file, history_file = run / COST_FILE, run / HISTORY_FILE
+    cost = json.loads(cost_file.read_text()) if cost_file.exists() else {}
+    rows = read_csv(history_file) if history_file.exists() else []
+    seconds = [float(row["seconds"]) for row in rows] if method != "random" else []
     turns = [float(row["turn_seconds"]) for row in rows if row.get("turn_seconds")]
     per_epoch = statistics.median(seconds) if seconds else 0.0
-    views = cost["images_per_epoch"] * cost["views_per_image"]
-    last = rows[-1]
-    return {
+    last = rows[-1] if rows else {}
+    costs = {
         **cost,
         "epochs": len(seconds),
-        "views": views * len(seconds),
         "seconds": sum(seconds),
         "seconds_per_epoch": per_epoch,
-        "turn_seconds": statistics.median(turns) if turns and trained else None,
-        "views_per_second": views / per_epoch if per_epoch else None,
+        "turn_seconds": statistics.median(turns) if turns else None,
         "nmi": float(last["uic_nmi"]) if last.get("uic_nmi") else None,
         "purity": float(last["uic_purity"]) if last.get("uic_purity") else None,
     }
+    if cost:
+        views = cost["images_per_epoch"] * cost["views_per_image"]
+        costs["views"] = views * len(seconds)
+        costs["steps"] = cost["images_per_epoch"] // cost["batch_size"] * len(seconds)
+        costs["views_per_second"] = views / per_epoch if per_epoch else None
+    return costs
 
 
 def _times(run: Path, measures: dict[str, Any]) -> list[dict[str, Any]]:
     """Epoch, views and seconds of each snapshot."""
+    if not measures["epochs"] or "views" not in measures:
+        return []
     rows = read_csv(run / HISTORY_FILE)
     seconds = [0.0, *(float(row["seconds"]) for row in rows)]
     per_epoch = measures["images_per_epoch"] * measures["views_per_image"]
     return [
         {"epoch": epoch, "views": epoch * per_epoch, "seconds": sum(seconds[: epoch + 1])}
         for epoch in _snapshot_epochs(run)
-        if measures["epochs"]
     ]
 
 

@@ -42,9 +42,9 @@ def write_page(
         figure.savefig(drawn, format="svg", metadata={"Date": None})
         svg = drawn.getvalue()[drawn.getvalue().index("<svg") :]
     template = Environment(autoescape=True, trim_blocks=True).from_string(source)
-    good = [row for row in rows if not row["failed"]]
+    good = [row for row in rows if "knn" in row]
     text = template.render(
-        title=f"{Path(setting.data).name}, {setting.network} network",
+        title=f"{setting.title}, {setting.network} network",
         budget=str(setting.budget),
         clusters=setting.clusters,
         figure=svg,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from uic_plugin.report.tables import read_csv
 
 SNAPSHOTS = 5
 _CALIBRATION_EPOCHS = 2  # the first also pays for start-up
+_OURS = ("seed", "max_epochs", "run_dir", "snapshots")  # settings that a comparison makes itself
+_EVALUATION = ("linear.", "knn.")  # of `uic measure`, and no part of a training
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,8 @@ class Budget:
         return cls(kind, amount)
 
     def __str__(self) -> str:
-        return f"{self.amount:,.0f} {'image views' if self.kind == 'views' else self.kind}"
+        amount = f"{self.amount:,.0f}" if self.kind == "views" else f"{self.amount:g}"
+        return f"{amount} {'image views' if self.kind == 'views' else self.kind}"
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,10 @@ class Setting:
         root: folder of the runs.
         clusters: of k-means, see `measure_run`.
         layers: to probe, none unless asked.
+        parallel: commands at the same time, each with its part of the cores.
+
+    Raises:
+        ValueError: for numbers out of range, or overrides of what a comparison sets itself.
     """
 
     data: str
@@ -92,6 +99,14 @@ class Setting:
     overrides: tuple[str, ...] = ()
     clusters: int = 100
     layers: tuple[str, ...] = ()
+    parallel: int = 1
+
+    def __post_init__(self) -> None:
+        check_overrides(self.overrides)
+        if self.clusters < 2:
+            raise ValueError(f"--clusters must be at least 2, got {self.clusters}")
+        if self.parallel < 1:
+            raise ValueError(f"--jobs must be at least 1, got {self.parallel}")
 
     @property
     def family(self) -> str:
@@ -102,7 +117,12 @@ class Setting:
     def folder(self) -> Path:
         """Of this comparison's runs."""
         network = self.network.replace("/", "-")
-        return self.root / f"{Path(self.data).name}-{network}"
+        return self.root / f"{self.title}-{network}"
+
+    @property
+    def title(self) -> str:
+        """The family, or the name of the folder."""
+        return self.data if self.family == self.data else Path(self.data).resolve().name
 
 
 @dataclass(frozen=True)
@@ -113,6 +133,20 @@ class Run:
     seed: int
     folder: Path
     jobs: tuple[Job, ...]
+
+
+def check_overrides(overrides: Sequence[str]) -> None:
+    """Refuse overrides of what a comparison sets itself.
+
+    Raises:
+        ValueError: naming the first.
+    """
+    for override in overrides:
+        key = override.lstrip("+~").partition("=")[0]
+        if key in _OURS:
+            raise ValueError(
+                f"{override}: uic compare sets {key} itself; --seeds and --budget say which"
+            )
 
 
 def entries_of(methods: Sequence[str], variants: Path | None) -> list[Entry]:
@@ -135,12 +169,20 @@ def entries_of(methods: Sequence[str], variants: Path | None) -> list[Entry]:
         if not isinstance(content, dict):
             raise ValueError(f"{variants} must map labels to `method` and `overrides`")
         for label, what in content.items():
-            if not isinstance(what, dict) or set(what) - {"method", "overrides"}:
+            given = what.get("overrides") or {} if isinstance(what, dict) else None
+            if (
+                not isinstance(what, dict)
+                or not isinstance(given, dict)
+                or set(what) - {"method", "overrides"}
+                or not isinstance(what.get("method"), str)
+            ):
                 raise ValueError(
-                    f"{variants}: {label!r} must have `method` and `overrides`, got {what!r}"
+                    f"{variants}: {label!r} must have a `method` and may have a mapping "
+                    f"`overrides`, got {what!r}"
                 )
-            given = tuple(f"{key}={_typed(v)}" for key, v in (what.get("overrides") or {}).items())
-            entries.append(Entry(str(label), str(what.get("method", "uic")), given))
+            overrides = tuple(f"{key}={_typed(value)}" for key, value in given.items())
+            check_overrides(overrides)
+            entries.append(Entry(str(label), what["method"], overrides))
     labels = [entry.label for entry in entries]
     twice = sorted({label for label in labels if labels.count(label) > 1})
     if twice or not entries:
@@ -150,7 +192,13 @@ def entries_of(methods: Sequence[str], variants: Path | None) -> list[Entry]:
 
 def _typed(value: Any) -> str:
     """A value of YAML as Hydra reads it on a command line."""
-    return json.dumps(value).replace('"', "'") if isinstance(value, (dict, list)) else str(value)
+    if isinstance(value, str) and not re.fullmatch(r"[\w./-]+", value):
+        return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    if isinstance(value, list):
+        return "[" + ",".join(map(_typed, value)) + "]"
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{key}:{_typed(part)}" for key, part in value.items()) + "}"
+    return "null" if value is None else str(value)
 
 
 def recipe_of(family: str, method: str) -> tuple[str, tuple[str, ...]]:
@@ -161,10 +209,10 @@ def recipe_of(family: str, method: str) -> tuple[str, tuple[str, ...]]:
     """
     from uic_plugin.hosts import load_host, register
 
-    if f"{family}/{method}" in list_recipes():
-        return f"{family}/{method}", ()
     register()
     known = sorted(set(load_host().METHODS) - {"base", "linear"})
+    if method in known and f"{family}/{method}" in list_recipes():
+        return f"{family}/{method}", ()
     if method not in known:
         raise ValueError(f"unknown method {method!r}: one of {', '.join(known)}")
     if (recipes_dir() / "methods" / f"{method}.yaml").is_file():
@@ -172,8 +220,13 @@ def recipe_of(family: str, method: str) -> tuple[str, tuple[str, ...]]:
     return f"{family}/any", (f"method={method}",)
 
 
-def _composed(setting: Setting, entry: Entry, seed: int) -> tuple[str, list[str], Any]:
-    """Recipe, overrides without the length, and what they compose to."""
+def composed(setting: Setting, entry: Entry, seed: int) -> tuple[str, list[str], Any]:
+    """Recipe, overrides without the length, and what they compose to.
+
+    Raises:
+        FileNotFoundError: if there is neither a family of recipes nor a folder of that name.
+        ValueError: for an unknown method, or overrides that Hydra does not take.
+    """
     name, choice = recipe_of(setting.family, entry.method)
     overrides = [*choice, f"seed={seed}"]
     if setting.family == "custom":
@@ -184,15 +237,25 @@ def _composed(setting: Setting, entry: Entry, seed: int) -> tuple[str, list[str]
                     f"--data {setting.data}: no recipes of that name, and no folder with train/ "
                     f"and val/, one subfolder per class in both"
                 )
-            overrides.append(f"data.{part}_path={root / part}")
+            overrides.append(f"data.{part}_path={_typed(str(root / part))}")
     if setting.network != "small":
         overrides.append(f"backbone.name={setting.network}")
-    overrides += [*setting.overrides, *entry.overrides]
+    given = [*setting.overrides, *entry.overrides]
+    overrides += [override for override in given if not override.startswith(_EVALUATION)]
     return name, overrides, compose_recipe(name, overrides)
 
 
-def epochs_of_budget(setting: Setting, entry: Entry, seed: int) -> int | None:
-    """Epochs that a budget of epochs or views buys; None for a budget of minutes."""
+def epochs_of_budget(
+    setting: Setting, entry: Entry, seed: int, say: Callable[[str], None] = lambda text: None
+) -> int | None:
+    """Epochs that a budget of epochs or views buys; None for a budget of minutes.
+
+    Args:
+        setting: with the budget.
+        entry: of the comparison.
+        seed: of the run.
+        say: is told where whole epochs miss a budget of views by more than a tenth.
+    """
     from uic_plugin.hosts.datasets import pretrain_loader
     from uic_plugin.hosts.settings import prepare_config, views_per_image
 
@@ -201,16 +264,22 @@ def epochs_of_budget(setting: Setting, entry: Entry, seed: int) -> int | None:
         return int(budget.amount)
     if budget.kind == "minutes":
         return None
-    cfg, source = prepare_config(_composed(setting, entry, seed)[2])
+    cfg, source = prepare_config(composed(setting, entry, seed)[2])
     batches = len(pretrain_loader(cfg, source))
     per_epoch = batches * cfg.optimizer.batch_size * views_per_image(cfg)
-    return max(1, round(budget.amount / per_epoch))
+    epochs = max(1, round(budget.amount / per_epoch))
+    if not 0.9 <= epochs * per_epoch / budget.amount <= 1.1:
+        say(
+            f"{entry.label}: {epochs} whole epochs are {epochs * per_epoch:,} image views, not "
+            f"{budget}"
+        )
+    return epochs
 
 
 def calibration(setting: Setting, entry: Entry) -> Job:
     """The short run that a budget of minutes is turned into epochs with."""
-    name, overrides, cfg = _composed(setting, entry, 0)
-    folder = setting.folder / f"calibration-{entry.method}-{_digest(cfg)}"
+    name, overrides, cfg = composed(setting, entry, 0)
+    folder = setting.folder / f"calibration-{entry.method}-{_digest(cfg)}-jobs{setting.parallel}"
     given = (*overrides, f"max_epochs={_CALIBRATION_EPOCHS}", f"run_dir={folder}")
     return _training(name, given, folder)
 
@@ -223,7 +292,7 @@ def epochs_of_minutes(setting: Setting, entry: Entry) -> int:
 
 def plan_run(setting: Setting, entry: Entry, seed: int, epochs: int) -> Run:
     """Commands of one run, in a folder that is named after everything that decides it."""
-    name, overrides, _ = _composed(setting, entry, seed)
+    name, overrides, _ = composed(setting, entry, seed)
     if entry.method != "random":
         overrides.append(f"max_epochs={epochs}")
     overrides.append(f"snapshots={min(SNAPSHOTS, epochs)}")
@@ -231,7 +300,9 @@ def plan_run(setting: Setting, entry: Entry, seed: int, epochs: int) -> Run:
     folder = setting.folder / f"{entry.method}-{digest}-seed{seed}"
     train = _training(name, (*overrides, f"run_dir={folder}"), folder)
     jobs = [train]
-    options: tuple[str, ...] = (f"--clusters={setting.clusters}",)
+    given = [*setting.overrides, *entry.overrides]
+    options = [f"--clusters={setting.clusters}"]
+    options += [f"--set={override}" for override in given if override.startswith(_EVALUATION)]
     jobs.append(_evaluation("measure", (str(folder), *options), folder, "measures.json", train))
     if setting.layers:
         layers = (str(folder), f"--layers={','.join(setting.layers)}", f"--seed={seed}")
@@ -252,9 +323,10 @@ def _evaluation(
 
 
 def _digest(cfg: Any) -> str:
-    """Of a composed recipe, where it runs and what it is called left out."""
+    """Of what decides a training: where it runs, its name and its evaluation are left out."""
     content: Any = OmegaConf.to_container(cfg, resolve=True)
-    for key in ("name", "run_dir", "seed", TYPED_KEY):
+    for key in ("name", "run_dir", "seed", "linear", "knn", TYPED_KEY):
         content.pop(key, None)
+    content["data"].pop("num_workers", None)
     text = json.dumps(content, sort_keys=True, default=str)
     return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()

@@ -20,6 +20,7 @@ FIGURES: dict[str, tuple[str, float, str]] = {
     "nmi": ("NMI, own labels", 1, ".3f"),
     "kmeans_nmi": ("NMI, k-means", 1, ".3f"),
     "views": ("views", 1, ",.0f"),
+    "steps": ("steps", 1, ",.0f"),
     "seconds": ("seconds", 1, ",.0f"),
     "seconds_per_epoch": ("s / epoch", 1, ".1f"),
     "turn_seconds": ("s / turn", 1, ".2f"),
@@ -56,12 +57,12 @@ def collect(
             "budget": str(setting.budget),
         }
         path = run.folder / MEASURES_FILE
-        if path.exists() and not reasons:
+        if path.exists() and not any(job.name in failed for job in run.jobs[:2]):
             measures = json.loads(path.read_text())
             row.update({k: v for k, v in measures.items() if k not in (*row, "curve")})
             record = json.loads(run.jobs[0].record.read_text())
             row.update(date=record["date"], command=record["command"])
-            if setting.layers:
+            if setting.layers and not reasons:
                 row.update(_probes(run))
         rows.append(row)
     return rows
@@ -91,7 +92,7 @@ def summarize(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     summary = []
     for label in dict.fromkeys(row["label"] for row in rows):
         own = [row for row in rows if row["label"] == label]
-        good = [row for row in own if not row["failed"]]
+        good = [row for row in own if "knn" in row]
         line: dict[str, Any] = {
             "label": label,
             "method": own[0]["method"],
@@ -122,7 +123,8 @@ def cell(line: Mapping[str, Any], name: str) -> str:
 
 def columns_of(summary: Sequence[Mapping[str, Any]]) -> list[str]:
     """Figures that at least one line has, other than a GPU's where there is none."""
-    probes = [name for name in summary[0] if name.startswith("probe_") and "_std" not in name]
+    found = dict.fromkeys(name for line in summary for name in line)
+    probes = [name for name in found if name.startswith("probe_") and not name.endswith("_std")]
     names = [*FIGURES, *probes]
     return [n for n in names if any(line.get(n) not in ("", None, 0) for line in summary)]
 

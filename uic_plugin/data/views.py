@@ -5,6 +5,7 @@ Not on the number of workers, of ranks, or on where a run was resumed.
 
 from __future__ import annotations
 
+import itertools
 import random
 import signal
 import warnings
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import UnidentifiedImageError
-from torch.utils.data import DataLoader, Dataset, DistributedSampler
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler
 
 from uic_plugin.data.images import BadImageError, path_of
 from uic_plugin.pseudo_labels import BankSampler
@@ -80,6 +81,27 @@ class DrawnShare(DistributedSampler[int]):
         epoch, whole = self.now(), len(self.dataset)  # type: ignore[arg-type]
         for index in super().__iter__():
             yield Draw.at(index, epoch, whole + index)  # places below are the epoch's own
+
+
+class EvenBatches(Sampler[list[int]]):
+    """As few batches as a largest size allows, of sizes that differ by at most one.
+
+    Args:
+        sampler: the order, of known length.
+        batch_size: the largest.
+    """
+
+    def __init__(self, sampler: Any, batch_size: int) -> None:
+        self.sampler, self.batch_size = sampler, batch_size
+
+    def __len__(self) -> int:
+        return -(-len(self.sampler) // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        size, larger = divmod(len(self.sampler), max(len(self), 1))
+        places = iter(self.sampler)
+        for number in range(len(self)):
+            yield list(itertools.islice(places, size + (number < larger)))
 
 
 class SeededViews(Dataset[Any]):
@@ -148,6 +170,7 @@ def view_loader(
     sampler: Any = None,
     shuffle: bool = False,
     drop_last: bool = False,
+    even: bool = False,
 ) -> DataLoader[Any]:
     """Batches of a dataset with seeded views, which names bad images.
 
@@ -155,14 +178,18 @@ def view_loader(
         dataset: its items may be of any kind.
         seed, on_bad_image: see `SeededViews`.
         batch_size, num_workers, sampler, shuffle, drop_last: see `DataLoader`.
+        even: batches of nearly equal size, none above `batch_size`, of a given `sampler`.
     """
+    order: dict[str, Any]
+    if even:
+        order = {"batch_sampler": EvenBatches(sampler, batch_size)}
+    else:
+        order = {"batch_size": batch_size, "sampler": sampler, "drop_last": drop_last}
+        order["shuffle"] = shuffle if sampler is None else None
     return DataLoader(
         SeededViews(dataset, seed=seed, on_bad_image=on_bad_image),
-        batch_size=batch_size,
-        sampler=sampler,
-        shuffle=shuffle if sampler is None else None,
+        **order,
         num_workers=num_workers,
-        drop_last=drop_last,
         pin_memory=torch.cuda.is_available(),
         # the host's datasets are instances of a class local to a function: unpicklable
         multiprocessing_context="fork" if num_workers else None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import time
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ def attach_method(method: Any, source: Any) -> None:
     if isinstance(method, PseudoLabelMethod):
         source.instance = attach_data(method, source.instance)
     else:
+        _check_loader(method, source.instance)
         method.attach_images(len(source.instance.dataset))
 
 
@@ -47,14 +49,7 @@ def attach_data(method: Any, loader: Any) -> DataLoader[Any]:
     Raises:
         ValueError: for DALI and other data whose order the plugin cannot decide.
     """
-    if not isinstance(loader, DataLoader) or isinstance(
-        loader.dataset, torch.utils.data.IterableDataset
-    ):
-        raise ValueError(
-            f"{method.name} decides the order of the images, which {_kind(loader)} does not "
-            "allow: use data.format=image_folder (DALI shuffles on its own), with a torch "
-            "DataLoader over a dataset that has a length"
-        )
+    _check_loader(method, loader)
     dataset: Any = (
         loader.dataset.dataset if isinstance(loader.dataset, SeededViews) else loader.dataset
     )
@@ -93,19 +88,31 @@ def attach_data(method: Any, loader: Any) -> DataLoader[Any]:
     )
 
 
+def _check_loader(method: Any, loader: Any) -> None:
+    if not isinstance(loader, DataLoader) or isinstance(
+        loader.dataset, torch.utils.data.IterableDataset
+    ):
+        raise ValueError(
+            f"{method.name} needs every image by its number, which {_kind(loader)} does not "
+            "allow: use data.format=image_folder (DALI shuffles on its own), with a torch "
+            "DataLoader over a dataset that has a length"
+        )
+
+
 def _begin_labels(method: Any) -> None:
     """Labels of the first epoch by a pass on the device of the training.
 
     Here, before Lightning moves the network there: its first iterator over the training images
     starts, and with workers reads the order, before any hook that comes later.
     """
+    started = time.perf_counter()
     trainer = method.trainer
-    network = method._network
-    before = next(network.parameters()).device
+    before = next(method.parameters()).device
     method.to(trainer.strategy.root_device)
     with trainer.precision_plugin.forward_context():
         method.begin_labels()
     method.to(before)
+    method.begin_seconds = time.perf_counter() - started
 
 
 def _fixed_labels(dataset: Any, options: Any) -> torch.Tensor | None:
@@ -132,10 +139,10 @@ def _label_loader(
     share = {"num_replicas": trainer.world_size, "rank": trainer.global_rank, "shuffle": False}
     sampler: Any
     if views == "center":
-        dataset = _centred(dataset)
+        dataset = centred(dataset)
         sampler = DistributedSampler(dataset, **share)
     else:
-        sampler = DrawnShare(dataset, lambda: method.bank.epoch, **share)
+        sampler = DrawnShare(dataset, lambda: method.label_epoch, **share)
     return view_loader(
         dataset,
         seed=method.seed,
@@ -143,22 +150,27 @@ def _label_loader(
         num_workers=loader.num_workers,
         on_bad_image=method.options.on_bad_image,
         sampler=sampler,
+        even=True,  # batch statistics of a last batch of one image are none
     )
 
 
-def _centred(dataset: Any) -> Any:
-    """The dataset with centred views."""
-    centred = copy.copy(dataset)
+def centred(dataset: Any) -> Any:
+    """A dataset with centred views in place of its augmentation.
+
+    Raises:
+        ValueError: if it has no augmentation of its own.
+    """
+    copied = copy.copy(dataset)
     transform = getattr(dataset, "transform", None)
     if transform is None:
         raise ValueError(
             "labels of centred views need a dataset with an augmentation of its own "
             f"(a `transform`), which {type(dataset).__name__} has not"
         )
-    centred.transform = centre_view(transform)
-    if hasattr(centred, "transforms"):  # torchvision's datasets call this one
-        centred.transforms = StandardTransform(centred.transform)
-    return centred
+    copied.transform = centre_view(transform)
+    if hasattr(copied, "transforms"):  # torchvision's datasets call this one
+        copied.transforms = StandardTransform(copied.transform)
+    return copied
 
 
 def _kind(loader: Any) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import time
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,8 @@ import torch
 from solo.methods.base import pl
 
 from uic_plugin.files import replacing
+from uic_plugin.hardware import hardware, peak_memory
 from uic_plugin.hosts import backbone_of
-from uic_plugin.jobs import hardware
 from uic_plugin.report.progress import EpochReporter
 from uic_plugin.report.tables import read_csv, write_csv
 
@@ -104,9 +103,11 @@ class History(pl.Callback):
         values.update(
             {f"uic_{k}": v for k, v in (getattr(pl_module, "epoch_metrics", None) or {}).items()}
         )
+        # labels of the first epoch are part of it, though they come before its clock
+        begun = getattr(pl_module, "begin_seconds", 0.0) if trainer.current_epoch == 0 else 0.0
         row: dict[str, Any] = {
             "epoch": trainer.current_epoch + 1,
-            "seconds": round(time.perf_counter() - self._started, 3),
+            "seconds": round(time.perf_counter() - self._started + begun, 3),
             **values,
         }
         if hasattr(pl_module, "turn_seconds"):  # part of the seconds above
@@ -146,7 +147,6 @@ class RunCost(pl.Callback):
         self.fixed = {
             "images": num_images,
             "views_per_image": views,
-            "images_per_epoch": num_images // batch_size * batch_size,
             "batch_size": batch_size,
         }
 
@@ -155,13 +155,13 @@ class RunCost(pl.Callback):
         before = json.loads(self.path.read_text()) if self.path.exists() else {}
         on_gpu = torch.cuda.is_available() and pl_module.device.type == "cuda"
         gpu = torch.cuda.max_memory_allocated() if on_gpu else 0
-        host = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # Linux counts KiB
         backbone = backbone_of(pl_module)
         cost = {
             **self.fixed,
+            "images_per_epoch": trainer.num_training_batches * self.fixed["batch_size"],
             "parameters_backbone": sum(p.numel() for p in backbone.parameters()),
             "parameters_all": sum(p.numel() for p in pl_module.parameters()),
-            "peak_host_bytes": max(host, before.get("peak_host_bytes", 0)),
+            "peak_host_bytes": max(peak_memory(), before.get("peak_host_bytes", 0)),
             "peak_gpu_bytes": max(gpu, before.get("peak_gpu_bytes", 0)),
             "bytes_per_image": bytes_per_image(
                 pl_module, self.fixed["images"], self.fixed["batch_size"]

@@ -158,6 +158,11 @@ def _check_schedule(kept: DictConfig, cfg: DictConfig, checkpoint: Path) -> None
             f"epochs, max_epochs is {cfg.max_epochs} now: a schedule of another length is another "
             f"run, give it another run_dir=FOLDER (schedulers none and step can be prolonged)"
         )
+    if kept.max_epochs != cfg.max_epochs and cfg.method == "selflabel":
+        raise ValueError(
+            f"{checkpoint} spreads its label updates over {kept.max_epochs} epochs, max_epochs is "
+            f"{cfg.max_epochs} now: that is another run, give it another run_dir=FOLDER"
+        )
 
 
 def _differences(kept: DictConfig, cfg: DictConfig) -> list[str]:

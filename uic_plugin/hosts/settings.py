@@ -59,8 +59,13 @@ def prepare_config(cfg: DictConfig, *, needs_images: bool = True) -> tuple[DictC
         value = OmegaConf.select(cfg, key)
         if type(value) not in (int, float) or not 0 <= value < float("inf"):
             raise ValueError(f"{key} must be a number of at least 0, got {value!r}")
-    for key, lowest in (("max_epochs", 1), ("optimizer.batch_size", 1), ("data.num_workers", 0)):
-        value = OmegaConf.select(cfg, key)
+    for key, lowest in (
+        ("max_epochs", 1),
+        ("optimizer.batch_size", 1),
+        ("data.num_workers", 0),
+        ("snapshots", 0),
+    ):
+        value = OmegaConf.select(cfg, key, default=0)
         if type(value) is not int or value < lowest:
             raise ValueError(f"{key} must be a whole number of at least {lowest}, got {value!r}")
     if needs_images:
@@ -81,8 +86,9 @@ def prepare_config(cfg: DictConfig, *, needs_images: bool = True) -> tuple[DictC
         cfg.method_kwargs.on_bad_image = policy
         views = cfg.method_kwargs.get("views", OWN_METHODS[cfg.method].options_class.views)
         set_views(cfg.augmentations, views)
-    if cfg.method == "random":  # nothing is trained: one step makes the checkpoint
+    if cfg.method == "random":  # nothing is trained: one step of one process makes the checkpoint
         cfg.max_epochs, cfg.limit_train_batches = 1, 1
+        cfg.devices, cfg.num_nodes, cfg.knn_eval.enabled = 1, 1, False
     return cfg, source
 
 

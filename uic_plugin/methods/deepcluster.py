@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 
 from uic_plugin.methods.options import DeepClusterOptions
-from uic_plugin.methods.pseudo_label import PseudoLabelMethod, clusters_over_ranks
+from uic_plugin.methods.pseudo_label import PseudoLabelMethod
 from uic_plugin.seeding import derive_seed
 
 
@@ -31,24 +31,19 @@ class DeepCluster(PseudoLabelMethod):
     @torch.no_grad()
     def relabel(self) -> None:
         """Cluster the features of all images."""
-        self._stage_clusters(self._bank.epoch + 1)
+        options = self.options
+        labels = self.cluster_all(
+            options.num_pseudo_classes,
+            seed=derive_seed(self.seed, "k-means", self.label_epoch),
+            pca_dim=options.pca_dim,
+            iterations=options.kmeans_iterations,
+        )
+        self._bank.update(torch.arange(len(labels)), labels)
 
-    @torch.no_grad()
     def begin_labels(self) -> None:
         """Clusters of the untrained network's features."""
-        self._stage_clusters(0)
+        self.relabel()
         self._bank.begin()
-
-    def _stage_clusters(self, epoch: int) -> None:
-        index, features = self.all_features()
-        labels = clusters_over_ranks(
-            features,
-            self.options.num_pseudo_classes,
-            seed=derive_seed(self.seed, "k-means", epoch),
-            pca_dim=self.options.pca_dim,
-            iterations=self.options.kmeans_iterations,
-        )
-        self._bank.update(index, labels)
 
     @torch.no_grad()
     def begin_epoch(self) -> None:

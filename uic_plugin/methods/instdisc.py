@@ -17,7 +17,7 @@ from torch import nn
 
 from uic_plugin.methods.base import OwnMethod
 from uic_plugin.methods.options import InstDiscOptions
-from uic_plugin.methods.pseudo_label import all_rows
+from uic_plugin.methods.ranks import all_rows, sum_over_ranks, world_size
 from uic_plugin.seeding import derive_seed, make_generator
 
 
@@ -34,8 +34,8 @@ class InstDisc(OwnMethod, nn.Module):
     def build_head(self, features_dim: int, options: InstDiscOptions, seed: int) -> None:
         """Add the embedding."""
         self.options, self.seed = options, seed
-        # beside the weights, not among them: evaluation knows nothing of the images
-        self.register_buffer("memory", None, persistent=False)
+        # no buffer: DDP would send it to all ranks in every step, which keep it equal themselves
+        self.memory = None
         self.normaliser = 0.0  # of the softmax over all images, 0 before its estimate
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "head"))
@@ -69,6 +69,7 @@ class InstDisc(OwnMethod, nn.Module):
         memory, options = self.memory, self.options
         if memory is None:
             raise RuntimeError("the memory is made in setup('fit'), which has not run")
+        self.memory = memory = memory.to(embeddings.device)
         num_images, count = len(memory), options.num_negatives
         if count == 0:
             # a copy: the memory changes before the gradient is computed
@@ -78,7 +79,8 @@ class InstDisc(OwnMethod, nn.Module):
         cosines = torch.einsum("bd,bnd->bn", embeddings, memory[drawn])
         exponentials = (cosines / options.temperature).exp()
         if not self.normaliser:  # Eq. 8, from the first batch
-            self.normaliser = float(exponentials[:, 1:].detach().mean()) * num_images
+            mean = sum_over_ranks(exponentials[:, 1:].detach().mean()) / world_size()
+            self.normaliser = float(mean) * num_images
         density = exponentials / self.normaliser
         noise = count / num_images
         is_data = density[:, 0] / (density[:, 0] + noise)
@@ -105,11 +107,16 @@ class InstDisc(OwnMethod, nn.Module):
         """Take over the memory; without a dataset (evaluation) weights alone are loaded.
 
         Raises:
-            ValueError: for a memory of another number of images.
+            ValueError: for a memory of another number of images, or none at all.
         """
         super().on_load_checkpoint(checkpoint)  # type: ignore[misc]
         if self.memory is None:
             return
+        if "instdisc" not in checkpoint:
+            raise ValueError(
+                "the checkpoint remembers no images, so another method wrote it: resume it with "
+                "that method, or start anew"
+            )
         state = checkpoint["instdisc"]
         if state["memory"].shape != self.memory.shape:
             raise ValueError(

@@ -167,6 +167,11 @@ class UICOptions(PseudoLabelOptions):
                 "method_kwargs.balanced_sampling=true needs fix_empty_classes=true: an empty "
                 "class cannot be sampled; set both to false to train without either"
             )
+        if self.fixed_labels and self.label_init == "clusters":
+            raise ValueError(
+                "method_kwargs.fixed_labels and label_init=clusters are two ways to the first "
+                "labels: choose one"
+            )
         if self.fixed_labels and self.heads > 1:
             raise ValueError(
                 f"method_kwargs.fixed_labels holds labels of one head, heads is {self.heads}: "

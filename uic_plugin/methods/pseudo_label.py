@@ -20,6 +20,7 @@ from torch import nn
 
 from uic_plugin.methods.base import OwnMethod
 from uic_plugin.methods.options import PseudoLabelOptions
+from uic_plugin.methods.ranks import all_rows, on_first_rank, world_size
 from uic_plugin.networks.heads import PseudoClassHead
 from uic_plugin.pseudo_labels import EmptyClassFixer, EpochTelemetry, PseudoLabelBank
 from uic_plugin.pseudo_labels.kmeans import cluster_features
@@ -75,6 +76,8 @@ class PseudoLabelMethod(OwnMethod, _HostMethod):
     label_network: nn.ModuleDict | None  # moving average of network and head
     telemetry: EpochTelemetry | None = None
     epoch_metrics: dict[str, float] | None = None
+    label_epoch = 0  # that labels of a pass of their own are for
+    begin_seconds = 0.0  # of the labels of the first epoch
     turn_seconds = 0.0  # of the last turn of the epoch, labels of their own pass included
     # Steps of the bank's present epoch. Lightning's own number of the batch does not do: version 1
     # repeats one after a resume from a checkpoint that a callback wrote at the end of a batch.
@@ -239,8 +242,8 @@ class PseudoLabelMethod(OwnMethod, _HostMethod):
         loss = self._loss(logits, index)
         if self.labels_each_step and self.label_pass is None:
             self._stage(index, logits.detach() if label_logits is None else label_logits)
-        elif self.telemetry is not None:
-            self.telemetry.observe(logits.detach())
+        elif not self.labels_each_step and self.telemetry is not None:
+            self.telemetry.observe(self.head.per_head(logits.detach())[0])
         self.log(
             f"train_{self.name}_loss", loss.detach(), on_epoch=True, sync_dist=True, prog_bar=True
         )
@@ -287,10 +290,10 @@ class PseudoLabelMethod(OwnMethod, _HostMethod):
     @torch.no_grad()
     def _share(self, index: torch.Tensor, labels: torch.Tensor) -> None:
         """Stage labels (B, H) of images (B,), and those of the other ranks."""
-        if _world_size() > 1:
+        if world_size() > 1:
             # (index, labels) as 32-bit words: 12 bytes an image with one head, one collective
             words = torch.cat([index.long().view(-1, 1).view(torch.int32), labels.int()], 1)
-            gathered = [torch.empty_like(words) for _ in range(_world_size())]
+            gathered = [torch.empty_like(words) for _ in range(world_size())]
             torch.distributed.all_gather(gathered, words)
             words = torch.cat(gathered)
             index = words[:, :2].contiguous().view(torch.int64).squeeze(1)
@@ -313,19 +316,29 @@ class PseudoLabelMethod(OwnMethod, _HostMethod):
         self._network.train(training)
         self.head.train(training)
         device = self._network_device
-        torch.manual_seed(derive_seed(self.seed, "label pass", self._bank.epoch, self.global_rank))
+        torch.manual_seed(derive_seed(self.seed, "label pass", self.label_epoch, self.global_rank))
         for index, views, *_ in self.label_loader:
             view = views if isinstance(views, torch.Tensor) else views[0]
             yield index.to(device), self._network(view.to(device))
         for module, mode in zip(modules, modes, strict=True):
             module.training = mode
 
-    def all_features(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Index (N,) and features (N, D) of centred views of all images, on every rank."""
-        parts = list(self._pass(training=False))
-        index = torch.cat([index for index, _ in parts])
-        index, features = all_rows(index, torch.cat([part.float() for _, part in parts]))
-        return index, features
+    def cluster_all(self, num_clusters: int, *, seed: int, **options: Any) -> torch.Tensor:
+        """Clusters (N,) of all images by features of centred views; see `cluster_features`."""
+        indices, parts = [], []
+        for index, features in self._pass(training=False):
+            indices.append(index)
+            parts.append(features.float().cpu())
+        (index,) = all_rows(torch.cat(indices))
+        place = index.cpu()
+
+        def cluster(rows: torch.Tensor) -> torch.Tensor:
+            clusters = cluster_features(rows.numpy(), num_clusters, seed=seed, **options)
+            return torch.from_numpy(clusters.labels)
+
+        labels = torch.empty(len(self._bank), dtype=torch.int64)
+        labels[place] = on_first_rank(cluster, torch.cat(parts), len(place))
+        return labels
 
     @property
     def _network_device(self) -> torch.device:
@@ -333,6 +346,7 @@ class PseudoLabelMethod(OwnMethod, _HostMethod):
 
     def _turn_epoch(self) -> None:
         started = time.perf_counter()
+        self.label_epoch = self._bank.epoch + 1
         self.relabel()
         bank, telemetry = self._bank, self.telemetry
         previous = bank.labels.clone()
@@ -341,7 +355,7 @@ class PseudoLabelMethod(OwnMethod, _HostMethod):
             other.commit(self.fixer)
         self.steps_done = 0
         if telemetry is not None:
-            if _world_size() > 1:
+            if world_size() > 1:
                 torch.distributed.all_reduce(telemetry.sums)
             self.epoch_metrics = telemetry.summary(bank, turn, previous)
             self.log_dict(
@@ -405,48 +419,3 @@ def _is_within_epoch(checkpoint: dict[str, Any]) -> bool:
     loop = checkpoint.get("loops", {}).get("fit_loop", {})
     epoch = loop.get("epoch_progress", {}).get("current", {})
     return bool(epoch.get("ready", 0) > epoch.get("processed", 0))
-
-
-def _world_size() -> int:
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_world_size()
-    return 1
-
-
-def all_rows(*shares: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """Rows of all ranks, in the order of ranks; every rank brings equally many."""
-    if _world_size() == 1:
-        return shares
-    whole = []
-    for share in shares:
-        gathered = [torch.empty_like(share) for _ in range(_world_size())]
-        torch.distributed.all_gather(gathered, share.contiguous())
-        whole.append(torch.cat(gathered))
-    return tuple(whole)
-
-
-def clusters_over_ranks(
-    features: torch.Tensor, num_clusters: int, *, seed: int, **options: Any
-) -> torch.Tensor:
-    """Clusters (N,) that the first rank finds, for all ranks; see `cluster_features`."""
-    labels = torch.empty(len(features), dtype=torch.int64, device=features.device)
-    if _world_size() == 1 or torch.distributed.get_rank() == 0:
-        clusters = cluster_features(features.cpu().numpy(), num_clusters, seed=seed, **options)
-        labels = torch.from_numpy(clusters.labels).to(features.device)
-    if _world_size() > 1:
-        torch.distributed.broadcast(labels, 0)
-    return labels
-
-
-def sum_over_ranks(values: torch.Tensor) -> torch.Tensor:
-    """Sum of a tensor that every rank has its own part of."""
-    if _world_size() > 1:
-        torch.distributed.all_reduce(values)
-    return values
-
-
-def max_over_ranks(values: torch.Tensor) -> torch.Tensor:
-    """Elementwise maximum of the ranks' tensors."""
-    if _world_size() > 1:
-        torch.distributed.all_reduce(values, torch.distributed.ReduceOp.MAX)
-    return values

@@ -30,6 +30,8 @@ class RotNet(OwnMethod, nn.Module):
     name = "rotnet"
     _network: Any
     classifier: Any
+    knn: Any
+    knn_eval: bool
     log: Any
 
     def build_head(self, features_dim: int, options: MethodOptions, seed: int) -> None:
@@ -50,6 +52,10 @@ class RotNet(OwnMethod, nn.Module):
         turned = torch.arange(NUM_ROTATIONS, device=images.device)
         loss = F.cross_entropy(self.head(features), turned.repeat_interleave(len(images)))
         self.log("train_rotnet_loss", loss.detach(), on_epoch=True, sync_dist=True, prog_bar=True)
-        online = self.classifier(features[: len(images)].detach())
+        upright = features[: len(images)].detach()
+        online = self.classifier(upright)
+        if self.knn_eval:  # the host's online k-NN, as its own step feeds it
+            known = annotations != -1
+            self.knn(train_features=upright[known], train_targets=annotations[known])
         # NaN where no image of the batch is annotated; its gradient is not
         return loss + torch.nan_to_num(F.cross_entropy(online, annotations, ignore_index=-1))

@@ -15,7 +15,8 @@ from __future__ import annotations
 import torch
 
 from uic_plugin.methods.options import SelfLabelOptions
-from uic_plugin.methods.pseudo_label import PseudoLabelMethod, max_over_ranks, sum_over_ranks
+from uic_plugin.methods.pseudo_label import PseudoLabelMethod
+from uic_plugin.methods.ranks import max_over_ranks, sum_over_ranks
 from uic_plugin.pseudo_labels.sinkhorn import open_scores, sinkhorn_labels
 
 
@@ -47,7 +48,7 @@ class SelfLabel(PseudoLabelMethod):
     @torch.no_grad()
     def relabel(self) -> None:
         """Equal classes, where the schedule has an update in the epoch that ends."""
-        if self.is_update(self._bank.epoch + 1):
+        if self.is_update(self.label_epoch):
             self._stage_transport()
 
     @torch.no_grad()
@@ -62,7 +63,7 @@ class SelfLabel(PseudoLabelMethod):
         # of H heads the embeddings are kept, and the logits of one head at a time
         keeps_logits = self.options.heads == 1
         width = head.num_classes if keeps_logits else head.embedding_dim
-        num_rows = len(loader.sampler)
+        num_rows = len(loader.batch_sampler.sampler)
         with open_scores(num_rows, width) as kept:
             order, done = [], 0
             for index, features in self._pass(training=True):

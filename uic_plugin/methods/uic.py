@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 
 from uic_plugin.methods.options import UICOptions
-from uic_plugin.methods.pseudo_label import PseudoLabelMethod, clusters_over_ranks
+from uic_plugin.methods.pseudo_label import PseudoLabelMethod
 from uic_plugin.seeding import derive_seed
 
 
@@ -41,12 +41,10 @@ class UIC(PseudoLabelMethod):
         """Clusters of the untrained network's features, where the recipe asks for them."""
         if self.first_pass is None:
             return
-        index, features = self.all_features()
         for bank in self.banks:
-            labels = clusters_over_ranks(
-                features, self.options.num_pseudo_classes, seed=derive_seed(bank.seed, "k-means", 0)
-            )
-            bank.update(index, labels)
+            seed = derive_seed(bank.seed, "k-means", 0)
+            labels = self.cluster_all(self.options.num_pseudo_classes, seed=seed)
+            bank.update(torch.arange(len(bank)), labels)
             bank.begin()
             if self.fixer is not None:
                 bank.fix_empty_classes(self.fixer)

@@ -50,7 +50,7 @@ def cluster_features(
 
     Raises:
         ImportError: without faiss.
-        ValueError: for fewer images than clusters, or features that are not finite.
+        ValueError: for fewer images than clusters, or features that are not finite or all alike.
     """
     faiss = _faiss()
     features = np.ascontiguousarray(features, dtype=np.float32)
@@ -88,14 +88,22 @@ def whiten(features: np.ndarray, dim: int) -> np.ndarray:
 
     Returns:
         (N, at most `dim`) float32.
+
+    Raises:
+        ValueError: if all rows are alike.
     """
     faiss = _faiss()
     dim = min(dim, features.shape[1], len(features))
     pca = _trained_pca(faiss, features, dim)
     eigenvalues = faiss.vector_to_array(pca.eigenvalues)
     spanned = int((eigenvalues > _RANK * eigenvalues.max(initial=0)).sum())
+    if spanned == 0:
+        raise ValueError(
+            "all images have the same features: the network has collapsed; try a smaller "
+            "learning rate"
+        )
     if spanned < dim:
-        pca = _trained_pca(faiss, features, max(spanned, 1))
+        pca = _trained_pca(faiss, features, spanned)
     reduced = pca.apply(features)
     length = np.linalg.norm(reduced, axis=1, keepdims=True)
     return reduced / np.maximum(length, np.finfo(np.float32).tiny)
@@ -105,6 +113,15 @@ def _trained_pca(faiss: Any, features: np.ndarray, dim: int) -> Any:
     pca = faiss.PCAMatrix(features.shape[1], dim, -0.5)  # -0.5: of equal variance
     pca.train(features)
     return pca
+
+
+def check_faiss() -> None:
+    """Refuse to begin what will need faiss.
+
+    Raises:
+        ImportError: without it, saying what to install.
+    """
+    _faiss()
 
 
 def _faiss() -> Any:

@@ -14,6 +14,7 @@ whatever factors a row or a column would take out anyway are subtracted from its
 from __future__ import annotations
 
 import math
+import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -24,7 +25,7 @@ import numpy as np
 import torch
 
 _BLOCK_BYTES = 1 << 26  # of a block of the kernel
-_KEPT_BYTES = 1 << 30  # of a kernel or of scores that are kept in memory
+_KEPT_BYTES = 4 << 30  # of a kernel or of scores that are kept in memory
 _FACTOR_LIMIT = 50 * math.log(10)  # factors beyond 1e50 go into the logarithms
 _CHECK_EVERY = 10  # iterations, as in the authors' code
 
@@ -58,7 +59,7 @@ def sinkhorn_labels(
     power: float = 25.0,
     tolerance: float = 0.1,
     max_iterations: int = 2000,
-    kept_bytes: int = _KEPT_BYTES,
+    kept_bytes: int | None = None,
     block_rows: int | None = None,
     device: torch.device | str | None = None,
     total: Callable[[torch.Tensor], torch.Tensor] = _alone,
@@ -74,7 +75,8 @@ def sinkhorn_labels(
         power: lambda, above 0: the larger, the closer to the cheapest labels.
         tolerance: ends the iteration, see `Transport.error`.
         max_iterations: ends it with a warning.
-        kept_bytes: the largest kernel, in float64, that is kept in memory.
+        kept_bytes: the largest kernel, in float64, that is kept in memory; 4 GiB unless told,
+            or less on a GPU that has less.
         block_rows: images at once; by the size of a block unless told.
         device: where to compute; where the scores are unless told.
         total: sum of a tensor over ranks; each holds its own rows.
@@ -88,7 +90,11 @@ def sinkhorn_labels(
     for name, value in (("power", power), ("tolerance", tolerance)):
         if not 0 < value < float("inf"):
             raise ValueError(f"{name} must be above 0, got {value}")
-    problem = _Problem(scores, power, kept_bytes, block_rows, device or scores.device)
+    device = torch.device(device or scores.device)
+    if device.type == "mps":  # has no float64
+        device = torch.device("cpu")
+    limit = _kept_bytes(device) if kept_bytes is None else kept_bytes
+    problem = _Problem(scores, power, limit, block_rows, device)
     num_rows = torch.tensor([len(scores)], dtype=torch.float64, device=problem.device)
     num_images = float(total(num_rows))
     num_classes = scores.shape[1]
@@ -130,10 +136,10 @@ class _Problem:
         power: float,
         kept_bytes: int,
         block_rows: int | None,
-        device: torch.device | str,
+        device: torch.device,
     ) -> None:
         num_rows, num_classes = scores.shape
-        self.scores, self.power, self.device = scores, power, torch.device(device)
+        self.scores, self.power, self.device = scores, power, device
         step = block_rows or max(1, _BLOCK_BYTES // (8 * num_classes))
         self.blocks = [slice(i, min(i + step, num_rows)) for i in range(0, num_rows, step)]
         self.row = torch.zeros(num_rows, dtype=torch.float64, device=self.device)
@@ -202,6 +208,13 @@ class _Problem:
         return labels, cost
 
 
+def _kept_bytes(device: torch.device) -> int:
+    """The largest kernel that is kept on a device: 4 GiB, or a quarter of what a GPU has left."""
+    if device.type == "cuda":
+        return min(_KEPT_BYTES, torch.cuda.mem_get_info(device)[0] // 4)
+    return _KEPT_BYTES
+
+
 @contextmanager
 def open_scores(
     num_images: int, width: int, *, kept_bytes: int = _KEPT_BYTES
@@ -211,9 +224,19 @@ def open_scores(
     Args:
         num_images, width: its shape.
         kept_bytes: the largest that is kept in memory.
+
+    Raises:
+        OSError: if the disk has no room for the file.
     """
-    if 4 * num_images * width <= kept_bytes:
+    size = 4 * num_images * width
+    if size <= kept_bytes:
         yield torch.empty(num_images, width)
         return
+    folder = tempfile.gettempdir()
+    if shutil.disk_usage(folder).free < size:
+        raise OSError(
+            f"scores of {num_images} images and {width} classes take {size / 1e9:.1f} GB, more "
+            f"than is free in {folder}: set TMPDIR to a larger disk"
+        )
     with tempfile.NamedTemporaryFile(prefix="uic-scores-") as file:
         yield torch.from_numpy(np.memmap(file, np.float32, "w+", shape=(num_images, width)))
