@@ -71,6 +71,7 @@ def test_the_same_configuration_is_one_run(setting):
 
 def test_recipes_of_methods():
     assert recipe_of("digits", "uic") == ("digits/uic", ())
+    assert recipe_of("cifar10", "uic_paper") == ("cifar10/uic_paper", ())
     assert recipe_of("digits", "byol") == ("digits/any", ("methods=byol",))
     with pytest.raises(ValueError, match=r"unknown method 'bjol': one of .*byol"):
         recipe_of("digits", "bjol")

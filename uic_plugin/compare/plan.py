@@ -65,7 +65,7 @@ class Entry:
 
     Attributes:
         label: its name.
-        method: of the host or of this plugin.
+        method: of the host or of this plugin, or the name of a recipe in the family.
         overrides: of its recipe.
     """
 
@@ -201,23 +201,29 @@ def _typed(value: Any) -> str:
     return "null" if value is None else str(value)
 
 
-def recipe_of(family: str, method: str) -> tuple[str, tuple[str, ...]]:
+def recipe_of(family: str, name: str) -> tuple[str, tuple[str, ...]]:
     """The recipe of a method on a family's images, and the overrides that choose it.
 
+    Args:
+        family: of the recipes.
+        name: of a method, or of a recipe in the family.
+
     Raises:
-        ValueError: for a method that neither the host nor this plugin has.
+        ValueError: for a name that is neither.
     """
     from uic_plugin.hosts import load_host, register
 
+    own = [recipe.partition("/")[2] for recipe in list_recipes() if recipe.startswith(f"{family}/")]
+    own.remove("any")
+    if name in own:
+        return f"{family}/{name}", ()
     register()
-    known = sorted(set(load_host().METHODS) - {"base", "linear"})
-    if method in known and f"{family}/{method}" in list_recipes():
-        return f"{family}/{method}", ()
-    if method not in known:
-        raise ValueError(f"unknown method {method!r}: one of {', '.join(known)}")
-    if (recipes_dir() / "methods" / f"{method}.yaml").is_file():
-        return f"{family}/any", (f"methods={method}",)
-    return f"{family}/any", (f"method={method}",)
+    methods = set(load_host().METHODS) - {"base", "linear"}
+    if name not in methods:
+        raise ValueError(f"unknown method {name!r}: one of {', '.join(sorted({*methods, *own}))}")
+    if (recipes_dir() / "methods" / f"{name}.yaml").is_file():
+        return f"{family}/any", (f"methods={name}",)
+    return f"{family}/any", (f"method={name}",)
 
 
 def composed(setting: Setting, entry: Entry, seed: int) -> tuple[str, list[str], Any]:
@@ -279,7 +285,7 @@ def epochs_of_budget(
 def calibration(setting: Setting, entry: Entry) -> Job:
     """The short run that a budget of minutes is turned into epochs with."""
     name, overrides, cfg = composed(setting, entry, 0)
-    folder = setting.folder / f"calibration-{entry.method}-{_digest(cfg)}-jobs{setting.parallel}"
+    folder = setting.folder / f"calibration-{cfg.method}-{_digest(cfg)}-jobs{setting.parallel}"
     given = (*overrides, f"max_epochs={_CALIBRATION_EPOCHS}", f"run_dir={folder}")
     return _training(name, given, folder)
 
@@ -296,8 +302,8 @@ def plan_run(setting: Setting, entry: Entry, seed: int, epochs: int) -> Run:
     if entry.method != "random":
         overrides.append(f"max_epochs={epochs}")
     overrides.append(f"snapshots={min(SNAPSHOTS, epochs)}")
-    digest = _digest(compose_recipe(name, overrides))
-    folder = setting.folder / f"{entry.method}-{digest}-seed{seed}"
+    cfg = compose_recipe(name, overrides)
+    folder = setting.folder / f"{cfg.method}-{_digest(cfg)}-seed{seed}"
     train = _training(name, (*overrides, f"run_dir={folder}"), folder)
     jobs = [train]
     given = [*setting.overrides, *entry.overrides]
