@@ -79,8 +79,9 @@ def measure(
 
     measures = measure_run(run, clusters=clusters, overrides=tuple(overrides or ()))
     own = f", of its own labels {measures['nmi']:.3f}" if measures["nmi"] is not None else ""
+    linear = "-" if measures["linear"] is None else f"{measures['linear']:.2f} %"
     terminal().print(
-        f"k-NN {measures['knn']:.2f} %, linear {measures['linear']:.2f} %, NMI of k-means with "
+        f"k-NN {measures['knn']:.2f} %, linear {linear}, NMI of k-means with "
         f"{clusters} clusters {measures['kmeans_nmi']:.3f}{own}. {MEASURES_FILE} has the rest"
     )
 
