@@ -194,7 +194,7 @@ def test_a_typo_is_named(script, digits):
     done = script(*pretrain_command(digits, "+method_kwargs.num_clases=3"), check=False)
     assert done.returncode != 0
     assert "unknown option method_kwargs.num_clases" in done.stderr
-    assert "Valid options of uic: num_pseudo_classes" in done.stderr
+    assert "Valid options of uic: on_bad_image, num_pseudo_classes" in done.stderr
 
 
 def test_runner_names_a_wrong_script():

@@ -107,13 +107,14 @@ def sinkhorn_labels(
         r = 1 / (num_classes * mass)
         c_new, mass = problem.iterate(r, num_images)
         mass = total(mass)
-        if iteration % _CHECK_EVERY == 0:
+        # no more than one exchange between ranks in most iterations; factors grow by at most the
+        # number of images in each, so they do not overflow between two looks
+        is_look = iteration % _CHECK_EVERY == 0
+        if is_look:
             error = float(total((c / c_new - 1).abs().sum()[None]))
         c = c_new
         iteration += 1
-        if float(largest(torch.stack([c.log().abs().max(), r.log().abs().max()]).max())) > (
-            _FACTOR_LIMIT
-        ):
+        if is_look and float(largest(_spread(c, r))) > _FACTOR_LIMIT:
             problem.absorb(c, r)
             c, mass = torch.ones_like(c), mass * r
             r = torch.ones_like(r)
@@ -125,6 +126,11 @@ def sinkhorn_labels(
         )
     labels, cost = problem.solution(r)
     return Transport(labels, iteration, error, mass * r, float(total(cost[None])) / num_images)
+
+
+def _spread(c: torch.Tensor, r: torch.Tensor) -> torch.Tensor:
+    """Largest logarithm of a factor, either way."""
+    return torch.stack([c.log().abs().max(), r.log().abs().max()]).max()
 
 
 class _Problem:
