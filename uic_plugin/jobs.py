@@ -36,6 +36,7 @@ class Job:
         recipe: what it trains; None for other commands.
         overrides: of that recipe.
         takes: about how long, of what is no training; a recipe's header says it of training.
+        identity: what makes two commands one job, where the command itself says more.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Job:
     recipe: str | None = None
     overrides: tuple[str, ...] = ()
     takes: str = ""
+    identity: str = ""
 
     @property
     def command(self) -> str:
@@ -63,10 +65,13 @@ class Job:
         return self.folder / f"{self.name.split()[0]}.done.json"
 
     def is_done(self) -> bool:
-        """Whether this very command has ended well and what it made is still there."""
+        """Whether this very job has ended well and what it made is still there."""
         if not self.product.exists() or not self.record.exists():
             return False
-        return bool(json.loads(self.record.read_text())["command"] == self.command)
+        record = json.loads(self.record.read_text())
+        if self.identity:
+            return bool(record.get("identity") == self.identity)
+        return bool(record["command"] == self.command)
 
 
 def run_jobs(jobs: list[Job], parallel: int, say: Callable[[str], None]) -> dict[str, Path]:
@@ -158,7 +163,7 @@ def _run(job: Job, cores: int, processes: dict[str, subprocess.Popen[bytes]]) ->
     seconds = time.perf_counter() - started
     if code == 0:
         record = {"command": job.command, "hardware": hardware(), "seconds": round(seconds)}
-        record["date"] = date.today().isoformat()
+        record.update(date=date.today().isoformat(), identity=job.identity)
         with replacing(job.record) as part:
             part.write_text(json.dumps(record) + "\n")
     return code, seconds

@@ -319,7 +319,16 @@ def plan_run(setting: Setting, entry: Entry, seed: int, epochs: int) -> Run:
 def _training(name: str, overrides: Sequence[str], folder: Path) -> Job:
     arguments = ("pretrain", f"--config-name={name}", *overrides)
     product = folder / "last.ckpt"
-    return Job(f"train {folder.name}", arguments, folder, product, (), name, tuple(overrides))
+    # the folder is named after the settings, whatever recipe and overrides make them
+    return Job(
+        f"train {folder.name}",
+        arguments,
+        folder,
+        product,
+        recipe=name,
+        overrides=tuple(overrides),
+        identity=folder.name,
+    )
 
 
 def _evaluation(

@@ -18,6 +18,7 @@ CONFIG_FILE, CHECKPOINT_FILE, HISTORY_FILE = "config.yaml", "last.ckpt", "epochs
 COST_FILE, SNAPSHOTS = "cost.json", "snapshots"
 # What may differ between a run and its continuation.
 _FREE_KEYS = (
+    "name",
     "run_dir",
     "accelerator",
     "devices",
