@@ -273,7 +273,7 @@ def test_another_version_of_solo_learn(monkeypatch, version):
 def test_doctor_is_content_here(uic):
     done = uic("doctor")
     assert done.returncode == 0, done.stdout
-    assert "method=uic" in done.stdout
+    assert "uic, deepcluster, selflabel" in done.stdout
 
 
 def test_doctor_names_what_is_missing(monkeypatch):
@@ -298,10 +298,16 @@ def test_doctor_names_what_is_missing(monkeypatch):
 
 
 def test_dali_is_refused_inside_the_host_too():
-    from uic_plugin.hosts.attach import attach_data
+    from uic_plugin.hosts.attach import attach_method
+    from uic_plugin.methods import UIC, RotNet
 
     class PretrainDALIDataModule:
         pass
 
-    with pytest.raises(ValueError, match=r"which DALI does not allow.*image_folder"):
-        attach_data(None, PretrainDALIDataModule())
+    class Source:
+        instance = PretrainDALIDataModule()
+
+    for method in (UIC(), RotNet()):
+        message = rf"{method.name} needs every image .* which DALI does not allow.*image_folder"
+        with pytest.raises(ValueError, match=message):
+            attach_method(method, Source)
