@@ -65,6 +65,7 @@ def write_page(
 def _figure(curves: Sequence[Mapping[str, Any]], levels: Mapping[str, float]) -> Any:
     """k-NN over views and over seconds: means, and bands of one standard deviation."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import EngFormatter, MaxNLocator
 
     figure = Figure(figsize=(11, 4), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
@@ -91,6 +92,8 @@ def _figure(curves: Sequence[Mapping[str, Any]], levels: Mapping[str, float]) ->
     axes[1].set_xlabel("seconds of training")
     axes[0].set_ylabel("k-NN top-1, %")
     for axis in axes:
+        axis.xaxis.set_major_locator(MaxNLocator(6))
+        axis.xaxis.set_major_formatter(EngFormatter(sep=""))
         axis.grid(alpha=0.3)
     axes[1].legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
