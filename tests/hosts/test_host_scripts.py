@@ -194,7 +194,8 @@ def test_a_typo_is_named(script, digits):
     done = script(*pretrain_command(digits, "+method_kwargs.num_clases=3"), check=False)
     assert done.returncode != 0
     assert "unknown option method_kwargs.num_clases" in done.stderr
-    assert "Valid options of uic: on_bad_image, num_pseudo_classes" in done.stderr
+    assert "Valid options of uic: " in done.stderr
+    assert "num_pseudo_classes, head, " in done.stderr
 
 
 def test_runner_names_a_wrong_script():
@@ -232,6 +233,7 @@ def test_hosts_method_with_a_network_of_timm(script, digits32, tmp_path):
     assert checkpoint_in(tmp_path / "out" / "simclr")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["deepcluster", "selflabel"])
 def test_methods_that_label_in_a_pass_of_their_own(script, digits, tmp_path, method):
     command = pretrain_command(digits, "max_epochs=1", "checkpoint.dir=out", f"method={method}")
