@@ -56,6 +56,7 @@ def attach_data(method: Any, loader: Any) -> DataLoader[Any]:
     sort_files(dataset)
     options = method.options
     trainer = method.trainer
+    is_new = method.bank is None
     method.attach(
         len(dataset),
         fingerprint_of(dataset),
@@ -70,7 +71,7 @@ def attach_data(method: Any, loader: Any) -> DataLoader[Any]:
         )
     else:
         sampler = ShuffledSampler(method.bank, **share)
-    if method.first_pass and trainer.ckpt_path is None:
+    if method.first_pass and is_new and trainer.ckpt_path is None:
         method.label_loader = _label_loader(loader, dataset, method, method.first_pass)
         _begin_labels(method)
     if method.label_pass:

@@ -185,9 +185,8 @@ def _differences(kept: DictConfig, cfg: DictConfig) -> list[str]:
         defaults.update(flat({"method_kwargs": options.as_dict()}))
     old = {**{key: value for key, value in defaults.items() if key in new}, **old}
     free = [*_FREE_KEYS, "max_epochs"]  # the schedule has been looked at
-    if has_pseudo_labels(
-        cfg.method
-    ):  # whose labels carry a fingerprint of the images: the folder may move
+    # labels carry a fingerprint of the images: the folder may move
+    if has_pseudo_labels(cfg.method):
         free += ["data.train_path", "data.val_path"]
     return [
         f"{key}: {old.get(key)} there, {new.get(key)} here"

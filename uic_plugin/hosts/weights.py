@@ -27,13 +27,11 @@ def start_from(method: Any, path: Path) -> None:
     momentum = getattr(method, f"momentum_{load_host().BACKBONE_KEY}", None)
     if momentum is not None:  # starts as a copy, as in the host
         momentum.load_state_dict(network.state_dict())
-    try:
-        _start_head(method, path)
-    finally:
-        average = getattr(method, "label_network", None)
-        if average is not None:  # starts as a copy, too
-            average["network"].load_state_dict(network.state_dict())
-            average["head"].load_state_dict(method.head.state_dict())
+    _start_head(method, path)
+    average = getattr(method, "label_network", None)
+    if average is not None:  # starts as a copy, too
+        average["network"].load_state_dict(network.state_dict())
+        average["head"].load_state_dict(method.head.state_dict())
 
 
 def _start_head(method: Any, path: Path) -> None:

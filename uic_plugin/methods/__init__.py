@@ -6,8 +6,9 @@ from typing import Any
 
 from uic_plugin.methods.deepcluster import DeepCluster
 from uic_plugin.methods.instdisc import InstDisc
+from uic_plugin.methods.kept_labels import CHECKPOINT_KEY
 from uic_plugin.methods.options import MethodOptions, UICOptions
-from uic_plugin.methods.pseudo_label import CHECKPOINT_KEY, PseudoLabelMethod
+from uic_plugin.methods.pseudo_label import PseudoLabelMethod
 from uic_plugin.methods.rotnet import NUM_ROTATIONS, RotNet
 from uic_plugin.methods.selflabel import SelfLabel
 from uic_plugin.methods.supervised import Supervised

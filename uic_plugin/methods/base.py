@@ -3,9 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from torch import nn
 
 from uic_plugin.methods.options import MethodOptions
+
+if TYPE_CHECKING:
+
+    class HostMethod(nn.Module):
+        """What a host's `BaseMethod` brings."""
+
+        features_dim: int
+        batch_size: int
+        backbone: nn.Module
+        encoder: nn.Module
+        cfg: Any
+        trainer: Any
+        classifier: nn.Module
+        knn: Any
+        knn_eval: bool
+        global_rank: int
+        learnable_params: Any
+        _network: nn.Module  # of the adapter
+
+        def setup(self, stage: Any) -> None: ...  # noqa: D102
+        def log(self, *args: Any, **kwargs: Any) -> None: ...  # noqa: D102
+        def log_dict(self, *args: Any, **kwargs: Any) -> None: ...  # noqa: D102
+        def on_train_epoch_start(self) -> None: ...  # noqa: D102
+        def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None: ...  # noqa: D102
+        def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None: ...  # noqa: D102
+        def training_step(self, batch: Any, batch_idx: int) -> Any: ...  # noqa: D102
+
+else:
+    HostMethod = nn.Module
 
 
 class OwnMethod:

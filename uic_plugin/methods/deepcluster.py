@@ -12,6 +12,7 @@ from __future__ import annotations
 import torch
 
 from uic_plugin.methods.options import DeepClusterOptions
+from uic_plugin.methods.passes import cluster_images
 from uic_plugin.methods.pseudo_label import PseudoLabelMethod
 from uic_plugin.seeding import derive_seed
 
@@ -28,17 +29,17 @@ class DeepCluster(PseudoLabelMethod):
         """Centred views."""
         return "center"
 
-    @torch.no_grad()
     def relabel(self) -> None:
         """Cluster the features of all images."""
         options = self.options
-        labels = self.cluster_all(
+        labels = cluster_images(
+            self,
             options.num_pseudo_classes,
-            seed=derive_seed(self.seed, "k-means", self.label_epoch),
+            seeds=[derive_seed(self.seed, "k-means", self.label_epoch)],
             pca_dim=options.pca_dim,
             iterations=options.kmeans_iterations,
         )
-        self._bank.update(torch.arange(len(labels)), labels)
+        self._bank.update(torch.arange(len(labels)), labels[:, 0])
 
     def begin_labels(self) -> None:
         """Clusters of the untrained network's features."""

@@ -15,20 +15,19 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from uic_plugin.methods.base import OwnMethod
+from uic_plugin.methods.base import HostMethod, OwnMethod
 from uic_plugin.methods.options import InstDiscOptions
 from uic_plugin.methods.ranks import all_rows, sum_over_ranks, world_size
 from uic_plugin.seeding import derive_seed, make_generator
 
 
-class InstDisc(OwnMethod, nn.Module):
+class InstDisc(OwnMethod, HostMethod):
     """Instance discrimination without a host."""
 
     name = "instdisc"
     options_class = InstDiscOptions
     options: InstDiscOptions
     memory: torch.Tensor | None
-    log: Any
     seed: int
 
     def build_head(self, features_dim: int, options: InstDiscOptions, seed: int) -> None:
@@ -57,7 +56,7 @@ class InstDisc(OwnMethod, nn.Module):
         """
         index, views, annotations = batch
         view = views if isinstance(views, torch.Tensor) else views[0]
-        outs = super().training_step([index, [view], annotations], batch_idx)  # type: ignore[misc]
+        outs = super().training_step([index, [view], annotations], batch_idx)
         embeddings = F.normalize(self.head(outs["feats"][0]).float(), dim=1)
         loss = self._loss(embeddings, index)
         self._remember(embeddings.detach(), index)
@@ -96,7 +95,7 @@ class InstDisc(OwnMethod, nn.Module):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the memory."""
-        super().on_save_checkpoint(checkpoint)  # type: ignore[misc]
+        super().on_save_checkpoint(checkpoint)
         if self.memory is not None:
             checkpoint["instdisc"] = {
                 "memory": self.memory.cpu().clone(),
@@ -109,7 +108,7 @@ class InstDisc(OwnMethod, nn.Module):
         Raises:
             ValueError: for a memory of another number of images, or none at all.
         """
-        super().on_load_checkpoint(checkpoint)  # type: ignore[misc]
+        super().on_load_checkpoint(checkpoint)
         if self.memory is None:
             return
         if "instdisc" not in checkpoint:

@@ -9,54 +9,21 @@ Source: UIC, section 3.2, Eq. 5 and 6, with t1 and t2 the views of two successiv
 
 from __future__ import annotations
 
-import copy
 import time
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 
-from uic_plugin.methods.base import OwnMethod
+from uic_plugin.methods.kept_labels import KeptLabels
 from uic_plugin.methods.options import PseudoLabelOptions
-from uic_plugin.methods.ranks import all_rows, on_first_rank, world_size
+from uic_plugin.methods.ranks import world_size
 from uic_plugin.networks.heads import PseudoClassHead
 from uic_plugin.pseudo_labels import EmptyClassFixer, EpochTelemetry, PseudoLabelBank
-from uic_plugin.pseudo_labels.kmeans import cluster_features
 from uic_plugin.seeding import derive_seed
 
-CHECKPOINT_KEY = "uic"
 
-
-if TYPE_CHECKING:
-
-    class _HostMethod(nn.Module):
-        """What a host's `BaseMethod` brings."""
-
-        features_dim: int
-        batch_size: int
-        backbone: nn.Module
-        encoder: nn.Module
-        cfg: Any
-        trainer: Any
-        global_rank: int
-        learnable_params: Any
-        _network: nn.Module  # of the adapter
-
-        def setup(self, stage: Any) -> None: ...
-        def log(self, *args: Any, **kwargs: Any) -> None: ...
-        def log_dict(self, *args: Any, **kwargs: Any) -> None: ...
-        def on_train_epoch_start(self) -> None: ...
-        def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None: ...
-        def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None: ...
-        def training_step(self, batch: Any, batch_idx: int) -> Any: ...
-
-else:
-    _HostMethod = nn.Module
-
-
-class PseudoLabelMethod(OwnMethod, _HostMethod):
+class PseudoLabelMethod(KeptLabels):
     """Shared by all pseudo-label methods on both lines of the host.
 
     An adapter calls `attach` when it knows the dataset, and provides `_network`, the backbone.
@@ -68,22 +35,14 @@ class PseudoLabelMethod(OwnMethod, _HostMethod):
     labels_each_step = True
 
     seed: int
-    bank: PseudoLabelBank | None = None
-    more_banks: tuple[PseudoLabelBank, ...] = ()  # of the second head and those after it
     fixer: EmptyClassFixer | None = None
     # batches [index, views, ...] of this rank's share of all images, for labels of their own pass
     label_loader: Any = None
-    label_network: nn.ModuleDict | None  # moving average of network and head
-    telemetry: EpochTelemetry | None = None
+    has_fixed_labels = False
     epoch_metrics: dict[str, float] | None = None
     label_epoch = 0  # that labels of a pass of their own are for
     begin_seconds = 0.0  # of the labels of the first epoch
     turn_seconds = 0.0  # of the last turn of the epoch, labels of their own pass included
-    # Steps of the bank's present epoch. Lightning's own number of the batch does not do: version 1
-    # repeats one after a resume from a checkpoint that a callback wrote at the end of a batch.
-    steps_done = 0
-    images_to_skip = 0  # of this rank, in the first epoch after a resume within it
-    _goes_on_within_epoch = False
 
     @property
     def label_pass(self) -> str | None:
@@ -99,6 +58,11 @@ class PseudoLabelMethod(OwnMethod, _HostMethod):
     def is_balanced(self) -> bool:
         """Whether every class is drawn equally often."""
         return bool(self.options.balanced_sampling)
+
+    @property
+    def fixes_empty_classes(self) -> bool:
+        """Whether an empty class gets half of the largest."""
+        return False
 
     @property
     def initial_labels(self) -> str:
@@ -124,10 +88,6 @@ class PseudoLabelMethod(OwnMethod, _HostMethod):
                 cosine=options.classifier == "cosine",
                 heads=options.heads,
             )
-        self.label_network = None
-        if getattr(options, "label_momentum", 0.0):
-            parts = {"network": self._network, "head": self.head}
-            self.label_network = nn.ModuleDict(copy.deepcopy(parts)).requires_grad_(False)
 
     def attach(
         self,
@@ -150,11 +110,9 @@ class PseudoLabelMethod(OwnMethod, _HostMethod):
         """
         options = self.options
         self.telemetry = EpochTelemetry(annotations)
-        self.fixer = (
-            EmptyClassFixer(options.num_pseudo_classes)
-            if getattr(options, "fix_empty_classes", False) and fixed_labels is None
-            else None
-        )
+        self.has_fixed_labels = fixed_labels is not None
+        fixes = self.fixes_empty_classes and not self.has_fixed_labels
+        self.fixer = EmptyClassFixer(options.num_pseudo_classes) if fixes else None
         if self.bank is not None and self.bank.fingerprint == fingerprint:
             return
         if num_samples < options.num_pseudo_classes:
@@ -197,6 +155,14 @@ class PseudoLabelMethod(OwnMethod, _HostMethod):
     def begin_epoch(self) -> None:
         """What a method does before the first step of an epoch."""
 
+    def label_logits(self, view: torch.Tensor) -> torch.Tensor | None:
+        """Logits (B, H * K) that labels come from; None: those that the loss compares.
+
+        Args:
+            view: (B, C, H, W), the first of each image.
+        """
+        return None
+
     def forward(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """The host's outputs, with `z` (B, D) and `pseudo_logits` (B, H * K) beside them."""
         out = super().forward(*args, **kwargs)
@@ -230,7 +196,7 @@ class PseudoLabelMethod(OwnMethod, _HostMethod):
         )
         if self.steps_done == 0:
             self.begin_epoch()
-        label_logits = self._label_logits(views[0])
+        label_logits = self.label_logits(views[0])
         train_view = views[self.options.views - 1]
 
         outs = super().training_step([index, [train_view], annotations], batch_idx)
@@ -241,7 +207,7 @@ class PseudoLabelMethod(OwnMethod, _HostMethod):
             logits = self.head(outs["feats"][0])[1]
         loss = self._loss(logits, index)
         if self.labels_each_step and self.label_pass is None:
-            self._stage(index, logits.detach() if label_logits is None else label_logits)
+            self.stage(index, logits.detach() if label_logits is None else label_logits)
         elif not self.labels_each_step and self.telemetry is not None:
             self.telemetry.observe(self.head.per_head(logits.detach())[0])
         self.log(
@@ -264,31 +230,18 @@ class PseudoLabelMethod(OwnMethod, _HostMethod):
         return torch.stack(losses).mean()
 
     @torch.no_grad()
-    def _label_logits(self, view: torch.Tensor) -> torch.Tensor | None:
-        """Logits that labels come from, where they are not those that the loss compares."""
-        if self.label_network is not None:
-            kept = self.options.label_momentum
-            own = [*self._network.parameters(), *self.head.parameters()]
-            for mean, now in zip(self.label_network.parameters(), own, strict=True):
-                mean.mul_(kept).add_(now.to(mean), alpha=1 - kept)
-            return self.label_network["head"](self.label_network["network"](view))[1]
-        if self.options.views == 2:
-            return self.head(self._network(view))[1]
-        return None
-
-    @torch.no_grad()
-    def _stage(self, index: torch.Tensor, logits: torch.Tensor) -> None:
+    def stage(self, index: torch.Tensor, logits: torch.Tensor) -> None:
         """Write the next labels of all ranks' images into every rank's bank."""
         if self.telemetry is not None:
             self.telemetry.observe(self.head.per_head(logits)[0])
-        if getattr(self.options, "fixed_labels", None) is not None:
+        if self.has_fixed_labels:
             labels = [self._bank.targets(index)]
         else:
             labels = [self.assign(part) for part in self.head.per_head(logits)]
-        self._share(index, torch.stack(labels, 1))
+        self.share_labels(index, torch.stack(labels, 1))
 
     @torch.no_grad()
-    def _share(self, index: torch.Tensor, labels: torch.Tensor) -> None:
+    def share_labels(self, index: torch.Tensor, labels: torch.Tensor) -> None:
         """Stage labels (B, H) of images (B,), and those of the other ranks."""
         if world_size() > 1:
             # (index, labels) as 32-bit words: 12 bytes an image with one head, one collective
@@ -300,49 +253,6 @@ class PseudoLabelMethod(OwnMethod, _HostMethod):
             labels = words[:, 2:]
         for bank, column in zip(self.banks, labels.unbind(1), strict=True):
             bank.update(index, column)
-
-    @torch.no_grad()
-    def _pass(self, *, training: bool) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Index (B,) and features (B, D) of this rank's share of all images.
-
-        It runs before the epoch's last update of the weights, so that the turn of the epoch is
-        over when callbacks write checkpoints.
-
-        Args:
-            training: whether dropout and batch statistics are those of training.
-        """
-        modules = [*self._network.modules(), *self.head.modules()]
-        modes = [module.training for module in modules]
-        self._network.train(training)
-        self.head.train(training)
-        device = self._network_device
-        torch.manual_seed(derive_seed(self.seed, "label pass", self.label_epoch, self.global_rank))
-        for index, views, *_ in self.label_loader:
-            view = views if isinstance(views, torch.Tensor) else views[0]
-            yield index.to(device), self._network(view.to(device))
-        for module, mode in zip(modules, modes, strict=True):
-            module.training = mode
-
-    def cluster_all(self, num_clusters: int, *, seed: int, **options: Any) -> torch.Tensor:
-        """Clusters (N,) of all images by features of centred views; see `cluster_features`."""
-        indices, parts = [], []
-        for index, features in self._pass(training=False):
-            indices.append(index)
-            parts.append(features.float().cpu())
-        (index,) = all_rows(torch.cat(indices))
-        place = index.cpu()
-
-        def cluster(rows: torch.Tensor) -> torch.Tensor:
-            clusters = cluster_features(rows.numpy(), num_clusters, seed=seed, **options)
-            return torch.from_numpy(clusters.labels)
-
-        labels = torch.empty(len(self._bank), dtype=torch.int64)
-        labels[place] = on_first_rank(cluster, torch.cat(parts), len(place))
-        return labels
-
-    @property
-    def _network_device(self) -> torch.device:
-        return next(self.head.parameters()).device
 
     def _turn_epoch(self) -> None:
         started = time.perf_counter()
@@ -366,56 +276,8 @@ class PseudoLabelMethod(OwnMethod, _HostMethod):
             )
         self.turn_seconds = time.perf_counter() - started
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add labels, epoch and options."""
-        super().on_save_checkpoint(checkpoint)
-        if self.bank is not None:
-            checkpoint[CHECKPOINT_KEY] = {
-                "method": self.name,
-                "bank": self.bank.state_dict(),
-                "more_banks": [bank.state_dict() for bank in self.more_banks],
-                "options": self.options.as_dict(),
-                "steps_done": self.steps_done,
-                "telemetry": self.telemetry.sums.cpu() if self.telemetry is not None else None,
-            }
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take over labels and epoch; without a dataset (evaluation) weights alone are loaded.
-
-        Raises:
-            ValueError: if training is to go on from a checkpoint without pseudo labels, or with
-                labels of another dataset.
-        """
-        super().on_load_checkpoint(checkpoint)
-        if self.bank is None:
-            return
-        if CHECKPOINT_KEY not in checkpoint:
-            raise ValueError(
-                "the checkpoint holds no pseudo labels, so another method wrote it: "
-                "resume it with that method, or start anew"
-            )
-        state = checkpoint[CHECKPOINT_KEY]
-        self.bank.load_state_dict(state["bank"])
-        for bank, saved in zip(self.more_banks, state.get("more_banks", ()), strict=True):
-            bank.load_state_dict(saved)
-        self.steps_done = self.images_to_skip = 0
-        if _is_within_epoch(checkpoint):
-            # Lightning goes on at the batch where it stopped, but with a new iterator
-            self._goes_on_within_epoch = True
-            self.steps_done = int(state["steps_done"])
-            self.images_to_skip = self.steps_done * self.batch_size
-            if self.telemetry is not None and state.get("telemetry") is not None:
-                self.telemetry.sums = state["telemetry"].clone()
-
     @property
     def _bank(self) -> PseudoLabelBank:
         if self.bank is None:
             raise RuntimeError("the pseudo labels are made in setup('fit'), which has not run")
         return self.bank
-
-
-def _is_within_epoch(checkpoint: dict[str, Any]) -> bool:
-    """Whether Lightning will go on inside an epoch: it began one that it has not processed."""
-    loop = checkpoint.get("loops", {}).get("fit_loop", {})
-    epoch = loop.get("epoch_progress", {}).get("current", {})
-    return bool(epoch.get("ready", 0) > epoch.get("processed", 0))

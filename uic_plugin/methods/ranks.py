@@ -46,7 +46,7 @@ def max_over_ranks(values: torch.Tensor) -> torch.Tensor:
 
 
 def on_first_rank(
-    work: Callable[[torch.Tensor], torch.Tensor], share: torch.Tensor, num_answers: int
+    work: Callable[[torch.Tensor], torch.Tensor], share: torch.Tensor, shape: tuple[int, ...]
 ) -> torch.Tensor:
     """What the first rank makes of the rows of all ranks, on every rank.
 
@@ -54,9 +54,9 @@ def on_first_rank(
     fails.
 
     Args:
-        work: from all rows (n * ranks, D) to (num_answers,) int64.
+        work: from all rows (n * ranks, D) to int64 answers of the given shape.
         share: (n, D) rows of this rank, on the CPU.
-        num_answers: how many.
+        shape: of the answer.
 
     Raises:
         RuntimeError: on the other ranks, if the first one's work has failed.
@@ -67,7 +67,7 @@ def on_first_rank(
     group: Any = dist.new_group(backend="gloo", timeout=_PATIENCE)
     gathered = [torch.empty_like(share) for _ in range(world_size())] if is_first else None
     dist.gather(share.contiguous(), gathered, 0, group=group)
-    answer = torch.zeros(num_answers, dtype=torch.int64)
+    answer = torch.zeros(shape, dtype=torch.int64)
     error: Exception | None = None
     if gathered is not None:
         try:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from uic_plugin.methods.base import OwnMethod
+from uic_plugin.methods.base import HostMethod, OwnMethod
 from uic_plugin.methods.options import MethodOptions
 from uic_plugin.seeding import derive_seed
 
@@ -24,15 +24,10 @@ def rotated(images: torch.Tensor) -> torch.Tensor:
     return torch.cat([torch.rot90(images, quarter, (2, 3)) for quarter in range(NUM_ROTATIONS)])
 
 
-class RotNet(OwnMethod, nn.Module):
+class RotNet(OwnMethod, HostMethod):
     """RotNet without a host."""
 
     name = "rotnet"
-    _network: Any
-    classifier: Any
-    knn: Any
-    knn_eval: bool
-    log: Any
 
     def build_head(self, features_dim: int, options: MethodOptions, seed: int) -> None:
         """Add the classifier of rotations."""

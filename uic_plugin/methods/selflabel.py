@@ -15,6 +15,7 @@ from __future__ import annotations
 import torch
 
 from uic_plugin.methods.options import SelfLabelOptions
+from uic_plugin.methods.passes import features_of_share
 from uic_plugin.methods.pseudo_label import PseudoLabelMethod
 from uic_plugin.methods.ranks import max_over_ranks, sum_over_ranks
 from uic_plugin.pseudo_labels.sinkhorn import open_scores, sinkhorn_labels
@@ -66,7 +67,7 @@ class SelfLabel(PseudoLabelMethod):
         num_rows = len(loader.batch_sampler.sampler)
         with open_scores(num_rows, width) as kept:
             order, done = [], 0
-            for index, features in self._pass(training=True):
+            for index, features in features_of_share(self, training=True):
                 embeddings, logits = head(features)
                 rows = logits if keeps_logits else embeddings
                 kept[done : done + len(rows)] = rows.float().cpu()
@@ -74,12 +75,12 @@ class SelfLabel(PseudoLabelMethod):
                 done += len(rows)
             index = torch.cat(order)
             columns = [self._transport(kept, number) for number in range(self.options.heads)]
-        self._share(index, torch.stack(columns, 1).to(index.device))
+        self.share_labels(index, torch.stack(columns, 1).to(index.device))
 
     def _transport(self, kept: torch.Tensor, number: int) -> torch.Tensor:
         """Labels (n,) of one head for this rank's images."""
         options, head = self.options, self.head
-        device = self._network_device
+        device = next(head.parameters()).device
 
         def solve(scores: torch.Tensor) -> torch.Tensor:
             return sinkhorn_labels(

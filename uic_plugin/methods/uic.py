@@ -8,9 +8,14 @@
 
 from __future__ import annotations
 
+import copy
+from typing import Any
+
 import torch
+from torch import nn
 
 from uic_plugin.methods.options import UICOptions
+from uic_plugin.methods.passes import cluster_images, features_of_share
 from uic_plugin.methods.pseudo_label import PseudoLabelMethod
 from uic_plugin.seeding import derive_seed
 
@@ -20,6 +25,7 @@ class UIC(PseudoLabelMethod):
 
     name = "uic"
     options_class = UICOptions
+    label_network: nn.ModuleDict | None  # moving average of network and head
 
     @property
     def label_pass(self) -> str | None:
@@ -36,18 +42,43 @@ class UIC(PseudoLabelMethod):
         """Centred views for clusters to begin with."""
         return "center" if self.options.label_init == "clusters" else None
 
-    @torch.no_grad()
+    @property
+    def fixes_empty_classes(self) -> bool:
+        """The recipe's choice."""
+        return bool(self.options.fix_empty_classes)
+
+    def build_head(self, features_dim: int, options: Any, seed: int) -> None:
+        """The head, and a moving average of network and head where labels come from one."""
+        super().build_head(features_dim, options, seed)
+        self.label_network = None
+        if options.label_momentum:
+            parts = {"network": self._network, "head": self.head}
+            self.label_network = nn.ModuleDict(copy.deepcopy(parts)).requires_grad_(False)
+
     def begin_labels(self) -> None:
         """Clusters of the untrained network's features, where the recipe asks for them."""
         if self.first_pass is None:
             return
-        for bank in self.banks:
-            seed = derive_seed(bank.seed, "k-means", 0)
-            labels = self.cluster_all(self.options.num_pseudo_classes, seed=seed)
-            bank.update(torch.arange(len(bank)), labels)
+        seeds = [derive_seed(bank.seed, "k-means", 0) for bank in self.banks]
+        labels = cluster_images(self, self.options.num_pseudo_classes, seeds=seeds)
+        for bank, column in zip(self.banks, labels.unbind(1), strict=True):
+            bank.update(torch.arange(len(bank)), column)
             bank.begin()
             if self.fixer is not None:
                 bank.fix_empty_classes(self.fixer)
+
+    @torch.no_grad()
+    def label_logits(self, view: torch.Tensor) -> torch.Tensor | None:
+        """The moving average's, or those of the first of two views."""
+        if self.label_network is not None:
+            kept = self.options.label_momentum
+            own = [*self._network.parameters(), *self.head.parameters()]
+            for mean, now in zip(self.label_network.parameters(), own, strict=True):
+                mean.mul_(kept).add_(now.to(mean), alpha=1 - kept)
+            return self.label_network["head"](self.label_network["network"](view))[1]
+        if self.options.views == 2:
+            return self.head(self._network(view))[1]
+        return None
 
     def assign(self, logits: torch.Tensor) -> torch.Tensor:
         """The classifier's own answer (Eq. 5)."""
@@ -57,5 +88,5 @@ class UIC(PseudoLabelMethod):
     def relabel(self) -> None:
         """With `label_view=center`, labels of centred views; dropout off, statistics frozen."""
         if self.label_pass is not None:
-            for index, features in self._pass(training=False):
-                self._stage(index, self.head(features)[1])
+            for index, features in features_of_share(self, training=False):
+                self.stage(index, self.head(features)[1])

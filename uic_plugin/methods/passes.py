@@ -1,0 +1,74 @@
+"""Passes over all images beside the training, for labels that do not come from its steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+
+from uic_plugin.methods.ranks import all_rows, on_first_rank
+from uic_plugin.pseudo_labels.kmeans import cluster_features
+from uic_plugin.seeding import derive_seed
+
+
+@torch.no_grad()
+def features_of_share(
+    method: Any, *, training: bool
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Index (B,) and features (B, D) of this rank's share of all images, batch by batch.
+
+    It runs before the epoch's last update of the weights, so that the turn of the epoch is over
+    when callbacks write checkpoints.
+
+    Args:
+        method: a `PseudoLabelMethod` with its `label_loader`.
+        training: whether dropout and batch statistics are those of training.
+    """
+    network, head = method._network, method.head
+    modules = [*network.modules(), *head.modules()]
+    modes = [module.training for module in modules]
+    network.train(training)
+    head.train(training)
+    device = next(head.parameters()).device
+    torch.manual_seed(
+        derive_seed(method.seed, "label pass", method.label_epoch, method.global_rank)
+    )
+    for index, views, *_ in method.label_loader:
+        view = views if isinstance(views, torch.Tensor) else views[0]
+        yield index.to(device), network(view.to(device))
+    for module, mode in zip(modules, modes, strict=True):
+        module.training = mode
+
+
+def cluster_images(
+    method: Any, num_clusters: int, *, seeds: Sequence[int], **options: Any
+) -> torch.Tensor:
+    """Clusters of all images by one pass, once for each seed; on every rank.
+
+    Args:
+        method: a `PseudoLabelMethod` with its `label_loader`.
+        num_clusters: K.
+        seeds: of the clusterings.
+        options: further ones of `cluster_features`.
+
+    Returns:
+        (N, number of seeds) int64.
+    """
+    indices, parts = [], []
+    for index, features in features_of_share(method, training=False):
+        indices.append(index)
+        parts.append(features.float().cpu())
+    (index,) = all_rows(torch.cat(indices))
+    place = index.cpu()
+
+    def cluster(rows: torch.Tensor) -> torch.Tensor:
+        found = [
+            cluster_features(rows.numpy(), num_clusters, seed=seed, **options).labels
+            for seed in seeds
+        ]
+        return torch.stack([torch.from_numpy(labels) for labels in found], 1)
+
+    labels = torch.empty(len(method.bank), len(seeds), dtype=torch.int64)
+    labels[place] = on_first_rank(cluster, torch.cat(parts), (len(place), len(seeds)))
+    return labels
