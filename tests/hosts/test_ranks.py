@@ -23,10 +23,10 @@ class Watch(load_host().pl.Callback):
         self.steps = []
 
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx, *rest):
-        bank = module.bank.state_dict()
-        sums = [bank[name].long().mul(torch.arange(1, len(bank[name]) + 1)).sum().item()
-                for name in ("targets", "staged")]
-        self.steps.append([trainer.current_epoch, sums, bank["epoch"], batch[0].tolist()])
+        bank = module.bank
+        place = torch.arange(1, len(bank) + 1)
+        sums = [labels.long().mul(place).sum().item() for labels in (bank._targets, bank._staged)]
+        self.steps.append([trainer.current_epoch, sums, bank.epoch, batch[0].tolist()])
 
     def on_train_end(self, trainer, module):
         weights = [w.double().sum().item() for w in module.parameters()]

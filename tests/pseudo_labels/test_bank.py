@@ -54,6 +54,7 @@ def test_commit_fills_empty_classes_with_half_of_the_largest():
 @pytest.mark.parametrize(("num_classes", "width"), [(32_768, 2), (32_769, 4)])
 def test_two_bytes_per_image_up_to_32768_classes(num_classes, width):
     bank = PseudoLabelBank(40_000, num_classes)
+    bank.update(torch.tensor([7]), torch.tensor([0]))
     state = bank.state_dict()
     assert state["targets"].element_size() == state["staged"].element_size() == width
     top = torch.tensor([num_classes - 1])

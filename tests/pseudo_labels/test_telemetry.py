@@ -20,6 +20,19 @@ def test_nmi_and_purity_by_hand():
     assert purity(annotations, labels) == pytest.approx(5 / 6)
 
 
+@pytest.mark.parametrize("average", ["arithmetic", "geometric"])
+def test_nmi_in_blocks_equals_scikit_learns(monkeypatch, average):
+    from sklearn.metrics import normalized_mutual_info_score
+
+    rng = np.random.default_rng(0)
+    first, second = rng.integers(0, 7, 1000), rng.integers(3, 40, 1000)
+    second[:500] = first[:500]
+    expected = normalized_mutual_info_score(first, second, average_method=average)
+    monkeypatch.setattr("uic_plugin.pseudo_labels.telemetry._BLOCK", 64)
+    assert nmi(first, second, average=average) == pytest.approx(expected, abs=1e-12)
+    assert nmi(np.zeros(5, int), np.zeros(5, int)) == 1
+
+
 def summary(annotations):
     bank = PseudoLabelBank(4, 2, init="balanced")
     bank.update(torch.arange(4), torch.tensor([0, 0, 1, 1]))
@@ -28,14 +41,17 @@ def summary(annotations):
     # confidences 0.5 and 0.8
     telemetry.observe(torch.tensor([[0.0, 0.0]]))
     telemetry.observe(torch.log(torch.tensor([[0.8, 0.2]])))
-    previous = bank.labels.clone()
     bank.update(torch.tensor([1, 2]), torch.tensor([1, 1]))
-    return telemetry, telemetry.summary(bank, bank.commit(), previous)
+    return telemetry, telemetry.summary(bank, bank.commit(compare=telemetry.compare))
 
 
 def test_summary_by_hand():
     telemetry, metrics = summary(np.array([0, 1, 1, 1]))
     assert metrics["changed"] == 0.25
+    # {0, 1}, {2, 3} before and {0}, {1, 2, 3} after
+    h = [math.log(2), -(0.25 * math.log(0.25) + 0.75 * math.log(0.75))]
+    joint = -(2 * 0.25 * math.log(0.25) + 0.5 * math.log(0.5))
+    assert metrics["nmi_previous"] == pytest.approx((sum(h) - joint) / (sum(h) / 2))
     assert metrics["coverage"] == 0.5
     assert metrics["nmi"] == pytest.approx(1.0)
     assert metrics["purity"] == 1.0

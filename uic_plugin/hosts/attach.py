@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,13 @@ from torch.utils.data import DataLoader, DistributedSampler
 from torchvision.datasets.vision import StandardTransform
 
 from uic_plugin.data.centre import centre_view
-from uic_plugin.data.images import annotations_of, fingerprint_of, relative_paths, sort_files
+from uic_plugin.data.images import (
+    annotations_of,
+    fingerprint_of,
+    path_of,
+    relative_paths,
+    sort_files,
+)
 from uic_plugin.data.labels import match_labels, read_labels
 from uic_plugin.data.views import (
     DrawnShare,
@@ -21,7 +28,9 @@ from uic_plugin.data.views import (
     loader_in_bank_order,
     view_loader,
 )
+from uic_plugin.hosts.checkpoints import write_whole_checkpoints
 from uic_plugin.methods import PseudoLabelMethod
+from uic_plugin.methods.bank_place import RankPlace
 from uic_plugin.pseudo_labels import BankSampler, ClassBalancedSampler, ShuffledSampler
 
 
@@ -32,6 +41,8 @@ def attach_method(method: Any, source: Any) -> None:
         method: with its `trainer`.
         source: Lightning's holder of the training loader; gets the loader in the bank's order.
     """
+    write_whole_checkpoints(method.trainer)
+    method.image_name = partial(path_of, images_of(source.instance))
     if isinstance(method, PseudoLabelMethod):
         source.instance = attach_data(method, source.instance)
     else:
@@ -50,9 +61,7 @@ def attach_data(method: Any, loader: Any) -> DataLoader[Any]:
         ValueError: for DALI and other data whose order the plugin cannot decide.
     """
     _check_loader(method, loader)
-    dataset: Any = (
-        loader.dataset.dataset if isinstance(loader.dataset, SeededViews) else loader.dataset
-    )
+    dataset = images_of(loader)
     sort_files(dataset)
     options = method.options
     trainer = method.trainer
@@ -62,6 +71,7 @@ def attach_data(method: Any, loader: Any) -> DataLoader[Any]:
         fingerprint_of(dataset),
         annotations_of(dataset),
         fixed_labels=_fixed_labels(dataset, options),
+        rank=RankPlace(trainer.strategy.root_device, trainer.local_rank, trainer.num_devices),
     )
     share = {"seed": method.seed, "rank": trainer.global_rank, "world_size": trainer.world_size}
     sampler: BankSampler
@@ -74,6 +84,7 @@ def attach_data(method: Any, loader: Any) -> DataLoader[Any]:
     if method.first_pass and is_new and trainer.ckpt_path is None:
         method.label_loader = _label_loader(loader, dataset, method, method.first_pass)
         _begin_labels(method)
+        method.wait_for_writers()
     if method.label_pass:
         method.label_loader = _label_loader(loader, dataset, method, method.label_pass)
 
@@ -87,6 +98,12 @@ def attach_data(method: Any, loader: Any) -> DataLoader[Any]:
         seed=method.seed,
         on_bad_image=options.on_bad_image,
     )
+
+
+def images_of(loader: Any) -> Any:
+    """The host's dataset below ours."""
+    dataset = getattr(loader, "dataset", None)
+    return dataset.dataset if isinstance(dataset, SeededViews) else dataset
 
 
 def _check_loader(method: Any, loader: Any) -> None:

@@ -1,9 +1,8 @@
-"""What `uic pretrain` adds to a run: a whole checkpoint, a history, its cost, a line per epoch."""
+"""What `uic pretrain` adds to a run: a history, its cost, a line per epoch, snapshots."""
 
 from __future__ import annotations
 
 import json
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -14,45 +13,9 @@ from solo.methods.base import pl
 from uic_plugin.files import replacing
 from uic_plugin.hardware import hardware, peak_memory
 from uic_plugin.hosts import backbone_of
+from uic_plugin.hosts.checkpoints import CheckpointError, reason_of
 from uic_plugin.report.progress import EpochReporter
 from uic_plugin.report.tables import read_csv, write_csv
-
-
-class CheckpointError(OSError):
-    """A checkpoint could not be written; the one before it is whole."""
-
-
-class EpochCheckpoint(pl.Callback):
-    """Keeps `last.ckpt` of the last finished epoch: written whole or not at all.
-
-    Args:
-        path: the checkpoint; its folder exists.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        """Write to a temporary file, flush to disk, rename."""
-        part = self.path.with_name(self.path.name + ".part")
-        try:
-            trainer.save_checkpoint(part)
-            if trainer.is_global_zero:
-                with open(part, "rb") as file:
-                    os.fsync(file.fileno())
-                os.replace(part, self.path)
-        except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-            part.unlink(missing_ok=True)
-            before = "the checkpoint before it is whole" if self.path.exists() else "none is left"
-            raise CheckpointError(
-                f"cannot write the checkpoint {self.path} ({_reason(error)}); {before}: make room "
-                f"and give the same command to go on from there"
-            ) from error
-
-
-def _reason(error: BaseException) -> str:
-    number = getattr(error, "errno", None)
-    return os.strerror(number) if number else str(error).split("\n")[0]
 
 
 class History(pl.Callback):
@@ -119,7 +82,7 @@ class History(pl.Callback):
                 write_csv(self.path, self.rows)
             except OSError as error:
                 raise CheckpointError(
-                    f"cannot write {self.path} ({_reason(error)}): make room and give the same "
+                    f"cannot write {self.path} ({reason_of(error)}): make room and give the same "
                     f"command to go on from the last checkpoint"
                 ) from error
 

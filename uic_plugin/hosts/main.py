@@ -16,11 +16,14 @@ from solo.data.pretrain_dataloader import (
 )
 from solo.methods import METHODS, LinearModel
 from solo.methods.base import BaseMethod, pl
+from solo.utils.auto_resumer import AutoResumer
 from solo.utils.knn import WeightedKNNClassifier
 from torch import nn
 from torchvision.transforms import Normalize
 
 from uic_plugin.hosts.attach import attach_method
+from uic_plugin.hosts.auto_resume import skip_damaged_checkpoints
+from uic_plugin.hosts.checkpoints import FiniteLoss
 from uic_plugin.hosts.foreign import own_options, set_views
 from uic_plugin.hosts.online_knn import collect_only
 from uic_plugin.hosts.schedules import LINEAR, with_linear_decay
@@ -72,6 +75,10 @@ class _Adapter(BaseMethod):
     def _network(self) -> nn.Module:
         return self.backbone
 
+    def configure_callbacks(self) -> list[Any]:
+        """Stop at a loss that is no number, in whatever script."""
+        return [*super().configure_callbacks(), FiniteLoss()]
+
     def configure_optimizers(self) -> Any:
         """The host's, with a linear schedule too."""
         return with_linear_decay(self, super().configure_optimizers)
@@ -99,6 +106,7 @@ UICMethod = HOSTED["uic"]
 def register() -> None:
     """Add our methods and networks to the host's registries."""
     METHODS.update(HOSTED)
+    skip_damaged_checkpoints(AutoResumer)
     BaseMethod._BACKBONES = _Networks(BaseMethod._BACKBONES)
 
 

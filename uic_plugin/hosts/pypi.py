@@ -12,6 +12,7 @@ import solo.utils.backbones
 from omegaconf import DictConfig, OmegaConf
 from solo.methods import METHODS, LinearModel
 from solo.methods.base import BaseMethod, BaseMomentumMethod, pl
+from solo.utils.auto_resumer import AutoResumer
 from solo.utils.classification_dataloader import prepare_transforms as _prepare_transforms
 from solo.utils.knn import WeightedKNNClassifier
 from solo.utils.pretrain_dataloader import (
@@ -22,6 +23,8 @@ from solo.utils.pretrain_dataloader import (
 from torch import nn
 
 from uic_plugin.hosts.attach import attach_method
+from uic_plugin.hosts.auto_resume import skip_damaged_checkpoints
+from uic_plugin.hosts.checkpoints import FiniteLoss
 from uic_plugin.hosts.online_knn import collect_only
 from uic_plugin.hosts.schedules import LINEAR, with_linear_decay
 from uic_plugin.methods import OWN_METHODS
@@ -74,6 +77,10 @@ class _Adapter(BaseMethod):
     def _network(self) -> nn.Module:
         return self.encoder
 
+    def configure_callbacks(self) -> list[Any]:
+        """Stop at a loss that is no number, in whatever script."""
+        return [*super().configure_callbacks(), FiniteLoss()]
+
     def configure_optimizers(self) -> Any:
         """The host's, with a linear schedule too."""
         return with_linear_decay(self, super().configure_optimizers)
@@ -100,6 +107,7 @@ def _boolean(text: str) -> bool:
 def register() -> None:
     """Add our methods to the host's registry; this line has no registry of networks."""
     METHODS.update(HOSTED)
+    skip_damaged_checkpoints(AutoResumer)
 
 
 @contextmanager

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from uic_plugin.hosts.checkpoint_files import damage_of, read_checkpoint
 from uic_plugin.methods import CHECKPOINT_KEY, OWN_METHODS, has_pseudo_labels
 from uic_plugin.recipes_path import evaluation_defaults
 
 CONFIG_FILE, CHECKPOINT_FILE, HISTORY_FILE = "config.yaml", "last.ckpt", "epochs.csv"
+PREVIOUS_FILE = "previous.ckpt"  # the checkpoint before the last
 COST_FILE, SNAPSHOTS = "cost.json", "snapshots"
 # What may differ between a run and its continuation.
 _FREE_KEYS = (
@@ -22,21 +24,27 @@ _FREE_KEYS = (
     "run_dir",
     "accelerator",
     "devices",
+    "num_nodes",
     "strategy",
+    "checkpoint_steps",
+    "rank_timeout",
     "linear",
     "knn",
     "resume_from_checkpoint",
     "data.num_workers",
     "data.on_bad_image",
+    "data.max_bad_images",
     "method_kwargs.on_bad_image",
+    "method_kwargs.bank_storage",
+    "method_kwargs.bank_folder",
 )
 
 
 def find_resume(cfg: DictConfig, run_dir: Path) -> Path | None:
     """The checkpoint to go on from: this run folder's own, else the one that the recipe names."""
-    own = run_dir / CHECKPOINT_FILE
+    own = _whole_checkpoint(run_dir)
     named = Path(cfg.resume_from_checkpoint) if cfg.get("resume_from_checkpoint") else None
-    checkpoint = own if own.exists() else named
+    checkpoint = own or named
     if checkpoint is None:
         return None
     beside = checkpoint.parent / CONFIG_FILE
@@ -53,6 +61,27 @@ def find_resume(cfg: DictConfig, run_dir: Path) -> Path | None:
     return checkpoint
 
 
+def _whole_checkpoint(run_dir: Path) -> Path | None:
+    """The newest of a run's own checkpoints that is whole.
+
+    Raises:
+        ValueError: if there are some, and none is.
+    """
+    damages: list[str] = []
+    for path in (run_dir / CHECKPOINT_FILE, run_dir / PREVIOUS_FILE):
+        if not path.exists():
+            continue
+        damage = damage_of(path)
+        if damage is None:
+            if damages:
+                warnings.warn(f"{damages[0]}; going on from {path}", stacklevel=2)
+            return path
+        damages.append(f"{path} is damaged: {damage}")
+    if damages:
+        raise ValueError(f"{damages[0]}: remove it to start anew, or give another run_dir=FOLDER")
+    return None
+
+
 def epochs_of(path: Path, cfg: DictConfig) -> int:
     """Epochs behind a checkpoint; refuses one of another method."""
     content = read_checkpoint(path)
@@ -64,17 +93,20 @@ def epochs_of(path: Path, cfg: DictConfig) -> int:
             f"{path} was written by {wrote}, this run is of {cfg.method}: resume it with the "
             f"method that wrote it, or start in another run_dir"
         )
+    epochs = content.get("epoch", -1) + 1
     if CHECKPOINT_KEY in content:
-        return int(content[CHECKPOINT_KEY]["bank"]["epoch"])
-    return int(content["epoch"]) + 1
+        epochs = content[CHECKPOINT_KEY]["bank"].get("epoch")
+    if type(epochs) is not int:
+        raise ValueError(f"{path} does not say how many epochs are behind it")
+    return epochs
 
 
 def how_to_go_on(run_dir: Path, epoch: int) -> str:
     """What to tell a user who stopped a run in `epoch`, counted from 0."""
     if (run_dir / CHECKPOINT_FILE).exists():
         return (
-            f"stopped in epoch {epoch + 1}; {run_dir / CHECKPOINT_FILE} holds the epochs before "
-            f"it: the same command goes on from there"
+            f"stopped in epoch {epoch + 1}; {run_dir / CHECKPOINT_FILE} holds what was done until "
+            f"the last save: the same command goes on from there"
         )
     return "stopped before the first epoch was over: the same command starts anew"
 
@@ -131,24 +163,6 @@ def open_run(path: Path, overrides: Sequence[str] = ()) -> tuple[DictConfig, Pat
         except (OmegaConfBaseException, yaml.YAMLError) as error:
             raise ValueError(f"override {override}: {' '.join(str(error).split())}") from error
     return cfg, checkpoint
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint's content.
-
-    Raises:
-        FileNotFoundError: if there is none.
-        ValueError: if the file is no checkpoint of a training run.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such checkpoint")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a file that is not its own
-        raise ValueError(f"{path} is not a checkpoint, or is damaged") from error
-    if not isinstance(content, dict) or "state_dict" not in content:
-        raise ValueError(f"{path} is not a checkpoint of a training run: it has no weights")
-    return content
 
 
 def _check_schedule(kept: DictConfig, cfg: DictConfig, checkpoint: Path) -> None:

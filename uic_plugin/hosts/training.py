@@ -6,21 +6,26 @@ import inspect
 import time
 import warnings
 from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from uic_plugin.errors import Interrupted
+from uic_plugin.data.images import path_of
+from uic_plugin.errors import Interrupted, RankLostError
 from uic_plugin.files import replacing
 from uic_plugin.hosts import backbone_of, load_host
+from uic_plugin.hosts.attach import images_of
 from uic_plugin.hosts.datasets import eval_datasets, image_loader, pretrain_loader
 from uic_plugin.hosts.runs import (
     CHECKPOINT_FILE,
     CONFIG_FILE,
     COST_FILE,
     HISTORY_FILE,
+    PREVIOUS_FILE,
     SNAPSHOTS,
     epochs_of,
     find_resume,
@@ -35,6 +40,7 @@ from uic_plugin.hosts.settings import (
     views_per_image,
 )
 from uic_plugin.hosts.weights import start_from
+from uic_plugin.methods.ranks import is_lost_rank
 from uic_plugin.networks.layers import FEATURES, layer_shapes
 from uic_plugin.report.progress import EpochReporter
 
@@ -51,6 +57,9 @@ _TRAINER_KEYS = (
     "log_every_n_steps",
     "deterministic",
 )
+
+
+_RANK_TIMEOUT = 1800  # seconds
 
 
 @dataclass(frozen=True)
@@ -86,7 +95,8 @@ def pretrain(
         CheckpointError: if a checkpoint cannot be written.
         Interrupted: if the user stopped the run.
     """
-    from uic_plugin.hosts.callbacks import EpochCheckpoint, History
+    from uic_plugin.hosts.callbacks import History
+    from uic_plugin.hosts.checkpoints import FiniteLoss, RunCheckpoint
 
     started = time.perf_counter()
     cfg, source = prepare_config(cfg)
@@ -105,6 +115,7 @@ def pretrain(
 
     loader = pretrain_loader(cfg, source)
     method = build_method(cfg)
+    method.image_name = partial(path_of, images_of(loader))
     _check_network(backbone_of(method), cfg.augmentations[0].crop_size)
     if cfg.get("weights") and not resume:
         start_from(method, Path(cfg.weights).expanduser())
@@ -119,7 +130,12 @@ def pretrain(
         callbacks=[
             History(run_dir / HISTORY_FILE, reporter),
             *_records(cfg, run_dir, loader),
-            EpochCheckpoint(run_dir / CHECKPOINT_FILE),
+            RunCheckpoint(
+                run_dir / CHECKPOINT_FILE,
+                run_dir / PREVIOUS_FILE,
+                cfg.get("checkpoint_steps", 0),
+            ),
+            FiniteLoss(),
             *callbacks,
         ],
     )
@@ -130,6 +146,12 @@ def pretrain(
         with unknown_options_named(cfg):
             fit(trainer, method, loader, val_loader, resume)
     except RuntimeError as error:
+        if is_lost_rank(error):
+            raise RankLostError(
+                "another rank of this job has ended, or did not answer within rank_timeout="
+                f"{cfg.get('rank_timeout')} seconds; its own message says why. "
+                f"{how_to_go_on(run_dir, trainer.current_epoch)}"
+            ) from error
         if "loading state_dict" not in str(error):
             raise
         raise ValueError(
@@ -185,6 +207,8 @@ def make_trainer(
     Raises:
         ValueError: for hardware that is not there, or numbers that Lightning does not take.
     """
+    from uic_plugin.hosts.checkpoints import write_whole_checkpoints
+
     host = load_host()
     arguments: dict[str, Any] = {
         "max_epochs": max_epochs,
@@ -200,11 +224,15 @@ def make_trainer(
         "sync_batchnorm": cfg.get("sync_batchnorm", False) and torch.cuda.is_available(),
     }
     if num_devices(cfg) > 1:
-        arguments["strategy"] = cfg.get("strategy") or "ddp"
+        strategy = cfg.get("strategy") or "ddp"
+        if strategy == "ddp":
+            patience = timedelta(seconds=cfg.get("rank_timeout", _RANK_TIMEOUT))
+            strategy = host.pl.strategies.DDPStrategy(timeout=patience)
+        arguments["strategy"] = strategy
     if not evaluates:
         arguments.update({name: cfg[name] for name in _TRAINER_KEYS if cfg.get(name) is not None})
     try:
-        return host.pl.Trainer(**arguments)
+        trainer = host.pl.Trainer(**arguments)
     except Exception as error:  # Lightning has an exception of its own for each line
         if type(error).__name__ != "MisconfigurationException":
             raise
@@ -213,6 +241,8 @@ def make_trainer(
             f"cannot be had here ({' '.join(str(error).split())}): set accelerator=cpu devices=1 "
             f"precision=32, say"
         ) from error
+    write_whole_checkpoints(trainer)
+    return trainer
 
 
 def fit(

@@ -5,9 +5,11 @@ For methods with a bank; before a host's `BaseMethod`.
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from uic_plugin.methods.base import HostMethod, OwnMethod
+from uic_plugin.methods.ranks import barrier, world_size
 from uic_plugin.pseudo_labels import EpochTelemetry, PseudoLabelBank
 
 CHECKPOINT_KEY = "uic"
@@ -33,16 +35,28 @@ class KeptLabels(OwnMethod, HostMethod):
     images_to_skip = 0
     _goes_on_within_epoch = False
 
+    @property
+    def banks(self) -> tuple[PseudoLabelBank, ...]:
+        """Of all heads."""
+        return () if self.bank is None else (self.bank, *self.more_banks)
+
+    def wait_for_writers(self) -> None:
+        """Wait until labels that ranks share are written."""
+        if any(bank.storage == "mmap" for bank in self.banks):
+            barrier()
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add labels, epoch and options."""
+        """Add labels, epoch and options; on the first rank, which writes the file."""
         super().on_save_checkpoint(checkpoint)
-        if self.bank is not None:
+        if self.bank is not None and self.global_rank == 0:
             checkpoint[CHECKPOINT_KEY] = {
                 "method": self.name,
                 "bank": self.bank.state_dict(),
                 "more_banks": [bank.state_dict() for bank in self.more_banks],
                 "options": self.options.as_dict(),
                 "steps_done": self.steps_done,
+                "batch_size": self.batch_size,
+                "world_size": world_size(),
                 "telemetry": self.telemetry.sums.cpu() if self.telemetry is not None else None,
             }
 
@@ -65,14 +79,37 @@ class KeptLabels(OwnMethod, HostMethod):
         self.bank.load_state_dict(state["bank"])
         for bank, saved in zip(self.more_banks, state.get("more_banks", ()), strict=True):
             bank.load_state_dict(saved)
+        self.wait_for_writers()
         self.steps_done = self.images_to_skip = 0
         if _is_within_epoch(checkpoint):
             # Lightning goes on at the batch where it stopped, but with a new iterator
             self._goes_on_within_epoch = True
             self.steps_done = int(state["steps_done"])
-            self.images_to_skip = self.steps_done * self.batch_size
             if self.telemetry is not None and state.get("telemetry") is not None:
                 self.telemetry.sums = state["telemetry"].clone()
+        self._go_on_with_other_ranks(checkpoint)
+        self.images_to_skip = self.steps_done * self.batch_size
+
+    def _go_on_with_other_ranks(self, checkpoint: dict[str, Any]) -> None:
+        """Translate the place within an epoch to the present ranks and batch size."""
+        state, now = checkpoint[CHECKPOINT_KEY], world_size()
+        before, batch_before = state.get("world_size", now), state.get("batch_size")
+        if before != now:
+            warnings.warn(
+                f"the checkpoint was written by {before} rank{'s' * (before > 1)}, this run has "
+                f"{now}: labels are kept, but images meet in other batches, so that the run no "
+                f"longer equals one without the change",
+                stacklevel=2,
+            )
+        together, together_before = self.batch_size * now, (batch_before or 0) * before
+        if not self.steps_done or batch_before is None or together == together_before:
+            return
+        images = self.steps_done * together_before
+        batches = len(self.banks[0]) // now // self.batch_size
+        # the last step is left to do: the epoch turns in it
+        self.steps_done = max(0, min(images // together, batches - 1))
+        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]
+        progress.update(dict.fromkeys(progress, self.steps_done))
 
 
 def _is_within_epoch(checkpoint: dict[str, Any]) -> bool:

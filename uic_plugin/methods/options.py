@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
+from uic_plugin.pseudo_labels.storage import STORAGES
+
 Options = TypeVar("Options", bound="MethodOptions")
 
 
@@ -106,6 +108,11 @@ class PseudoLabelOptions(MethodOptions):
         heads: classifiers on the same network, each with labels of its own (SelfLabel, 3.3);
             telemetry and `uic label` look at the first.
         temperature: divides the logits in the loss, above 0.
+        bank_storage: where labels lie. "memory"; "device", with the network; "mmap", in files that
+            the ranks of a machine share; "auto", the first of device (a GPU), memory and mmap that
+            is large enough. Results do not depend on it.
+        bank_folder: for those files, on a disk with room for two labels an image; the system's
+            folder for temporary files unless told. They are gone when the run ends, however.
     """
 
     # with a single class every image is right from the start and nothing is learned
@@ -117,6 +124,10 @@ class PseudoLabelOptions(MethodOptions):
     classifier: str = _choice("linear", "linear", "cosine")
     heads: int = _count(1, 1)
     temperature: float = _positive(1.0)
+    bank_storage: str = _choice("auto", "auto", *STORAGES)
+    bank_folder: str | None = _option(
+        None, "a folder", lambda value: value is None or type(value) is str
+    )
 
 
 @dataclass(frozen=True)

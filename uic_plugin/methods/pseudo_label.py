@@ -9,17 +9,20 @@ Source: UIC, section 3.2, Eq. 5 and 6, with t1 and t2 the views of two successiv
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
+from uic_plugin.methods.bank_place import RankPlace, make_banks
 from uic_plugin.methods.kept_labels import KeptLabels
 from uic_plugin.methods.options import PseudoLabelOptions
-from uic_plugin.methods.ranks import world_size
+from uic_plugin.methods.ranks import max_over_ranks, world_size
 from uic_plugin.networks.heads import PseudoClassHead
 from uic_plugin.pseudo_labels import EmptyClassFixer, EpochTelemetry, PseudoLabelBank
+from uic_plugin.pseudo_labels.bank import Turn
 from uic_plugin.seeding import derive_seed
 
 
@@ -96,6 +99,7 @@ class PseudoLabelMethod(KeptLabels):
         annotations: Any,
         *,
         fixed_labels: torch.Tensor | None = None,
+        rank: RankPlace | None = None,
     ) -> None:
         """Make the bank for a dataset; a bank of this very dataset is kept.
 
@@ -104,6 +108,7 @@ class PseudoLabelMethod(KeptLabels):
             fingerprint: identifies the list of images.
             annotations: (N,) classes by people for telemetry, or None.
             fixed_labels: (N,) labels in [0, K) that never change, or None.
+            rank: where this process is; alone on the CPU unless told.
 
         Raises:
             ValueError: for fewer images than pseudo classes.
@@ -121,26 +126,20 @@ class PseudoLabelMethod(KeptLabels):
                 f"set method_kwargs.num_pseudo_classes to at most {num_samples}"
             )
         seeds = [derive_seed(self.seed, "labels of head", h) for h in range(1, options.heads)]
-        self.bank, *more = (
-            PseudoLabelBank(
-                num_samples,
-                options.num_pseudo_classes,
-                seed=seed,
-                init=self.initial_labels,  # type: ignore[arg-type]  # checked with the options
-                labels=fixed_labels,
-                fingerprint=fingerprint,
-            )
-            for seed in (self.seed, *seeds)
+        self.bank, *more = make_banks(
+            options,
+            num_samples,
+            [self.seed, *seeds],
+            rank=rank or RankPlace(),
+            init=self.initial_labels,
+            labels=fixed_labels,
+            fingerprint=fingerprint,
         )
         self.more_banks = tuple(more)
         if self.fixer is not None:
             for bank in self.banks:
                 bank.fix_empty_classes(self.fixer)
-
-    @property
-    def banks(self) -> tuple[PseudoLabelBank, ...]:
-        """The bank of every head."""
-        return (self._bank, *self.more_banks)
+        self.wait_for_writers()
 
     def assign(self, logits: torch.Tensor) -> torch.Tensor:
         """Labels (B,) for the next epoch from this step's logits (B, K)."""
@@ -258,16 +257,15 @@ class PseudoLabelMethod(KeptLabels):
         started = time.perf_counter()
         self.label_epoch = self._bank.epoch + 1
         self.relabel()
-        bank, telemetry = self._bank, self.telemetry
-        previous = bank.labels.clone()
-        turn = bank.commit(self.fixer)
+        telemetry = self.telemetry
+        turn = self._commit(self._bank, telemetry)
         for other in self.more_banks:
-            other.commit(self.fixer)
+            self._commit(other)
         self.steps_done = 0
         if telemetry is not None:
             if world_size() > 1:
                 torch.distributed.all_reduce(telemetry.sums)
-            self.epoch_metrics = telemetry.summary(bank, turn, previous)
+            self.epoch_metrics = telemetry.summary(self._bank, turn)
             self.log_dict(
                 {f"uic_{name}": value for name, value in self.epoch_metrics.items()},
                 on_step=False,
@@ -275,6 +273,25 @@ class PseudoLabelMethod(KeptLabels):
                 sync_dist=True,
             )
         self.turn_seconds = time.perf_counter() - started
+
+    def _commit(self, bank: PseudoLabelBank, telemetry: EpochTelemetry | None = None) -> Turn:
+        """Turn the epoch of a bank; of shared labels, once they are written."""
+        turn = None
+        if bank.is_writer:
+            turn = bank.commit(self.fixer, telemetry.compare if telemetry is not None else None)
+        if bank.storage != "mmap":
+            return turn  # type: ignore[return-value]  # every rank writes its own
+        numbers = torch.zeros(5, dtype=torch.float64)
+        if turn is not None:
+            agreement = telemetry.nmi_previous if telemetry is not None else 0.0
+            numbers = torch.tensor([*dataclasses.astuple(turn), agreement], dtype=torch.float64)
+        numbers = max_over_ranks(numbers)
+        turn = Turn(*(int(number) for number in numbers[:4]))
+        if not bank.is_writer:
+            bank.follow(turn)
+        if telemetry is not None:
+            telemetry.nmi_previous = float(numbers[4])
+        return turn
 
     @property
     def _bank(self) -> PseudoLabelBank:

@@ -19,6 +19,19 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
+def barrier() -> None:
+    """Wait for all ranks."""
+    if world_size() > 1:
+        dist.barrier()
+
+
+def is_lost_rank(error: BaseException) -> bool:
+    """Whether a collective failed because another rank has ended or does not answer."""
+    text = str(error).lower()
+    signs = ("connection closed by peer", "connection reset", "timed out", "broken pipe", "nccl")
+    return world_size() > 1 and any(sign in text for sign in signs)
+
+
 def all_rows(*shares: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """Rows of all ranks, in the order of ranks; every rank brings equally many."""
     if world_size() == 1:
@@ -39,9 +52,13 @@ def sum_over_ranks(values: torch.Tensor) -> torch.Tensor:
 
 
 def max_over_ranks(values: torch.Tensor) -> torch.Tensor:
-    """Elementwise maximum of the ranks' tensors."""
+    """Elementwise maximum of the ranks' tensors; no rank goes on before all have come."""
     if world_size() > 1:
+        place = values.device
+        if dist.get_backend() == "nccl":
+            values = values.cuda()
         dist.all_reduce(values, dist.ReduceOp.MAX)
+        values = values.to(place)
     return values
 
 

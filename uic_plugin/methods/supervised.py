@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from uic_plugin.methods.bank_place import RankPlace
 from uic_plugin.methods.options import PseudoLabelOptions
 from uic_plugin.methods.pseudo_label import PseudoLabelMethod
 
@@ -40,6 +41,7 @@ class Supervised(PseudoLabelMethod):
         annotations: Any,
         *,
         fixed_labels: torch.Tensor | None = None,
+        rank: RankPlace | None = None,
     ) -> None:
         """Make the bank of the annotations.
 
@@ -52,4 +54,4 @@ class Supervised(PseudoLabelMethod):
                 "subfolder per class, and data.no_labels=false"
             )
         labels = torch.from_numpy(np.asarray(annotations)).long()
-        super().attach(num_samples, fingerprint, None, fixed_labels=labels)
+        super().attach(num_samples, fingerprint, None, fixed_labels=labels, rank=rank)

@@ -11,16 +11,21 @@ before.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
 from uic_plugin.pseudo_labels.empty_classes import EmptyClassFixer, class_sizes
+from uic_plugin.pseudo_labels.storage import allocate
 from uic_plugin.seeding import make_generator
 
 _UNSEEN = -1  # staged value of an image that no step has labelled in this epoch
 _STATE_VERSION = 1
+_INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+_BLOCK = 1 << 24  # images handled at once: bounds the memory beside the labels
 
 
 @dataclass(frozen=True)
@@ -53,11 +58,16 @@ class PseudoLabelBank:
         init: "random" draws each label independently and uniformly (the authors' released code);
             "balanced" deals classes out evenly, sizes differing by at most one.
         labels: (N,) labels in [0, K) to start from instead.
-        device: where the labels live; CPU unless told.
+        device: where labels of storage "device" live.
         fingerprint: identifies the list of images; labels saved with another one are refused.
+        storage: "memory"; "device"; "mmap", in files of `folder`. The labels are the same.
+        folder: for "mmap", an existing folder. Banks of several processes that name the same one
+            share the labels.
+        is_writer: whether this bank writes shared labels, or reads what another process's bank
+            has written; it then has to wait for the writer, see `follow`.
 
     Raises:
-        ValueError: for sizes or labels out of range or an unknown `init`.
+        ValueError: for sizes or labels out of range or an unknown `init` or `storage`.
     """
 
     def __init__(
@@ -70,6 +80,9 @@ class PseudoLabelBank:
         labels: torch.Tensor | None = None,
         device: torch.device | str | None = None,
         fingerprint: str | None = None,
+        storage: str = "memory",
+        folder: Path | None = None,
+        is_writer: bool = True,
     ) -> None:
         if num_samples < 1:
             raise ValueError(f"num_samples must be at least 1, got {num_samples}")
@@ -80,31 +93,38 @@ class PseudoLabelBank:
                 f"{num_classes} pseudo classes need at least as many images, got {num_samples}: "
                 f"set the number of pseudo classes to at most {num_samples}"
             )
+        if init not in ("random", "balanced"):
+            raise ValueError(f"init must be 'random' or 'balanced', got {init!r}")
+        if labels is not None:
+            _check_labels(labels, num_samples, num_classes)
         self.num_samples = num_samples
         self.num_classes = num_classes
         self.seed = seed
         self.fingerprint = fingerprint
+        self.is_writer = is_writer
         self.epoch = 0
         dtype = torch.int16 if num_classes <= 1 << 15 else torch.int32
-        generator = make_generator(seed, "initial labels")
+        if device is not None and storage == "memory":
+            storage = "device"
+        self.storage = storage
+        self._targets, self._staged = allocate(
+            ("targets", "staged"), num_samples, dtype, storage, device=device, folder=folder
+        )
+        if not is_writer:
+            return
+        self._staged.fill_(_UNSEEN)
         if labels is not None:
-            if labels.shape != (num_samples,):
-                raise ValueError(f"{num_samples} labels are needed, got {tuple(labels.shape)}")
-            if int(labels.min()) < 0 or int(labels.max()) >= num_classes:
-                raise ValueError(
-                    f"labels must lie in [0, {num_classes}), found "
-                    f"[{int(labels.min())}, {int(labels.max())}]"
-                )
-            labels = labels.to(dtype, copy=True)
-        elif init == "random":
-            labels = torch.randint(num_classes, (num_samples,), generator=generator, dtype=dtype)
+            self._targets.copy_(labels)
         elif init == "balanced":
+            generator = make_generator(seed, "initial labels")
             order = torch.randperm(num_samples, generator=generator)
-            labels = order.remainder_(num_classes).to(dtype)
+            self._targets.copy_(order.remainder_(num_classes))
         else:
-            raise ValueError(f"init must be 'random' or 'balanced', got {init!r}")
-        self._targets = labels.to(device or "cpu")
-        self._staged = torch.full_like(self._targets, _UNSEEN)
+            generator = make_generator(seed, "initial labels")
+            for block in self._targets.split(_BLOCK):
+                block.copy_(
+                    torch.randint(num_classes, block.shape, generator=generator, dtype=dtype)
+                )
 
     def __len__(self) -> int:
         return self.num_samples
@@ -117,7 +137,7 @@ class PseudoLabelBank:
     @property
     def num_staged(self) -> int:
         """Images that have a label for the next epoch already."""
-        return int((self._staged != _UNSEEN).sum())
+        return sum(int((block != _UNSEEN).sum()) for block in self._staged.split(_BLOCK))
 
     def class_sizes(self) -> torch.Tensor:
         """Images per class in this epoch, (K,) int64."""
@@ -155,7 +175,7 @@ class PseudoLabelBank:
                 f"index and labels must have one shape, got {tuple(index.shape)} and "
                 f"{tuple(labels.shape)}"
             )
-        if index.numel() == 0:
+        if index.numel() == 0 or not self.is_writer:
             return
         place = self._checked_index(index)
         labels = labels.to(place.device)
@@ -168,42 +188,56 @@ class PseudoLabelBank:
         is_last[:-1] = place[1:] != place[:-1]
         self._staged[place[is_last]] = labels[order[is_last]].to(self._staged.dtype)
 
-    def commit(self, fixer: EmptyClassFixer | None = None) -> Turn:
+    def commit(
+        self,
+        fixer: EmptyClassFixer | None = None,
+        compare: Callable[[torch.Tensor, torch.Tensor], None] | None = None,
+    ) -> Turn:
         """Turn the epoch: staged labels become targets, images without one keep theirs.
+
+        In blocks and in place: needs no memory in proportion to N.
 
         Args:
             fixer: fills empty classes of the new labels; None leaves them empty.
+            compare: called with the labels of the epoch that ends and of the one that begins,
+                (N,) each, before the former are given up.
 
         Returns:
             What happened, counted.
         """
-        seen = self._staged != _UNSEEN
-        new = torch.where(seen, self._staged, self._targets)
-        num_splits = self._fix(new, fixer, self.epoch + 1)
-        turn = Turn(
-            epoch=self.epoch + 1,
-            num_seen=int(seen.sum()),
-            num_changed=int((new != self._targets).sum()),
-            num_splits=num_splits,
-        )
-        self._targets = new
+        self._check_fixer(fixer)
+        num_seen = self._complete_staged()
+        num_splits = self._fix(self._staged, fixer, self.epoch + 1)
+        num_changed = sum(int((new != old).sum()) for old, new in self._blocks())
+        if compare is not None:
+            compare(self._targets, self._staged)
+        turn = Turn(self.epoch + 1, num_seen, num_changed, num_splits)
+        self.follow(turn)
         self._staged.fill_(_UNSEEN)
-        self.epoch += 1
         return turn
+
+    def follow(self, turn: Turn) -> None:
+        """Turn the epoch of labels that another process's bank has committed."""
+        self._targets, self._staged = self._staged, self._targets
+        self.epoch = turn.epoch
 
     def begin(self) -> None:
         """Make the staged labels those of the present epoch, before its first step."""
-        self._targets = torch.where(self._staged != _UNSEEN, self._staged, self._targets)
+        if not self.is_writer:
+            return
+        for targets, staged in self._blocks():
+            torch.where(staged != _UNSEEN, staged, targets, out=targets)
         self._staged.fill_(_UNSEEN)
 
     def fix_empty_classes(self, fixer: EmptyClassFixer) -> int:
         """Fill the classes that the initial labels left empty; returns their number."""
-        return self._fix(self._targets, fixer, self.epoch)
+        return self._fix(self._targets, fixer, self.epoch) if self.is_writer else 0
 
     def state_dict(self) -> dict[str, Any]:
         """Copies of all labels, staged ones too, and the numbers that say whose they are.
 
         Holds tensors, integers and strings alone, so that it loads with `weights_only=True`.
+        Without staged labels, as between epochs, `staged` is None.
         """
         return {
             "version": _STATE_VERSION,
@@ -212,8 +246,8 @@ class PseudoLabelBank:
             "seed": self.seed,
             "epoch": self.epoch,
             "fingerprint": self.fingerprint,
-            "targets": self._targets.cpu().clone(),
-            "staged": self._staged.cpu().clone(),
+            "targets": self._copied(self._targets),
+            "staged": self._copied(self._staged) if self.num_staged else None,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -249,33 +283,59 @@ class PseudoLabelBank:
                 f"the saved labels are of another list of images (fingerprint {saved}, this "
                 f"dataset has {own}): files were added, removed or renamed"
             )
-        buffers = {}
-        for name, lowest in (("targets", 0), ("staged", _UNSEEN)):
-            labels = state[name]
-            if not isinstance(labels, torch.Tensor) or labels.shape != (self.num_samples,):
-                raise ValueError(f"the saved {name} are no tensor of {self.num_samples} labels")
-            if labels.is_floating_point() or labels.is_complex():
-                raise ValueError(f"the saved {name} are {labels.dtype}, not whole numbers")
-            low, high = int(labels.min()), int(labels.max())
-            if low < lowest or high >= self.num_classes:
-                raise ValueError(
-                    f"the saved {name} must lie in [{lowest}, {self.num_classes}), "
-                    f"found [{low}, {high}]"
-                )
-            buffers[name] = labels.to(self._targets, copy=True)
-        if not isinstance(state["epoch"], int) or state["epoch"] < 0:
-            raise ValueError(f"the saved epoch must be 0 or more, got {state['epoch']!r}")
-        self._targets, self._staged = buffers["targets"], buffers["staged"]
+        buffers = (("targets", self._targets, 0), ("staged", self._staged, _UNSEEN))
+        for name, _, lowest in buffers:
+            if state[name] is not None or name == "targets":
+                self._check_saved(name, state[name], lowest)
+        for name in ("epoch", "seed"):
+            if type(state[name]) is not int or (name == "epoch" and state[name] < 0):
+                raise ValueError(f"the saved {name} must be a whole number, got {state[name]!r}")
+        if self.is_writer:
+            for name, buffer, _ in buffers:
+                saved = state[name]
+                buffer.fill_(_UNSEEN) if saved is None else buffer.copy_(saved)
         self.epoch, self.seed = state["epoch"], state["seed"]
 
+    def _check_saved(self, name: str, labels: Any, lowest: int) -> None:
+        if not isinstance(labels, torch.Tensor) or labels.shape != (self.num_samples,):
+            raise ValueError(f"the saved {name} are no tensor of {self.num_samples} labels")
+        if labels.dtype not in _INTEGERS or labels.layout != torch.strided:
+            raise ValueError(f"the saved {name} are {labels.dtype}, not whole numbers")
+        low, high = int(labels.min()), int(labels.max())
+        if low < lowest or high >= self.num_classes:
+            raise ValueError(
+                f"the saved {name} must lie in [{lowest}, {self.num_classes}), "
+                f"found [{low}, {high}]"
+            )
+
+    def _blocks(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Targets and staged labels, block by block."""
+        return zip(self._targets.split(_BLOCK), self._staged.split(_BLOCK), strict=True)
+
+    def _complete_staged(self) -> int:
+        """Stage the present label of each image that no step has labelled; returns the others."""
+        num_seen = 0
+        for targets, staged in self._blocks():
+            seen = staged != _UNSEEN
+            num_seen += int(seen.sum())
+            torch.where(seen, staged, targets, out=staged)
+        return num_seen
+
+    @staticmethod
+    def _copied(labels: torch.Tensor) -> torch.Tensor:
+        return labels.to("cpu", copy=True)
+
     def _fix(self, labels: torch.Tensor, fixer: EmptyClassFixer | None, epoch: int) -> int:
+        self._check_fixer(fixer)
         if fixer is None:
             return 0
-        if fixer.num_classes != self.num_classes:
+        return fixer.fix(labels, make_generator(self.seed, "empty classes", epoch))
+
+    def _check_fixer(self, fixer: EmptyClassFixer | None) -> None:
+        if fixer is not None and fixer.num_classes != self.num_classes:
             raise ValueError(
                 f"the fixer is for {fixer.num_classes} classes, the bank has {self.num_classes}"
             )
-        return fixer.fix(labels, make_generator(self.seed, "empty classes", epoch))
 
     def _checked_index(self, index: torch.Tensor) -> torch.Tensor:
         place = index.to(device=self._targets.device, dtype=torch.int64)
@@ -285,3 +345,11 @@ class PseudoLabelBank:
                 f"found [{int(place.min())}, {int(place.max())}]"
             )
         return place
+
+
+def _check_labels(labels: torch.Tensor, num_samples: int, num_classes: int) -> None:
+    if labels.shape != (num_samples,):
+        raise ValueError(f"{num_samples} labels are needed, got {tuple(labels.shape)}")
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= num_classes:
+        raise ValueError(f"labels must lie in [0, {num_classes}), found [{low}, {high}]")

@@ -134,17 +134,24 @@ def _deal(
     origins = sorted(parts)
     is_split = torch.zeros(len(sizes), dtype=torch.bool, device=labels.device)
     is_split[torch.tensor(origins, device=labels.device)] = True
-    # an index has to be 32 bits wide, the labels may be 16: in blocks, not all at once
-    mask = torch.cat([is_split[block.int()] for block in labels.split(_BLOCK)])
+
+    def members(block: torch.Tensor) -> torch.Tensor:
+        return is_split[block.int()]  # an index has to be 32 bits wide, the labels may be 16
+
     receivers = np.concatenate([parts[origin] for origin in origins])
     dealt = torch.from_numpy(np.repeat(receivers, sizes[receivers])).to(labels.dtype)
     if len(origins) == 1:
         dealt = dealt[torch.randperm(len(dealt), generator=generator, dtype=torch.int32)]
     else:
         seed = int(torch.randint(1 << 62, (1,), generator=generator))
-        members = labels[mask].cpu().numpy()
-        grouped = group_randomly(members, len(sizes), np.random.default_rng(seed))
-        by_member = np.empty_like(members)
+        split = torch.cat([block[members(block)] for block in labels.split(_BLOCK)]).cpu().numpy()
+        grouped = group_randomly(split, len(sizes), np.random.default_rng(seed))
+        by_member = np.empty_like(split)
         by_member[grouped] = dealt.numpy()
         dealt = torch.from_numpy(by_member)
-    labels.masked_scatter_(mask, dealt.to(labels.device))
+    done = 0
+    for block in labels.split(_BLOCK):  # in place, in blocks: views of the labels
+        mask = members(block)
+        count = int(mask.sum())
+        block.masked_scatter_(mask, dealt[done : done + count].to(labels.device))
+        done += count

@@ -59,26 +59,30 @@ class BankSampler(DistributedSampler[int]):
 
     def order(self) -> torch.Tensor:
         """The common order of the bank's present epoch, (N,) int32 or int64 image indices."""
+        return self._order(slice(None))
+
+    def share(self) -> torch.Tensor:
+        """This rank's part of the order, (N // world_size,), in the memory of a part."""
+        return self._order(slice(self.rank, self.total_size, self.num_replicas))
+
+    def _order(self, part: slice) -> torch.Tensor:
         raise NotImplementedError
 
     def __len__(self) -> int:
         return self.num_samples
 
     def __iter__(self) -> Iterator[int]:
-        share = self.order()[self.rank : self.total_size : self.num_replicas]
-        for block in share.split(1 << 16):  # not one list of N Python integers
+        for block in self.share().split(1 << 16):  # not one list of N Python integers
             yield from block.tolist()
 
 
 class ShuffledSampler(BankSampler):
     """Every image once, in random order: what is left when balanced sampling is off."""
 
-    def order(self) -> torch.Tensor:
-        """A random permutation of all images, (N,)."""
+    def _order(self, part: slice) -> torch.Tensor:
         generator = make_generator(self.seed, "order", self.bank.epoch)
-        return torch.randperm(
-            len(self.bank), generator=generator, dtype=_index_dtype(len(self.bank))
-        )
+        dtype = _index_dtype(len(self.bank))
+        return torch.randperm(len(self.bank), generator=generator, dtype=dtype)[part]
 
 
 class ClassBalancedSampler(BankSampler):
@@ -92,6 +96,8 @@ class ClassBalancedSampler(BankSampler):
             nothing may change. Off, an empty class is an error.
         more_banks: labels of further heads; the classes of each head are balanced in turn, a head
             an epoch.
+
+    An order raises `ValueError` if the bank has an empty class and `skip_empty` is off.
     """
 
     def __init__(
@@ -108,12 +114,7 @@ class ClassBalancedSampler(BankSampler):
         self.skip_empty = skip_empty
         self.banks = (bank, *more_banks)
 
-    def order(self) -> torch.Tensor:
-        """The balanced order of the bank's present epoch, (N,) image indices.
-
-        Raises:
-            ValueError: if the bank has an empty class and `skip_empty` is off.
-        """
+    def _order(self, part: slice) -> torch.Tensor:
         bank = self.banks[self.bank.epoch % len(self.banks)]
         num_images, num_classes = len(bank), bank.num_classes
         sizes = class_sizes(bank.labels, num_classes)
@@ -140,10 +141,10 @@ class ClassBalancedSampler(BankSampler):
             rng = np.random.default_rng(derive_seed(self.seed, "members", epoch))
             grouped = group_randomly(bank.labels.cpu().numpy(), num_classes, rng)
             selected = torch.from_numpy(_select(grouped, filled, quota, rng))
-            places = shuffle.result()[:num_images]
-        order = torch.empty(num_images, dtype=dtype)
-        for done, part in zip(order.split(_BLOCK), places.split(_BLOCK), strict=True):
-            torch.index_select(selected, 0, part, out=done)
+            places = shuffle.result()[:num_images][part].contiguous()
+        order = torch.empty(len(places), dtype=dtype)
+        for done, block in zip(order.split(_BLOCK), places.split(_BLOCK), strict=True):
+            torch.index_select(selected, 0, block, out=done)
         return order
 
 

@@ -1,19 +1,23 @@
 """What an epoch did to the labels, as numbers for a logger.
 
     telemetry = EpochTelemetry(annotations=None)
-    telemetry.observe(logits)                       # every step
-    previous = bank.labels.clone()
-    metrics = telemetry.summary(bank, bank.commit(fixer), previous)
+    telemetry.observe(logits)                                         # every step
+    turn = bank.commit(fixer, telemetry.compare)
+    metrics = telemetry.summary(bank, turn)
 
 Annotations are read here and nowhere else.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 
 from uic_plugin.pseudo_labels.bank import PseudoLabelBank, Turn
+
+_BLOCK = 1 << 24  # images handled at once: bounds the memory at any number of images
 
 
 class EpochTelemetry:
@@ -33,6 +37,11 @@ class EpochTelemetry:
         if annotations is not None and (np.asarray(annotations) >= 0).any():
             self.annotations = np.asarray(annotations)
         self.sums = torch.zeros(3, dtype=torch.float64)
+        self.nmi_previous = 0.0
+
+    def compare(self, previous: torch.Tensor, labels: torch.Tensor) -> None:
+        """Take note of how far the labels of two epochs agree, (N,) each."""
+        self.nmi_previous = nmi(previous.cpu().numpy(), labels.cpu().numpy())
 
     @torch.no_grad()
     def observe(self, logits: torch.Tensor) -> None:
@@ -48,15 +57,12 @@ class EpochTelemetry:
             batch = batch.cpu()
         self.sums = self.sums.to(batch.device) + batch.double()
 
-    def summary(
-        self, bank: PseudoLabelBank, turn: Turn, previous: torch.Tensor
-    ) -> dict[str, float]:
+    def summary(self, bank: PseudoLabelBank, turn: Turn) -> dict[str, float]:
         """The metrics of the epoch that ended; starts the running means anew.
 
         Args:
             bank: after its turn.
             turn: what `bank.commit` returned.
-            previous: (N,) labels before the turn.
 
         Returns:
             Metric names and values: shares and confidence in [0, 1], entropy in nats.
@@ -66,7 +72,7 @@ class EpochTelemetry:
         labels = bank.labels.cpu().numpy()
         sizes = bank.class_sizes().numpy()
         metrics = {
-            "nmi_previous": nmi(previous.cpu().numpy(), labels),
+            "nmi_previous": self.nmi_previous,
             "changed": turn.num_changed / len(bank),
             "coverage": turn.num_seen / len(bank),
             "empty_fixed": float(turn.num_splits),
@@ -79,11 +85,10 @@ class EpochTelemetry:
             "entropy": entropy / max(count, 1.0),
         }
         if self.annotations is not None:
-            known = self.annotations >= 0
-            annotated, assigned = self.annotations[known], labels[known]
-            metrics["nmi"] = nmi(annotated, assigned)
-            metrics["purity"] = purity(annotated, assigned)
-            metrics["annotated_classes"] = float(len(np.unique(annotated)))
+            table = contingency(self.annotations, labels)  # leaves out what is not annotated
+            metrics["nmi"] = _nmi_of(table)
+            metrics["purity"] = _purity_of(table)
+            metrics["annotated_classes"] = float((table.sum(1) > 0).sum())
         return metrics
 
 
@@ -97,9 +102,7 @@ def nmi(first: np.ndarray, second: np.ndarray, *, average: str = "arithmetic") -
         first, second: (N,) integer classes.
         average: of the two entropies, "arithmetic" or "geometric".
     """
-    from sklearn.metrics import normalized_mutual_info_score
-
-    return float(normalized_mutual_info_score(first, second, average_method=average))
+    return _nmi_of(contingency(first, second), average)
 
 
 def purity(annotations: np.ndarray, labels: np.ndarray) -> float:
@@ -109,7 +112,43 @@ def purity(annotations: np.ndarray, labels: np.ndarray) -> float:
         annotations: (N,) classes by people.
         labels: (N,) pseudo classes.
     """
-    from sklearn.metrics.cluster import contingency_matrix
+    return _purity_of(contingency(annotations, labels))
 
-    table = contingency_matrix(annotations, labels, sparse=True)
+
+def contingency(first: np.ndarray, second: np.ndarray) -> Any:
+    """Images of each pair of classes, a sparse (A, B) matrix; in memory bounded at any N.
+
+    Args:
+        first, second: (N,) integer classes; pairs with a negative one are left out.
+    """
+    from scipy.sparse import coo_matrix, csr_matrix
+
+    shape = (max(int(first.max()), 0) + 1, max(int(second.max()), 0) + 1)
+    table = csr_matrix(shape, dtype=np.int64)
+    for start in range(0, len(first), _BLOCK):
+        one, two = first[start : start + _BLOCK], second[start : start + _BLOCK]
+        known = (one >= 0) & (two >= 0)
+        pairs = (one[known].astype(np.int32), two[known].astype(np.int32))
+        counts = np.ones(len(pairs[0]), np.int64)
+        table = table + coo_matrix((counts, pairs), shape).tocsr()
+    return table
+
+
+def _nmi_of(table: Any, average: str = "arithmetic") -> float:
+    """As scikit-learn does from labels, which needs several copies of them."""
+    from scipy.stats import entropy
+    from sklearn.metrics import mutual_info_score
+
+    rows, columns = (np.asarray(table.sum(axis)).ravel() for axis in (1, 0))
+    if (rows > 0).sum() <= 1 and (columns > 0).sum() <= 1:
+        return 1.0
+    information = mutual_info_score(None, None, contingency=table)
+    if information <= np.finfo(np.float64).eps:
+        return 0.0
+    pair = (entropy(rows), entropy(columns))
+    norm = np.mean(pair) if average == "arithmetic" else np.sqrt(np.prod(pair))
+    return float(information / norm)
+
+
+def _purity_of(table: Any) -> float:
     return float(table.max(axis=0).sum() / table.sum())
