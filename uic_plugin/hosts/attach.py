@@ -40,13 +40,16 @@ def attach_method(method: Any, source: Any) -> None:
     Args:
         method: with its `trainer`.
         source: Lightning's holder of the training loader; gets the loader in the bank's order.
+
+    Raises:
+        ValueError: for DALI and other data whose order the plugin cannot decide.
     """
+    _check_loader(method, source.instance)
     write_whole_checkpoints(method.trainer)
     method.image_name = partial(path_of, images_of(source.instance))
     if isinstance(method, PseudoLabelMethod):
         source.instance = attach_data(method, source.instance)
     else:
-        _check_loader(method, source.instance)
         method.attach_images(len(source.instance.dataset))
 
 
@@ -56,11 +59,7 @@ def attach_data(method: Any, loader: Any) -> DataLoader[Any]:
     Args:
         method: a `PseudoLabelMethod` with its `trainer`.
         loader: the training loader that the host made.
-
-    Raises:
-        ValueError: for DALI and other data whose order the plugin cannot decide.
     """
-    _check_loader(method, loader)
     dataset = images_of(loader)
     sort_files(dataset)
     options = method.options

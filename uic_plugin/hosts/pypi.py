@@ -85,6 +85,14 @@ class _Adapter(BaseMethod):
         """The host's, with a linear schedule too."""
         return with_linear_decay(self, super().configure_optimizers)
 
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Tell Lightning that it is no longer restarting.
+
+        Lightning 1.9 steps the schedules once more at the end of the epoch in which it restarted:
+        right for a checkpoint of the epoch's end, wrong for one within the epoch.
+        """
+        self.trainer.fit_loop._restarting = False
+
     def setup(self, stage: str | None = None) -> None:
         """Take over the order of the training images, or count them."""
         super().setup(stage)

@@ -87,12 +87,17 @@ class KeptLabels(OwnMethod, HostMethod):
             self.steps_done = int(state["steps_done"])
             if self.telemetry is not None and state.get("telemetry") is not None:
                 self.telemetry.sums = state["telemetry"].clone()
-        self._go_on_with_other_ranks(checkpoint)
+        self._go_on_with_other_ranks(state)
+        if self._goes_on_within_epoch:
+            # saved in a callback, the last batch counts as begun but not as completed, and would
+            # be counted again: an epoch's end that Lightning does not see moves no schedule
+            progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]
+            progress.update(dict.fromkeys(progress, self.steps_done))
         self.images_to_skip = self.steps_done * self.batch_size
 
-    def _go_on_with_other_ranks(self, checkpoint: dict[str, Any]) -> None:
+    def _go_on_with_other_ranks(self, state: dict[str, Any]) -> None:
         """Translate the place within an epoch to the present ranks and batch size."""
-        state, now = checkpoint[CHECKPOINT_KEY], world_size()
+        now = world_size()
         before, batch_before = state.get("world_size", now), state.get("batch_size")
         if before != now:
             warnings.warn(
@@ -108,8 +113,6 @@ class KeptLabels(OwnMethod, HostMethod):
         batches = len(self.banks[0]) // now // self.batch_size
         # the last step is left to do: the epoch turns in it
         self.steps_done = max(0, min(images // together, batches - 1))
-        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]
-        progress.update(dict.fromkeys(progress, self.steps_done))
 
 
 def _is_within_epoch(checkpoint: dict[str, Any]) -> bool:

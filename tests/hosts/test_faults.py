@@ -1,0 +1,215 @@
+"""Stopped, killed, torn, spread over ranks: the same labels and weights in the end."""
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+
+from uic_plugin.hosts.checkpoint_files import read_checkpoint
+
+EPOCHS = 3
+STEPS = 1442 // 64
+
+
+class Server:
+    """Runs jobs of `fault_server.py`."""
+
+    def __init__(self):
+        program = Path(__file__).with_name("fault_server.py")
+        self.process = subprocess.Popen(
+            [sys.executable, "-W", "ignore", str(program)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def __call__(self, folder, *overrides, ranks=1, fault=None, watch=False, timeout=120):
+        """One training in `folder/run`: statuses of the ranks, and what each of them said."""
+        folder.mkdir(exist_ok=True)
+        arguments = [
+            "--config-name=digits/uic",
+            f"run_dir={folder / 'run'}",
+            f"max_epochs={EPOCHS}",
+            "backbone.kwargs.width=4",
+            "method_kwargs.head_width=16",
+            "accelerator=cpu",
+            f"optimizer.batch_size={64 // ranks}",
+            *overrides,
+        ]
+        job = {"arguments": arguments, "ranks": ranks, "fault": fault, "watch": watch}
+        job |= {"log": str(folder), "timeout": timeout}
+        self.process.stdin.write(json.dumps(job) + "\n")
+        self.process.stdin.flush()
+        answer = json.loads(self.process.stdout.readline())
+        said = [(folder / f"rank{rank}.log").read_text() for rank in range(ranks)]
+        return answer["statuses"], said
+
+
+@pytest.fixture(scope="module")
+def train(digits):
+    server = Server()
+    yield server
+    server.process.stdin.close()
+    server.process.wait()
+
+
+@pytest.fixture(scope="module")
+def whole(train, tmp_path_factory):
+    """The uninterrupted run, by number of ranks."""
+    kept = {}
+
+    def run(ranks):
+        if ranks not in kept:
+            folder = tmp_path_factory.mktemp(f"whole{ranks}")
+            statuses, said = train(folder, "data.num_workers=0", ranks=ranks)
+            assert statuses == [0] * ranks, said
+            kept[ranks] = read_checkpoint(folder / "run" / "last.ckpt")
+        return kept[ranks]
+
+    return run
+
+
+def same(folder, other):
+    """Weights, optimizer, labels and telemetry are equal bit for bit."""
+
+    def equal(one, two, name=""):
+        if isinstance(one, torch.Tensor):
+            assert torch.equal(one, two), name
+        elif isinstance(one, dict):
+            assert one.keys() == two.keys(), name
+            for key in one:
+                equal(one[key], two[key], f"{name}.{key}")
+        elif isinstance(one, (list, tuple)):
+            assert len(one) == len(two), name
+            for number, (first, second) in enumerate(zip(one, two, strict=True)):
+                equal(first, second, f"{name}.{number}")
+        else:
+            assert one == two, name
+
+    ours = read_checkpoint(folder / "run" / "last.ckpt")
+    for key in ("state_dict", "optimizer_states", "lr_schedulers", "uic", "epoch", "global_step"):
+        equal(ours[key], other[key], key)
+
+
+FAULTS = {
+    "stop": ({"kind": "stop", "epoch": 0}, 0),
+    "term": ({"kind": "term", "epoch": 1, "step": 5}, 130),
+    "kill": ({"kind": "kill", "epoch": 1, "step": 9}, -signal.SIGKILL),
+    "kill while saving": ({"kind": "kill_saving", "save": 3}, -signal.SIGKILL),
+}
+
+
+def broken_and_resumed(train, whole, folder, workers, ranks, fault):
+    broken, ends = FAULTS[fault]
+    settings = [f"data.num_workers={workers}", "checkpoint_steps=4"]
+    statuses, said = train(folder, *settings, ranks=ranks, fault=broken)
+    assert statuses[0] == ends, said
+    assert None not in statuses, "a rank hangs"
+    if fault == "term":
+        assert "same command goes on" in said[0]
+        assert read_checkpoint(folder / "run" / "last.ckpt")["uic"]["steps_done"] == 6
+    statuses, said = train(folder, *settings, ranks=ranks)
+    assert statuses == [0] * ranks, said
+    same(folder, whole(ranks))
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_broken_and_resumed_equals_unbroken(train, whole, tmp_path, fault):
+    broken_and_resumed(train, whole, tmp_path, 1, 1, fault)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("workers", [0, 1, 3])
+@pytest.mark.parametrize("fault", FAULTS)
+def test_whatever_the_workers_and_ranks(train, whole, tmp_path, workers, ranks, fault):
+    broken_and_resumed(train, whole, tmp_path, workers, ranks, fault)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_forty_kills_at_random_moments(train, whole, tmp_path):
+    """One run, killed again and again; a kill before the first checkpoint starts it anew."""
+    draw = random.Random(0)
+    kills = 0
+    for _ in range(400):
+        fault = {"kind": "kill_after", "seconds": draw.uniform(0.1, 2.5)}
+        if kills >= 40:
+            fault = None
+        statuses, said = train(
+            tmp_path, f"data.num_workers={kills % 3}", "checkpoint_steps=1", fault=fault
+        )
+        if statuses == [0] and kills >= 40:
+            break
+        if statuses == [0]:  # finished too early: once more from the start
+            same(tmp_path, whole(1))
+            for path in (tmp_path / "run").iterdir():
+                path.unlink()
+            continue
+        assert statuses == [-signal.SIGKILL], said
+        kills += 1
+    assert kills >= 40
+    same(tmp_path, whole(1))
+
+
+def test_a_damaged_checkpoint_is_passed_over(train, whole, tmp_path):
+    settings = ["data.num_workers=0"]
+    train(tmp_path, *settings, fault={"kind": "kill", "epoch": 2, "step": 3})
+    last = tmp_path / "run" / "last.ckpt"
+    with zipfile.ZipFile(last) as file:
+        largest = max(file.infolist(), key=lambda part: part.file_size)
+    content = bytearray(last.read_bytes())
+    # one bit of the weights, which torch itself would not notice
+    content[largest.header_offset + largest.file_size // 2 + 128] ^= 1
+    last.write_bytes(content)
+    statuses, said = train(tmp_path, *settings)
+    assert statuses == [0]
+    assert "last.ckpt is damaged" in said[0]
+    assert "going on from" in said[0]
+    same(tmp_path, whole(1))
+
+
+def test_two_damaged_checkpoints_are_an_error(train, tmp_path):
+    train(tmp_path, "data.num_workers=0", fault={"kind": "kill", "epoch": 2, "step": 3})
+    for name in ("last.ckpt", "previous.ckpt"):
+        path = tmp_path / "run" / name
+        path.write_bytes(path.read_bytes()[:-1000])
+    statuses, said = train(tmp_path, "data.num_workers=0")
+    assert statuses == [1]
+    assert "error:" in said[0]
+    assert "remove it to start anew" in said[0]
+
+
+def test_a_loss_that_is_no_number_stops_the_run(train, tmp_path):
+    statuses, said = train(
+        tmp_path,
+        "data.num_workers=0",
+        "checkpoint_steps=1",
+        fault={"kind": "nan", "epoch": 1, "step": 4},
+    )
+    assert statuses == [1]
+    assert f"the loss is nan at step {STEPS + 5} (epoch 2), on images " in said[0]
+    assert ".png" in said[0]
+    assert "lower optimizer.lr" in said[0]
+    kept = read_checkpoint(tmp_path / "run" / "last.ckpt")
+    assert kept["uic"]["steps_done"] == 4
+    assert all(torch.isfinite(weight).all() for weight in kept["state_dict"].values())
+
+
+@pytest.mark.parametrize("kind", ["error", "kill", "hang"])
+def test_a_lost_rank_ends_the_job_with_its_reason(train, tmp_path, kind):
+    settings = ["data.num_workers=0", *(["rank_timeout=5"] if kind == "hang" else [])]
+    fault = {"kind": kind, "rank": 1, "epoch": 1, "step": 3}
+    statuses, said = train(tmp_path, *settings, ranks=2, fault=fault, timeout=60)
+    assert statuses[0] == 1, said
+    assert "another rank of this job has ended, or did not answer" in said[0]
+    assert "same command goes on from there" in said[0]
+    if kind == "error":
+        assert "error: this rank has found a fault of its own" in said[1]
