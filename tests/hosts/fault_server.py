@@ -62,13 +62,18 @@ class Watch(pl.Callback):
 
     def __init__(self, folder):
         self.folder, self.steps, self.sent = folder, [], 0
-        gather = torch.distributed.all_gather
+        gather, reduce = torch.distributed.all_gather, torch.distributed.all_reduce
 
-        def counted(tensors, tensor, *rest, **more):
+        def counted_gather(tensors, tensor, *rest, **more):
             self.sent += tensor.numel() * tensor.element_size()
             return gather(tensors, tensor, *rest, **more)
 
-        torch.distributed.all_gather = counted
+        def counted_reduce(tensor, *rest, **more):
+            self.sent += tensor.numel() * tensor.element_size()
+            return reduce(tensor, *rest, **more)
+
+        torch.distributed.all_gather = counted_gather
+        torch.distributed.all_reduce = counted_reduce
 
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx, *_):
         bank = module.bank

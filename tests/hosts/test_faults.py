@@ -5,12 +5,14 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import zipfile
 from pathlib import Path
 
 import pytest
 import torch
 
+from uic_plugin import EmptyClassFixer, PseudoLabelBank
 from uic_plugin.hosts.checkpoint_files import read_checkpoint
 
 EPOCHS = 3
@@ -213,3 +215,70 @@ def test_a_lost_rank_ends_the_job_with_its_reason(train, tmp_path, kind):
     assert "same command goes on from there" in said[0]
     if kind == "error":
         assert "error: this rank has found a fault of its own" in said[1]
+
+
+# A network without batch statistics: those are of a rank's own part of a batch.
+PLAIN = [
+    "data.num_workers=0",
+    "backbone.name=timm/vit_tiny_patch16_224",
+    "~backbone.kwargs.width",
+    "+backbone.kwargs.img_size=16",
+    "+backbone.kwargs.patch_size=8",
+    "+backbone.kwargs.depth=2",
+    "method_kwargs.head=linear",
+    "max_epochs=2",
+]
+
+
+def watched(folder, ranks):
+    return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(ranks)]
+
+
+@pytest.mark.parametrize("ranks", [2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("storage", ["memory", "mmap"])
+def test_ranks_equal_one_process(train, tmp_path, ranks, storage):
+    """Same banks after every step, same losses, whole classes, at most 12 bytes an image."""
+    options = [*PLAIN, f"method_kwargs.bank_storage={storage}"]
+    statuses, said = train(tmp_path / "one", *options, watch=True)
+    assert statuses == [0], said
+    statuses, said = train(tmp_path / "many", *options, ranks=ranks, watch=True)
+    assert statuses == [0] * ranks, said
+    (one,), many = watched(tmp_path / "one", 1), watched(tmp_path / "many", ranks)
+    assert not list(Path(tempfile.gettempdir()).glob("uic-labels-*"))  # gone with the run
+    assert all(record["weights"] == many[0]["weights"] for record in many)
+    for steps in zip(*(record["steps"] for record in many), strict=True):
+        assert all(step[:2] == steps[0][:2] for step in steps)  # epoch, both buffers of the bank
+    pairs = zip(one["steps"], zip(*(record["steps"] for record in many), strict=True), strict=True)
+    for number, (alone, together) in enumerate(pairs):
+        images = [image for step in together for image in step[3]]
+        assert sorted(images) == sorted(alone[3])  # ranks share the very batch
+        loss = sum(step[2] for step in together) / ranks
+        assert loss == pytest.approx(alone[2], rel=1e-4), number
+        # bytes that a rank gives away beside its gradients; between two epochs, metrics too
+        metrics = 256 if number % STEPS in (0, STEPS - 1) else 0
+        assert all(0 < step[4] <= 12 * len(step[3]) + metrics for step in together)
+    epoch = [image for step in one["steps"] if step[0] == 0 for image in step[3]]
+    labels = PseudoLabelBank(1442, 30, seed=0)
+    labels.fix_empty_classes(EmptyClassFixer(30))
+    counts = torch.bincount(labels.targets(torch.tensor(epoch)), minlength=30)
+    assert counts.max() <= 1442 // 30 + 1
+    assert counts.sum() == STEPS * 64
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_other_ranks_go_on_with_the_labels(train, tmp_path, workers):
+    """From one rank to two within an epoch: labels stay, nothing hangs, the user is told."""
+    settings = [f"data.num_workers={workers}"]
+    train(tmp_path, *settings, "checkpoint_steps=4", fault={"kind": "kill", "epoch": 1, "step": 9})
+    before = read_checkpoint(tmp_path / "run" / "last.ckpt")["uic"]
+    statuses, said = train(tmp_path, *settings, ranks=2, watch=True)
+    assert statuses == [0, 0], said
+    assert "written by 1 rank, this run has 2: labels are kept" in said[0]
+    after = read_checkpoint(tmp_path / "run" / "last.ckpt")["uic"]
+    assert after["bank"]["epoch"] == EPOCHS
+    assert after["world_size"] == 2
+    first = watched(tmp_path, 2)[0]["steps"][0]
+    assert before["steps_done"] == 8
+    assert first[0] == 1  # goes on in the epoch where it was killed
+    in_epoch = [step for step in watched(tmp_path, 2)[0]["steps"] if step[0] == 1]
+    assert len(in_epoch) == STEPS - 8  # the same images of a step on both ranks together

@@ -90,6 +90,20 @@ def data_cifar10(
     )
 
 
+@data_app.command("index")
+def data_index(
+    folder: Annotated[Path, typer.Argument(help="Folder of images, or of class folders.")],
+    out: Annotated[Path, typer.Argument(help="File to write, for data.index=FILE.")],
+) -> None:
+    """List a folder's images in a file, once, so that no start has to walk through it."""
+    from uic_plugin.data.index import write_index
+    from uic_plugin.report.progress import counting
+
+    with counting("class folders", terminal()) as progress:
+        count = write_index(folder, out, progress)
+    terminal().print(f"{out}: {count} images of {folder}")
+
+
 @data_app.command("digits")
 def data_digits(dest: Annotated[Path, typer.Argument(help="Folder to make.")]) -> None:
     """scikit-learn's digits: 1,797 images of 8x8 pixels, no download."""

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from uic_plugin.data.listed import ListedImages
+
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 
 
@@ -27,6 +29,8 @@ def annotations_of(dataset: Any) -> np.ndarray | None:
     """
     if getattr(dataset, "samples", None):
         return np.asarray([target for _, target in dataset.samples])
+    if hasattr(dataset, "h5_path"):
+        return np.asarray([target for _, _, target in dataset._data])
     for name in ("targets", "labels"):
         values = getattr(dataset, name, None)
         if values is not None and len(values) == len(dataset):
@@ -38,6 +42,11 @@ def path_of(dataset: Any, index: int) -> str:
     """Where an image lies, or its number where it lies in no file of its own."""
     if getattr(dataset, "samples", None):
         return str(dataset.samples[index][0])
+    if isinstance(dataset, ListedImages):
+        name = dataset.name(index)
+        return str(dataset.root / name) if dataset.names_are_paths else name
+    if hasattr(dataset, "h5_path"):
+        return f"{dataset.h5_path}: {'/'.join(dataset._data[index][:2])}"
     if isinstance(getattr(dataset, "images", None), list):
         return str(Path(dataset.root) / dataset.images[index])
     return f"image {index} of {type(dataset).__name__}"
@@ -45,6 +54,10 @@ def path_of(dataset: Any, index: int) -> str:
 
 def relative_paths(dataset: Any) -> list[str] | None:
     """Paths of the images below the dataset's folder, with forward slashes; None without files."""
+    if isinstance(dataset, ListedImages):
+        return dataset.names()
+    if hasattr(dataset, "h5_path"):
+        return [f"{folder}/{name}" for folder, name, _ in dataset._data]
     if getattr(dataset, "samples", None):
         root = str(getattr(dataset, "root", ""))
         return [os.path.relpath(path, root).replace(os.sep, "/") for path, _ in dataset.samples]
@@ -59,6 +72,8 @@ def fingerprint_of(dataset: Any) -> str:
     Of files it is their paths below the dataset's folder, so that the folder may move; of arrays
     their content; of anything else its kind and length.
     """
+    if isinstance(dataset, ListedImages):
+        return dataset.fingerprint
     digest = hashlib.blake2b(digest_size=8)
     digest.update(str(len(dataset)).encode())
     paths = relative_paths(dataset)

@@ -9,10 +9,12 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from uic_plugin.data.images import IMAGE_SUFFIXES
+from uic_plugin.data.index import read_index
 
 # Class counts of datasets that the host reads through torchvision.
 _TORCHVISION = {"cifar10": 10, "cifar100": 100, "stl10": 10}
 _TORCHVISION_FOLDERS = {"cifar-10-batches-py", "cifar-100-python", "stl10_binary"}
+FORMATS = ("image_folder", "parquet", "h5")
 KNOWN_DATASETS = ("digits", *_TORCHVISION, "imagenet", "imagenet100", "custom")
 
 
@@ -28,6 +30,8 @@ class DataSource:
         val: folder of labelled test images, or None.
         labelled: whether the training folder has one subfolder per class.
         num_classes: annotated classes, 1 without annotations.
+        format: of the images: "image_folder", "parquet" or "h5".
+        index: list of the training images, which saves a walk through their folder.
     """
 
     reader: str
@@ -36,6 +40,8 @@ class DataSource:
     val: Path | None
     labelled: bool
     num_classes: int
+    format: str = "image_folder"
+    index: Path | None = None
 
 
 def resolve_data(data: DictConfig) -> DataSource:
@@ -53,8 +59,9 @@ def resolve_data(data: DictConfig) -> DataSource:
             "uic decides the order of the images, which DALI does not allow: use "
             "data.format=image_folder"
         )
-    if data.get("format", "image_folder") != "image_folder":
-        raise ValueError(f"data.format must be image_folder, got {data.format!r}")
+    kind = data.get("format", "image_folder")
+    if kind not in FORMATS:
+        raise ValueError(f"data.format must be one of {', '.join(FORMATS)}, got {kind!r}")
     if name == "digits" and data.train_path is None:
         from uic_plugin.data.digits import prepare_digits
 
@@ -72,6 +79,10 @@ def resolve_data(data: DictConfig) -> DataSource:
             f"data.train_path={data.train_path}: there is no such folder; "
             f"'uic data cifar10 datasets/cifar10' makes it"
         )
+    if kind != "image_folder":
+        return _packed(data, kind)
+    if data.get("index") is not None:
+        return _indexed(data)
     train = _existing_folder("data.train_path", data.train_path)
     val = None
     if data.get("val_path") is not None:
@@ -97,6 +108,62 @@ def resolve_data(data: DictConfig) -> DataSource:
         _check_same_classes(train, val)
     transforms = "custom" if name == "digits" else name
     return DataSource("custom", transforms, train, val, labelled, count)
+
+
+def _packed(data: DictConfig, kind: str) -> DataSource:
+    """Images in files that hold many of them."""
+    paths = {"train": Path(data.train_path).expanduser()}
+    if data.get("val_path") is not None:
+        paths["val"] = Path(data.val_path).expanduser()
+    for name, path in paths.items():
+        if not path.exists():
+            raise FileNotFoundError(f"data.{name}_path={path}: there is no such file or folder")
+        if path.is_dir() != (kind == "parquet"):
+            wanted = "a folder of .parquet files" if kind == "parquet" else "an HDF5 file"
+            raise ValueError(f"data.{name}_path={path}: data.format={kind} needs {wanted}")
+    classes = packed_classes(kind, paths["train"])
+    labelled = bool(classes) and not data.get("no_labels", False)
+    count = len(classes) if labelled else 1
+    train, val = paths["train"], paths.get("val")
+    transforms = "custom" if data.dataset == "digits" else data.dataset
+    return DataSource("custom", transforms, train, val, labelled, count, format=kind)
+
+
+def packed_classes(kind: str, path: Path) -> list[str]:
+    """Names of the classes in Parquet files or an HDF5 file."""
+    if kind == "parquet":
+        from uic_plugin.data.parquet import ParquetImages
+
+        return ParquetImages(path, lambda image: image).classes
+    try:
+        import h5py
+    except ImportError as error:
+        raise ImportError("data.format=h5 needs h5py: pip install h5py") from error
+    try:
+        with h5py.File(path) as file:
+            return sorted(file)
+    except OSError as error:
+        raise ValueError(f"{path} is no HDF5 file ({error})") from error
+
+
+def _indexed(data: DictConfig) -> DataSource:
+    """A folder that is not looked through, because an index lists its images."""
+    index = Path(data.index).expanduser()
+    classes = read_index(index).classes
+    train = Path(data.train_path).expanduser()
+    if not train.is_dir():
+        raise FileNotFoundError(f"data.train_path={train}: there is no such folder")
+    val = None
+    if data.get("val_path") is not None:
+        val = _existing_folder("data.val_path", data.val_path)
+    labelled = bool(classes) and not data.get("no_labels", False)
+    if labelled and val is not None and class_folders(val) != classes:
+        raise ValueError(
+            f"the class folders in {index} and {val} differ: annotations are numbered by folder"
+        )
+    transforms = "custom" if data.dataset == "digits" else data.dataset
+    count = len(classes) if labelled else 1
+    return DataSource("custom", transforms, train, val, labelled, count, index=index)
 
 
 def without_images(data: DictConfig) -> DataSource:

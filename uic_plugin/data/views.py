@@ -6,15 +6,18 @@ Not on the number of workers, of ranks, or on where a run was resumed.
 from __future__ import annotations
 
 import itertools
+import multiprocessing
 import random
 import signal
+import struct
 import warnings
+import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler
 
 from uic_plugin.data.images import BadImageError, path_of
@@ -22,7 +25,15 @@ from uic_plugin.pseudo_labels import BankSampler
 from uic_plugin.seeding import derive_seed
 
 # what Pillow raises for a file that is no image, or a broken one
-BAD_IMAGE_ERRORS = (UnidentifiedImageError, OSError, SyntaxError, EOFError)
+BAD_IMAGE_ERRORS = (
+    UnidentifiedImageError,
+    Image.DecompressionBombError,
+    OSError,
+    SyntaxError,
+    EOFError,
+    struct.error,
+    zlib.error,
+)
 
 
 class Draw(int):
@@ -112,12 +123,26 @@ class SeededViews(Dataset[Any]):
         seed: of the run.
         on_bad_image: "stop" raises `BadImageError`; "skip" warns and takes the next readable
             image in its place, so that the unreadable one keeps its label.
+        max_bad_images: with "skip", raises `BadImageError` once more than so many were skipped
+            since the count was last set to 0; None: no limit.
+
+    Attributes:
+        bad_images: a count of skipped images, one of all workers.
     """
 
-    def __init__(self, dataset: Any, *, seed: int, on_bad_image: str = "stop") -> None:
+    def __init__(
+        self,
+        dataset: Any,
+        *,
+        seed: int,
+        on_bad_image: str = "stop",
+        max_bad_images: int | None = None,
+    ) -> None:
         self.dataset = dataset
         self.seed = seed
         self.on_bad_image = on_bad_image
+        self.max_bad_images = max_bad_images
+        self.bad_images: Any = multiprocessing.get_context("fork").Value("q", 0)
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -152,12 +177,31 @@ class SeededViews(Dataset[Any]):
                         f"own scripts)"
                     ) from error
                 warnings.warn(f"skipped unreadable image {path} ({reason})", stacklevel=2)
+                with self.bad_images.get_lock():
+                    self.bad_images.value += 1
+                    count = self.bad_images.value
+                if self.max_bad_images is not None and count > self.max_bad_images:
+                    raise BadImageError(
+                        f"{count} images could not be read in this epoch, the last was {path} "
+                        f"({reason}): mend them, or raise data.max_bad_images="
+                        f"{self.max_bad_images} (method_kwargs.max_bad_images in the host's own "
+                        f"scripts)"
+                    ) from error
         raise BadImageError(f"none of the {len(self)} images can be read")
 
 
 def ignore_interrupt(worker: int) -> None:
-    """Let a worker leave Ctrl-C to the training process, which ends it in order."""
+    """Let a worker leave Ctrl-C and SIGTERM to the training process, which ends it in order.
+
+    A request to stop goes to all processes of a job. Only the first one is ignored: the second may
+    be the training process's own.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def ignore_once(number: int, frame: Any) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    signal.signal(signal.SIGTERM, ignore_once)
 
 
 def view_loader(
@@ -167,6 +211,7 @@ def view_loader(
     batch_size: int,
     num_workers: int = 0,
     on_bad_image: str = "stop",
+    max_bad_images: int | None = None,
     sampler: Any = None,
     shuffle: bool = False,
     drop_last: bool = False,
@@ -176,7 +221,7 @@ def view_loader(
 
     Args:
         dataset: its items may be of any kind.
-        seed, on_bad_image: see `SeededViews`.
+        seed, on_bad_image, max_bad_images: see `SeededViews`.
         batch_size, num_workers, sampler, shuffle, drop_last: see `DataLoader`.
         even: batches of nearly equal size, none above `batch_size`, of a given `sampler`.
     """
@@ -187,7 +232,7 @@ def view_loader(
         order = {"batch_size": batch_size, "sampler": sampler, "drop_last": drop_last}
         order["shuffle"] = shuffle if sampler is None else None
     return DataLoader(
-        SeededViews(dataset, seed=seed, on_bad_image=on_bad_image),
+        SeededViews(dataset, seed=seed, on_bad_image=on_bad_image, max_bad_images=max_bad_images),
         **order,
         num_workers=num_workers,
         pin_memory=torch.cuda.is_available(),
@@ -198,9 +243,14 @@ def view_loader(
 
 
 def loader_in_bank_order(
-    loader: DataLoader[Any], sampler: DrawSampler, *, seed: int, on_bad_image: str
+    loader: DataLoader[Any], sampler: DrawSampler, **views: Any
 ) -> DataLoader[Any]:
     """The same loader, in the bank's order and with seeded views.
+
+    Args:
+        loader: the host's.
+        sampler: the order.
+        views: for `SeededViews`.
 
     Raises:
         ValueError: if the loader's batches are larger than a rank's share of the images.
@@ -224,7 +274,7 @@ def loader_in_bank_order(
     if isinstance(dataset, SeededViews):
         dataset = dataset.dataset
     return DataLoader(
-        SeededViews(dataset, seed=seed, on_bad_image=on_bad_image),
+        SeededViews(dataset, **views),
         batch_size=loader.batch_size,
         sampler=sampler,
         num_workers=loader.num_workers,

@@ -44,8 +44,18 @@ def attach_method(method: Any, source: Any) -> None:
     Raises:
         ValueError: for DALI and other data whose order the plugin cannot decide.
     """
-    _check_loader(method, source.instance)
+    is_streaming = getattr(method, "is_streaming", False)
+    is_numbered = _is_numbered(source.instance)
+    if not is_numbered and not is_streaming:
+        raise ValueError(
+            f"{method.name} needs every image by its number, which {_kind(source.instance)} does "
+            "not allow: use data.format=image_folder (DALI shuffles on its own), with a torch "
+            "DataLoader over a dataset that has a length"
+        )
     write_whole_checkpoints(method.trainer)
+    if not is_numbered:  # a stream in an order of its own
+        method.attach(0, None, None)
+        return
     method.image_name = partial(path_of, images_of(source.instance))
     if isinstance(method, PseudoLabelMethod):
         source.instance = attach_data(method, source.instance)
@@ -91,12 +101,15 @@ def attach_data(method: Any, loader: Any) -> DataLoader[Any]:
         skip, method.images_to_skip = method.images_to_skip, 0
         return int(skip)
 
-    return loader_in_bank_order(
+    ordered = loader_in_bank_order(
         loader,
         DrawSampler(sampler, take_skip),
         seed=method.seed,
         on_bad_image=options.on_bad_image,
+        max_bad_images=options.max_bad_images,
     )
+    method.bad_images = ordered.dataset.bad_images  # type: ignore[attr-defined]
+    return ordered
 
 
 def images_of(loader: Any) -> Any:
@@ -105,15 +118,10 @@ def images_of(loader: Any) -> Any:
     return dataset.dataset if isinstance(dataset, SeededViews) else dataset
 
 
-def _check_loader(method: Any, loader: Any) -> None:
-    if not isinstance(loader, DataLoader) or isinstance(
-        loader.dataset, torch.utils.data.IterableDataset
-    ):
-        raise ValueError(
-            f"{method.name} needs every image by its number, which {_kind(loader)} does not "
-            "allow: use data.format=image_folder (DALI shuffles on its own), with a torch "
-            "DataLoader over a dataset that has a length"
-        )
+def _is_numbered(loader: Any) -> bool:
+    """Whether images can be asked for by their number."""
+    stream = torch.utils.data.IterableDataset
+    return isinstance(loader, DataLoader) and not isinstance(loader.dataset, stream)
 
 
 def _begin_labels(method: Any) -> None:
@@ -166,6 +174,7 @@ def _label_loader(
         batch_size=loader.batch_size or 1,
         num_workers=loader.num_workers,
         on_bad_image=method.options.on_bad_image,
+        max_bad_images=method.options.max_bad_images,
         sampler=sampler,
         even=True,  # batch statistics of a last batch of one image are none
     )

@@ -73,6 +73,11 @@ class History(pl.Callback):
             "seconds": round(time.perf_counter() - self._started + begun, 3),
             **values,
         }
+        bad_images = getattr(pl_module, "bad_images", None)
+        if bad_images is not None and (bad_images.value or "bad_images" in self._columns()):
+            row["bad_images"] = bad_images.value  # of this process and its workers
+        if bad_images is not None:
+            bad_images.value = 0
         if hasattr(pl_module, "turn_seconds"):  # part of the seconds above
             row["turn_seconds"] = round(pl_module.turn_seconds, 3)
         self.rows.append(row)
@@ -85,6 +90,9 @@ class History(pl.Callback):
                     f"cannot write {self.path} ({reason_of(error)}): make room and give the same "
                     f"command to go on from the last checkpoint"
                 ) from error
+
+    def _columns(self) -> list[str]:
+        return list(self.rows[-1]) if self.rows else []
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Take the bar off the screen."""

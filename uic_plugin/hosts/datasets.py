@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from torchvision.datasets import ImageFolder
 
 from uic_plugin.data.centre import centre_crop
 from uic_plugin.data.images import relative_paths, sort_files
+from uic_plugin.data.index import IndexedImages, read_index
+from uic_plugin.data.parquet import ParquetImages
 from uic_plugin.data.resolve import DataSource, class_folders
 from uic_plugin.data.views import view_loader
 from uic_plugin.hosts import load_host
@@ -39,8 +42,8 @@ def training_paths(cfg: DictConfig, source: DataSource) -> list[str]:
     paths = relative_paths(_pretrain_dataset(cfg, source))
     if paths is None:
         raise ValueError(
-            f"{source.train} holds no image files but torchvision's archive of {source.reader}: "
-            f"train and label on a folder of images"
+            f"{source.train} holds no image files of their own: train and label on a folder of "
+            f"images"
         )
     return paths
 
@@ -48,6 +51,10 @@ def training_paths(cfg: DictConfig, source: DataSource) -> list[str]:
 def _pretrain_dataset(cfg: DictConfig, source: DataSource) -> Any:
     host = load_host()
     transform = host.augmentation(source.transforms, cfg.augmentations)
+    if source.index is not None or source.format != "image_folder":
+        dataset = _listed(source, source.train, transform, with_number=True)
+        _take_fraction(dataset, cfg.data.get("fraction", -1))
+        return dataset
     is_flat = source.reader == "custom" and not class_folders(source.train)
     dataset = host.pretrain_dataset(source.reader, transform, source.train, no_labels=is_flat)
     if not source.labelled and not is_flat:
@@ -60,6 +67,20 @@ def _pretrain_dataset(cfg: DictConfig, source: DataSource) -> Any:
     sort_files(dataset)
     _take_fraction(dataset, cfg.data.get("fraction", -1))
     return dataset
+
+
+def _listed(
+    source: DataSource, path: Path, transform: Callable[[Any], Any], *, with_number: bool = False
+) -> Any:
+    """Images that no walk through folders finds."""
+    given: dict[str, Any] = {"labelled": source.labelled, "with_number": with_number}
+    if source.format == "parquet":
+        return ParquetImages(path, transform, **given)
+    if source.format == "h5":
+        return load_host().h5_dataset(path, transform, **given)
+    if source.index is None:
+        raise ValueError("a list of images needs data.index")
+    return IndexedImages(path, transform, read_index(source.index), **given)
 
 
 def eval_loaders(
@@ -109,6 +130,11 @@ def annotated_datasets(
             "subfolder per class"
         )
     kinds = (train_transform, val_transform)
+    if source.format != "image_folder":
+        return _listed(source, source.train, kinds[0]), _listed(source, source.val, kinds[1])
+    if source.index is not None:
+        train = _listed(source, source.train, kinds[0])
+        return train, ImageFolder(str(source.val), kinds[1])
     if source.reader == "custom":
         train = ImageFolder(str(source.train), kinds[0])
         val = ImageFolder(str(source.val), kinds[1])
@@ -180,6 +206,7 @@ def image_loader(
         batch_size=batch_size or cfg.optimizer.batch_size,
         num_workers=cfg.data.num_workers,
         on_bad_image=cfg.data.on_bad_image,
+        max_bad_images=cfg.data.get("max_bad_images"),
         shuffle=shuffle,
         drop_last=drop_last,
     )

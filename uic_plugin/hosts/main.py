@@ -12,6 +12,7 @@ from solo.data.pretrain_dataloader import (
     FullTransformPipeline,
     NCropAugmentation,
     build_transform_pipeline,
+    dataset_with_index,
     prepare_datasets,
 )
 from solo.methods import METHODS, LinearModel
@@ -158,6 +159,29 @@ def pretrain_dataset(
 ) -> Any:
     """The host's training dataset, items [index, crops, annotation]."""
     return prepare_datasets(dataset, transform, train_data_path=path, no_labels=no_labels)
+
+
+def h5_dataset(
+    path: Path, transform: Callable[[Any], Any], *, labelled: bool, with_number: bool
+) -> Any:
+    """The host's images of an HDF5 file, items (view, class), before them a number if wanted.
+
+    Raises:
+        ValueError: if the host's own list of the file's images is older than the file.
+    """
+    from solo.data.h5_dataset import H5Dataset
+
+    kept = Path.home() / f"{path.stem}.txt"  # the host writes it, and never looks whether it fits
+    if kept.exists() and kept.stat().st_mtime < path.stat().st_mtime:
+        raise ValueError(
+            f"{kept}, the host's list of the images in {path.name}, is older than that file: "
+            f"remove it, the host makes it anew"
+        )
+    kind = dataset_with_index(H5Dataset) if with_number else H5Dataset
+    dataset = kind("imagenet", str(path), transform)  # the name under which it takes all classes
+    if not labelled:
+        dataset._data = [(folder, name, -1) for folder, name, _ in dataset._data]
+    return dataset
 
 
 def eval_transforms(dataset: str) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:

@@ -257,6 +257,19 @@ def pretrain_dataset(
     )
 
 
+def h5_dataset(
+    path: Path, transform: Callable[[Any], Any], *, labelled: bool, with_number: bool
+) -> Any:
+    """This line reads no HDF5 files.
+
+    Raises:
+        ValueError: always.
+    """
+    raise ValueError(
+        f"data.format=h5 ({path}) needs solo-learn main: use a folder of images or Parquet files"
+    )
+
+
 def eval_transforms(dataset: str) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
     """The host's transforms for linear training and for evaluation."""
     return _prepare_transforms(dataset)

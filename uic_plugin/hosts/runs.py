@@ -35,6 +35,7 @@ _FREE_KEYS = (
     "data.on_bad_image",
     "data.max_bad_images",
     "method_kwargs.on_bad_image",
+    "method_kwargs.max_bad_images",
     "method_kwargs.bank_storage",
     "method_kwargs.bank_folder",
 )
@@ -180,6 +181,13 @@ def _check_schedule(kept: DictConfig, cfg: DictConfig, checkpoint: Path) -> None
         )
 
 
+def _images_of_a_step(cfg: DictConfig) -> int | None:
+    """Of all ranks together, where a number of ranks is given."""
+    if type(cfg.devices) is not int:
+        return None
+    return int(cfg.optimizer.batch_size) * cfg.devices * int(cfg.get("num_nodes") or 1)
+
+
 def _differences(kept: DictConfig, cfg: DictConfig) -> list[str]:
     def flat(node: Any, prefix: str = "") -> dict[str, Any]:
         if not isinstance(node, (dict, list)):
@@ -192,8 +200,10 @@ def _differences(kept: DictConfig, cfg: DictConfig) -> list[str]:
         }
 
     old, new = flat(OmegaConf.to_container(kept)), flat(OmegaConf.to_container(cfg))
+    if _images_of_a_step(kept) == _images_of_a_step(cfg):  # shared among more ranks, or fewer
+        old["optimizer.batch_size"] = new["optimizer.batch_size"]
     # settings that came after the run was made stand at their defaults in it
-    defaults: dict[str, Any] = {"snapshots": 0}
+    defaults: dict[str, Any] = {"snapshots": 0, "data.index": None}
     if cfg.method in OWN_METHODS:
         options = OWN_METHODS[cfg.method].options_class()
         defaults.update(flat({"method_kwargs": options.as_dict()}))
@@ -201,7 +211,7 @@ def _differences(kept: DictConfig, cfg: DictConfig) -> list[str]:
     free = [*_FREE_KEYS, "max_epochs"]  # the schedule has been looked at
     # labels carry a fingerprint of the images: the folder may move
     if has_pseudo_labels(cfg.method):
-        free += ["data.train_path", "data.val_path"]
+        free += ["data.train_path", "data.val_path", "data.index", "data.format"]
     return [
         f"{key}: {old.get(key)} there, {new.get(key)} here"
         for key in sorted(old.keys() | new.keys())

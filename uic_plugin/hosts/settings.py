@@ -83,8 +83,17 @@ def prepare_config(cfg: DictConfig, *, needs_images: bool = True) -> tuple[DictC
     if policy not in ("stop", "skip"):
         raise ValueError(f"data.on_bad_image must be stop or skip, got {policy!r}")
     cfg.data.on_bad_image = policy
+    limit = cfg.data.get("max_bad_images")
+    if limit is None:
+        limit = cfg.method_kwargs.get("max_bad_images")
+    if limit is not None and (type(limit) is not int or limit < 0):
+        raise ValueError(
+            f"data.max_bad_images must be null or a whole number of at least 0, got {limit!r}"
+        )
+    cfg.data.max_bad_images = limit
     if cfg.method in OWN_METHODS:
         cfg.method_kwargs.on_bad_image = policy
+        cfg.method_kwargs.max_bad_images = limit
         views = cfg.method_kwargs.get("views", OWN_METHODS[cfg.method].options_class.views)
         set_views(cfg.augmentations, views)
     if cfg.method == "random":  # nothing is trained: one step of one process makes the checkpoint

@@ -116,6 +116,7 @@ def pretrain(
     loader = pretrain_loader(cfg, source)
     method = build_method(cfg)
     method.image_name = partial(path_of, images_of(loader))
+    method.bad_images = loader.dataset.bad_images  # type: ignore[attr-defined]
     _check_network(backbone_of(method), cfg.augmentations[0].crop_size)
     if cfg.get("weights") and not resume:
         start_from(method, Path(cfg.weights).expanduser())

@@ -50,10 +50,17 @@ class MethodOptions:
 
     Attributes:
         on_bad_image: "stop" at an unreadable image, or "skip" it for the next readable one.
+        max_bad_images: with "skip", stop nevertheless when more than so many were skipped in an
+            epoch; none: never.
     """
 
     views: ClassVar[int] = 1  # crops of each image that the training loader makes
     on_bad_image: str = _choice("stop", "stop", "skip")
+    max_bad_images: int | None = _option(
+        None,
+        "none or a whole number of at least 0",
+        lambda value: value is None or (type(value) is int and value >= 0),
+    )
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -146,6 +153,10 @@ class UICOptions(PseudoLabelOptions):
         label_momentum: labels from a moving average of the weights that keeps this share of itself
             in every step, below 1; 0: from the network itself, as in the paper.
         fixed_labels: label file, as `uic label` writes it; its labels never change (Table 2).
+        label_source: "bank": labels of the epoch before; "step": of a second view in the same step
+            (Eq. 7), nothing kept of an image, classes balanced by a running mean of the answers
+            instead of the order (a variant of ours, for images that are seen once).
+        prior_window: steps that this running mean goes back.
     """
 
     balanced_sampling: bool = _flag(True)
@@ -160,8 +171,13 @@ class UICOptions(PseudoLabelOptions):
         None, "a label file", lambda value: value is None or type(value) is str
     )
 
+    label_source: str = _choice("bank", "bank", "step")
+    prior_window: int = _count(100, 1)
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.label_source == "step":
+            object.__setattr__(self, "views", 2)  # one that labels, one that is learned from
         sources = {
             "label_view=center": self.label_view == "center",
             "views=2": self.views == 2,
@@ -177,6 +193,13 @@ class UICOptions(PseudoLabelOptions):
             raise ValueError(
                 "method_kwargs.balanced_sampling=true needs fix_empty_classes=true: an empty "
                 "class cannot be sampled; set both to false to train without either"
+            )
+        others = {"label_view=center", "fixed_labels"} & set(chosen)
+        if self.label_init == "clusters":
+            others.add("label_init=clusters")
+        if self.label_source == "step" and others:
+            raise ValueError(
+                f"method_kwargs.{others.pop()} needs labels that are kept: set label_source=bank"
             )
         if self.fixed_labels and self.label_init == "clusters":
             raise ValueError(

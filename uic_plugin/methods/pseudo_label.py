@@ -10,6 +10,7 @@ Source: UIC, section 3.2, Eq. 5 and 6, with t1 and t2 the views of two successiv
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from typing import Any
 
@@ -56,6 +57,11 @@ class PseudoLabelMethod(KeptLabels):
     def first_pass(self) -> str | None:
         """The same for the labels of the first epoch."""
         return self.label_pass
+
+    @property
+    def is_streaming(self) -> bool:
+        """Whether labels are those of the step, and no image has to be known by its number."""
+        return False
 
     @property
     def is_balanced(self) -> bool:
@@ -120,14 +126,13 @@ class PseudoLabelMethod(KeptLabels):
         self.fixer = EmptyClassFixer(options.num_pseudo_classes) if fixes else None
         if self.bank is not None and self.bank.fingerprint == fingerprint:
             return
-        if num_samples < options.num_pseudo_classes:
+        if num_samples < options.num_pseudo_classes and not self.is_streaming:
             raise ValueError(
                 f"{num_samples} images are fewer than {options.num_pseudo_classes} pseudo classes: "
                 f"set method_kwargs.num_pseudo_classes to at most {num_samples}"
             )
         seeds = [derive_seed(self.seed, "labels of head", h) for h in range(1, options.heads)]
-        self.bank, *more = make_banks(
-            options,
+        self.bank, *more = self.make_banks(
             num_samples,
             [self.seed, *seeds],
             rank=rank or RankPlace(),
@@ -141,12 +146,21 @@ class PseudoLabelMethod(KeptLabels):
                 bank.fix_empty_classes(self.fixer)
         self.wait_for_writers()
 
+    def make_banks(
+        self, num_samples: int, seeds: list[int], **bank: Any
+    ) -> tuple[PseudoLabelBank, ...]:
+        """One bank a seed, see `bank_place.make_banks`."""
+        return make_banks(self.options, num_samples, seeds, **bank)
+
     def assign(self, logits: torch.Tensor) -> torch.Tensor:
         """Labels (B,) for the next epoch from this step's logits (B, K)."""
         raise NotImplementedError
 
     def relabel(self) -> None:
         """Stage labels of all images for the next epoch, where that takes a pass of its own."""
+
+    def relabelled(self) -> None:
+        """What the ranks have to agree on before the epoch turns."""
 
     def begin_labels(self) -> None:
         """Set the labels of the first epoch, where they come from the untrained network."""
@@ -204,27 +218,45 @@ class PseudoLabelMethod(KeptLabels):
             logits = outs["pseudo_logits"][0]
         else:
             logits = self.head(outs["feats"][0])[1]
-        loss = self._loss(logits, index)
-        if self.labels_each_step and self.label_pass is None:
+        targets = self.targets(index, label_logits, annotations)
+        loss = self._loss(logits, targets)
+        if self.labels_each_step and self.label_pass is None and not self.is_streaming:
             self.stage(index, logits.detach() if label_logits is None else label_logits)
-        elif not self.labels_each_step and self.telemetry is not None:
-            self.telemetry.observe(self.head.per_head(logits.detach())[0])
+        elif (self.is_streaming or not self.labels_each_step) and self.telemetry is not None:
+            answers = logits.detach() if label_logits is None else label_logits
+            self.telemetry.observe(self.head.per_head(answers)[0])
         self.log(
             f"train_{self.name}_loss", loss.detach(), on_epoch=True, sync_dist=True, prog_bar=True
         )
         self.steps_done += 1
         # Turn here rather than in a later hook: checkpoint callbacks run before those, and what
         # they save has to hold the new labels already.
-        if self.steps_done >= self.trainer.num_training_batches:
+        trainer = self.trainer
+        is_endless = math.isinf(trainer.num_training_batches)  # as far as Lightning knows
+        if self.steps_done >= trainer.num_training_batches or (
+            is_endless and trainer.is_last_batch
+        ):
             self._turn_epoch()
         # The host's loss is NaN where no image of the batch is annotated; its gradient is not.
         return loss + torch.nan_to_num(outs["loss"])
 
-    def _loss(self, logits: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    def targets(
+        self, index: torch.Tensor, label_logits: torch.Tensor | None, annotations: torch.Tensor
+    ) -> list[torch.Tensor]:
+        """Labels (B,) of each head that the loss compares with; of the banks.
+
+        Args:
+            index: (B,) image indices.
+            label_logits: (B, H * K), see `label_logits`.
+            annotations: (B,) classes by people, for telemetry alone.
+        """
+        return [bank.targets(index) for bank in self.banks]
+
+    def _loss(self, logits: torch.Tensor, targets: list[torch.Tensor]) -> torch.Tensor:
         """Cross-entropy of logits (B, H * K) against the labels of their heads, averaged."""
         losses = [
-            F.cross_entropy(part / self.options.temperature, bank.targets(index))
-            for part, bank in zip(self.head.per_head(logits), self.banks, strict=True)
+            F.cross_entropy(part / self.options.temperature, target)
+            for part, target in zip(self.head.per_head(logits), targets, strict=True)
         ]
         return torch.stack(losses).mean()
 
@@ -243,13 +275,16 @@ class PseudoLabelMethod(KeptLabels):
     def share_labels(self, index: torch.Tensor, labels: torch.Tensor) -> None:
         """Stage labels (B, H) of images (B,), and those of the other ranks."""
         if world_size() > 1:
-            # (index, labels) as 32-bit words: 12 bytes an image with one head, one collective
-            words = torch.cat([index.long().view(-1, 1).view(torch.int32), labels.int()], 1)
+            # (index, labels) in one collective: 8 bytes an image with one head, 12 where indices
+            # need 64 bits
+            width = 1 if len(self._bank) < 1 << 31 else 2
+            kind = torch.int32 if width == 1 else torch.int64
+            words = torch.cat([index.to(kind).view(-1, 1).view(torch.int32), labels.int()], 1)
             gathered = [torch.empty_like(words) for _ in range(world_size())]
             torch.distributed.all_gather(gathered, words)
             words = torch.cat(gathered)
-            index = words[:, :2].contiguous().view(torch.int64).squeeze(1)
-            labels = words[:, 2:]
+            index = words[:, :width].contiguous().view(kind).squeeze(1).long()
+            labels = words[:, width:]
         for bank, column in zip(self.banks, labels.unbind(1), strict=True):
             bank.update(index, column)
 
@@ -257,6 +292,7 @@ class PseudoLabelMethod(KeptLabels):
         started = time.perf_counter()
         self.label_epoch = self._bank.epoch + 1
         self.relabel()
+        self.relabelled()
         telemetry = self.telemetry
         turn = self._commit(self._bank, telemetry)
         for other in self.more_banks:

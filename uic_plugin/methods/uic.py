@@ -17,6 +17,8 @@ from torch import nn
 from uic_plugin.methods.options import UICOptions
 from uic_plugin.methods.passes import cluster_images, features_of_share
 from uic_plugin.methods.pseudo_label import PseudoLabelMethod
+from uic_plugin.methods.ranks import sum_over_ranks, world_size
+from uic_plugin.pseudo_labels.step_labels import StepLabels, StepTelemetry
 from uic_plugin.seeding import derive_seed
 
 
@@ -45,7 +47,47 @@ class UIC(PseudoLabelMethod):
     @property
     def fixes_empty_classes(self) -> bool:
         """The recipe's choice."""
-        return bool(self.options.fix_empty_classes)
+        return bool(self.options.fix_empty_classes) and not self.is_streaming
+
+    @property
+    def is_balanced(self) -> bool:
+        """The recipe's choice."""
+        return super().is_balanced and not self.is_streaming
+
+    @property
+    def is_streaming(self) -> bool:
+        """The recipe's choice."""
+        return bool(self.options.label_source == "step")
+
+    def make_banks(self, num_samples: int, seeds: list[int], **bank: Any) -> Any:
+        """Banks that keep labels, or that keep none."""
+        if not self.is_streaming:
+            return super().make_banks(num_samples, seeds, **bank)
+        classes, window = self.options.num_pseudo_classes, self.options.prior_window
+        self.telemetry = StepTelemetry()
+        return tuple(StepLabels(num_samples, classes, seed=s, window=window) for s in seeds)
+
+    def targets(
+        self, index: torch.Tensor, label_logits: torch.Tensor | None, annotations: torch.Tensor
+    ) -> list[torch.Tensor]:
+        """Of the banks, or of this step's first views."""
+        if not self.is_streaming or label_logits is None:
+            return super().targets(index, label_logits, annotations)
+        parts = self.head.per_head(label_logits)
+        labels = [
+            bank.assign(part)
+            for bank, part in zip(self.banks, parts, strict=True)
+            if isinstance(bank, StepLabels)
+        ]
+        if isinstance(self.telemetry, StepTelemetry):
+            self.telemetry.note(labels[0], annotations)
+        return labels
+
+    def relabelled(self) -> None:
+        """Bring the ranks' running means together, once an epoch."""
+        for bank in self.banks:
+            if isinstance(bank, StepLabels):
+                bank.prior = sum_over_ranks(bank.prior) / world_size()
 
     def build_head(self, features_dim: int, options: Any, seed: int) -> None:
         """The head, and a moving average of network and head where labels come from one."""

@@ -86,8 +86,8 @@ class EpochTelemetry:
         }
         if self.annotations is not None:
             table = contingency(self.annotations, labels)  # leaves out what is not annotated
-            metrics["nmi"] = _nmi_of(table)
-            metrics["purity"] = _purity_of(table)
+            metrics["nmi"] = nmi_of(table)
+            metrics["purity"] = purity_of(table)
             metrics["annotated_classes"] = float((table.sum(1) > 0).sum())
         return metrics
 
@@ -102,7 +102,7 @@ def nmi(first: np.ndarray, second: np.ndarray, *, average: str = "arithmetic") -
         first, second: (N,) integer classes.
         average: of the two entropies, "arithmetic" or "geometric".
     """
-    return _nmi_of(contingency(first, second), average)
+    return nmi_of(contingency(first, second), average)
 
 
 def purity(annotations: np.ndarray, labels: np.ndarray) -> float:
@@ -112,7 +112,7 @@ def purity(annotations: np.ndarray, labels: np.ndarray) -> float:
         annotations: (N,) classes by people.
         labels: (N,) pseudo classes.
     """
-    return _purity_of(contingency(annotations, labels))
+    return purity_of(contingency(annotations, labels))
 
 
 def contingency(first: np.ndarray, second: np.ndarray) -> Any:
@@ -134,8 +134,8 @@ def contingency(first: np.ndarray, second: np.ndarray) -> Any:
     return table
 
 
-def _nmi_of(table: Any, average: str = "arithmetic") -> float:
-    """As scikit-learn does from labels, which needs several copies of them."""
+def nmi_of(table: Any, average: str = "arithmetic") -> float:
+    """NMI of a table of pairs; as scikit-learn does from labels, which takes copies of them."""
     from scipy.stats import entropy
     from sklearn.metrics import mutual_info_score
 
@@ -150,5 +150,6 @@ def _nmi_of(table: Any, average: str = "arithmetic") -> float:
     return float(information / norm)
 
 
-def _purity_of(table: Any) -> float:
+def purity_of(table: Any) -> float:
+    """Purity of a table of pairs, annotations in rows."""
     return float(table.max(axis=0).sum() / table.sum())

@@ -1,0 +1,87 @@
+"""An index file stands for a walk through the folder: same names, order, classes, fingerprint."""
+
+import json
+
+import numpy as np
+import pytest
+from torchvision.datasets import ImageFolder
+
+from uic_plugin.data.images import fingerprint_of, path_of, relative_paths
+from uic_plugin.data.index import IndexedImages, read_index, save_index, write_index
+
+
+@pytest.fixture
+def index(digits, tmp_path):
+    write_index(digits / "train", tmp_path / "train.index")
+    return read_index(tmp_path / "train.index")
+
+
+def test_index_of_a_folder_equals_the_folder(index, digits):
+    folder = ImageFolder(str(digits / "train"))
+    images = IndexedImages(digits / "train", np.asarray, index)
+    assert relative_paths(images) == relative_paths(folder)
+    assert fingerprint_of(images) == fingerprint_of(folder)
+    assert images.targets.tolist() == folder.targets
+    assert index.classes == folder.classes
+    assert len(images) == len(folder)
+    for number in (0, 700, len(folder) - 1):
+        assert path_of(images, number) == path_of(folder, number)
+        view, target = images[number]
+        assert np.array_equal(view, np.asarray(folder[number][0]))
+        assert target == folder[number][1]
+    numbered = IndexedImages(digits / "train", np.asarray, index, labelled=False, with_number=True)
+    assert (numbered[5][0], numbered[5][2]) == (5, -1)
+
+
+def test_deep_folders_and_odd_names(tmp_path):
+    root = tmp_path / "images"
+    for name in ("b/y/2.png", "b/x.png", "b/y/1.JPG", "a/\udcff.png", "a/ä b.png", "a/no.txt"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"")
+    assert write_index(root, tmp_path / "i") == 5
+    index = read_index(tmp_path / "i")
+    assert list(index.names()) == relative_paths(ImageFolder(str(root), allow_empty=True))
+    assert index.targets().tolist() == [0, 0, 1, 1, 1]
+
+
+def test_flat_folder(tmp_path):
+    for name in ("2.png", "1.png"):
+        (tmp_path / name).write_bytes(b"")
+    write_index(tmp_path, tmp_path / "i")
+    index = read_index(tmp_path / "i")
+    assert list(index.names()) == ["1.png", "2.png"]
+    assert index.classes == []
+    assert index.targets().tolist() == [-1, -1]
+
+
+def test_a_damaged_index_is_refused(tmp_path):
+    path = tmp_path / "i"
+    save_index(path, [("a", ["a/1.png", "a/2.png"])])
+    whole = path.read_bytes()
+    for change in (whole.replace(b"a/2", b"a/3"), whole[:-1], whole + b"x"):
+        path.write_bytes(change)
+        with pytest.raises(ValueError, match="damaged"):
+            read_index(path)
+    for change in (b"", b"{}\n", b"\x89PNG", json.dumps({"format": 1}).encode()):
+        path.write_bytes(change)
+        with pytest.raises(ValueError, match="no index of images"):
+            read_index(path)
+    with pytest.raises(FileNotFoundError, match="uic data index"):
+        read_index(tmp_path / "none")
+
+
+def test_names_outside_the_folder_are_refused(tmp_path):
+    save_index(tmp_path / "i", [("", ["../secret.png", "/etc/x.png"])])
+    images = IndexedImages(tmp_path, np.asarray, read_index(tmp_path / "i"))
+    for number in (0, 1):
+        with pytest.raises(ValueError, match="outside of the images' folder"):
+            images[number]
+
+
+def test_nothing_to_list(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        write_index(tmp_path / "none", tmp_path / "i")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match="no images there"):
+        write_index(tmp_path / "empty", tmp_path / "i")
+    assert not list(tmp_path.glob("i*"))

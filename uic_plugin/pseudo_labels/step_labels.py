@@ -1,0 +1,149 @@
+"""Labels of the very step, for images that are seen once: nothing is kept of an image.
+
+    labels = StepLabels(num_samples, num_classes=3000)
+    target = labels.assign(logits_of_the_first_view)     # for the loss on the second view
+
+Source: UIC, Eq. 7, which merges labelling and learning into one step. Balance by a running mean of
+the classifier's answers is ours, after the distribution alignment of semi-supervised learning
+(Berthelot et al., ReMixMatch, 2020, section 3.1): the paper's balanced order needs labels of all
+images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from uic_plugin.pseudo_labels.bank import PseudoLabelBank, Turn
+from uic_plugin.pseudo_labels.empty_classes import EmptyClassFixer
+from uic_plugin.pseudo_labels.telemetry import EpochTelemetry, contingency, nmi_of, purity_of
+
+
+class StepLabels(PseudoLabelBank):
+    """A bank without labels: counts epochs, and remembers how often each class is the answer.
+
+    Args:
+        num_samples: images of an epoch N; 0 where nobody knows.
+        num_classes: number of pseudo classes K.
+        seed: of the run.
+        window: steps that the running mean of answers goes back.
+
+    Attributes:
+        prior: (K,) mean probability of each class over the last steps; uniform at first.
+    """
+
+    def __init__(
+        self, num_samples: int, num_classes: int, *, seed: int = 0, window: int = 100
+    ) -> None:
+        self.num_samples, self.num_classes, self.seed = num_samples, num_classes, seed
+        self.epoch, self.fingerprint, self.window = 0, None, window
+        self.storage, self.is_writer = "memory", True
+        self.prior = torch.full((num_classes,), 1 / num_classes)
+        self._counts = np.zeros(num_classes, np.int64)
+
+    @torch.no_grad()
+    def assign(self, logits: torch.Tensor) -> torch.Tensor:
+        """Labels of a batch: the class whose probability is highest above its usual one.
+
+        Args:
+            logits: (B, K) of the views that label.
+
+        Returns:
+            (B,) int64 labels.
+        """
+        log_p = logits.float().log_softmax(1)
+        prior = self.prior.to(log_p.device)
+        self.prior = prior.lerp(log_p.exp().mean(0), 1 / self.window)
+        labels = (log_p - self.prior.clamp_min(1e-12).log()).argmax(1)
+        self._counts += np.bincount(labels.cpu().numpy(), minlength=self.num_classes)
+        return labels
+
+    def class_sizes(self) -> torch.Tensor:
+        """Labels given in this epoch to each class, (K,) int64."""
+        return torch.from_numpy(self._counts)
+
+    def commit(
+        self,
+        fixer: EmptyClassFixer | None = None,
+        compare: Callable[[torch.Tensor, torch.Tensor], None] | None = None,
+    ) -> Turn:
+        """Count the epoch."""
+        self.epoch += 1
+        return Turn(self.epoch, int(self._counts.sum()), 0, 0)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Epoch and running mean."""
+        return {
+            "epoch": self.epoch,
+            "seed": self.seed,
+            "prior": self.prior.cpu().clone(),
+            "counts": torch.from_numpy(self._counts.copy()),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over epoch and running mean; the images may be others.
+
+        Raises:
+            ValueError: for another number of classes, or no such state.
+        """
+        prior, counts = state.get("prior"), state.get("counts")
+        if not isinstance(prior, torch.Tensor) or not isinstance(counts, torch.Tensor):
+            raise ValueError("the checkpoint was not trained with method_kwargs.label_source=step")
+        shape = (self.num_classes,)
+        if prior.shape != shape or counts.shape != shape or counts.dtype != torch.int64:
+            raise ValueError(
+                f"the checkpoint has {len(prior)} pseudo classes, this run has {self.num_classes}: "
+                f"set method_kwargs.num_pseudo_classes={len(prior)}"
+            )
+        if not bool((prior >= 0).all()) or type(state.get("epoch")) is not int:
+            raise ValueError("the saved classes' probabilities or epoch are no such numbers")
+        self.prior, self._counts = prior.clone(), counts.numpy().copy()
+        self.epoch = state["epoch"]
+
+    def start_counts(self) -> None:
+        """Count labels from 0."""
+        self._counts = np.zeros_like(self._counts)
+
+
+class StepTelemetry(EpochTelemetry):
+    """An epoch's metrics from pairs of label and annotation, as they pass by."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._pairs: list[np.ndarray] = []
+
+    def note(self, labels: torch.Tensor, annotations: torch.Tensor) -> None:
+        """Take note of a batch's labels and annotations, (B,) each; negative ones are unknown."""
+        pair = torch.stack([annotations.long(), labels.to(annotations.device).long()])
+        self._pairs.append(pair[:, annotations >= 0].cpu().numpy().astype(np.int32))
+
+    def summary(self, bank: PseudoLabelBank, turn: Turn) -> dict[str, float]:
+        """The metrics of the epoch that ended; starts the counts anew.
+
+        Args:
+            bank: a `StepLabels`, after its turn.
+            turn: what its `commit` returned.
+        """
+        confidence, entropy, count = self.sums.tolist()
+        self.sums = torch.zeros_like(self.sums)
+        sizes = bank.class_sizes().numpy()
+        metrics = {
+            "classes_used": float((sizes > 0).sum()),
+            "class_size_min": float(sizes.min()),
+            "class_size_median": float(np.median(sizes)),
+            "class_size_max": float(sizes.max()),
+            "class_size_cv": float(sizes.std() / max(sizes.mean(), 1e-12)),
+            "confidence": confidence / max(count, 1.0),
+            "entropy": entropy / max(count, 1.0),
+        }
+        pairs = np.concatenate(self._pairs, 1) if self._pairs else np.empty((2, 0), np.int32)
+        self._pairs = []
+        if pairs.shape[1]:
+            table = contingency(pairs[0], pairs[1])
+            metrics["nmi"], metrics["purity"] = nmi_of(table), purity_of(table)
+        if isinstance(bank, StepLabels):
+            bank.start_counts()
+        return metrics
