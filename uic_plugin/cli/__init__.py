@@ -38,6 +38,7 @@ for command in (
 ):
     app.command()(command)
 app.add_typer(train.data_app, name="data")
+app.add_typer(labels.labels_app, name="labels")
 
 
 def main() -> None:

@@ -10,6 +10,41 @@ from rich.table import Table
 
 from uic_plugin.cli.common import Run, Set, terminal
 
+labels_app = typer.Typer(help="What becomes of a run's labels.", no_args_is_help=True)
+
+
+@labels_app.callback()
+def _labels() -> None:
+    """What becomes of a run's labels."""
+
+
+@labels_app.command("migrate")
+def migrate(
+    run: Run,
+    data: Annotated[Path, typer.Option(help="The folder of images as it is now.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Checkpoint to write; migrated.ckpt beside the old one.")
+    ] = None,
+    index: Annotated[
+        Path | None, typer.Option(help="List of the images as they were, if not the run's own.")
+    ] = None,
+) -> None:
+    """Carry labels over to a folder where images were added or removed."""
+    from uic_plugin.hosts.migrate import migrate_labels
+    from uic_plugin.report.progress import counting
+
+    out = out or (run if run.is_dir() else run.parent) / "migrated.ckpt"
+    with counting("new images labelled", terminal()) as progress:
+        done = migrate_labels(run, data, out, index=index, progress=progress)
+    terminal().print(
+        f"{out}: {done.kept} images keep their label, {done.added} new ones have one now, "
+        f"{done.removed} are gone; {done.splits} empty classes filled"
+    )
+    terminal().print(
+        f"Next: the run's own command with data.train_path={data} resume_from_checkpoint={out} "
+        f"run_dir=ANOTHER"
+    )
+
 
 def label(
     run: Run,

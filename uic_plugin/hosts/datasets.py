@@ -23,7 +23,7 @@ from uic_plugin.hosts import load_host
 
 def pretrain_loader(cfg: DictConfig, source: DataSource) -> DataLoader[Any]:
     """Shuffled batches [index, crops, annotation] of the training images."""
-    dataset = _pretrain_dataset(cfg, source)
+    dataset = pretrain_dataset(cfg, source)
     loader = image_loader(dataset, cfg, shuffle=True, drop_last=True)
     if len(loader) == 0:
         raise ValueError(
@@ -39,7 +39,7 @@ def training_paths(cfg: DictConfig, source: DataSource) -> list[str]:
     Raises:
         ValueError: for images that lie in no files of their own.
     """
-    paths = relative_paths(_pretrain_dataset(cfg, source))
+    paths = relative_paths(pretrain_dataset(cfg, source))
     if paths is None:
         raise ValueError(
             f"{source.train} holds no image files of their own: train and label on a folder of "
@@ -48,7 +48,8 @@ def training_paths(cfg: DictConfig, source: DataSource) -> list[str]:
     return paths
 
 
-def _pretrain_dataset(cfg: DictConfig, source: DataSource) -> Any:
+def pretrain_dataset(cfg: DictConfig, source: DataSource) -> Any:
+    """The training images, items [number, crops, annotation]."""
     host = load_host()
     transform = host.augmentation(source.transforms, cfg.augmentations)
     if source.index is not None or source.format != "image_folder":

@@ -18,6 +18,7 @@ from uic_plugin.recipes_path import evaluation_defaults
 CONFIG_FILE, CHECKPOINT_FILE, HISTORY_FILE = "config.yaml", "last.ckpt", "epochs.csv"
 PREVIOUS_FILE = "previous.ckpt"  # the checkpoint before the last
 COST_FILE, SNAPSHOTS = "cost.json", "snapshots"
+IMAGES_FILE = "images.index"  # the list of images that labels belong to
 # What may differ between a run and its continuation.
 _FREE_KEYS = (
     "name",

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from uic_plugin.data.images import path_of
+from uic_plugin.data.images import path_of, relative_paths
+from uic_plugin.data.index import save_index
 from uic_plugin.errors import Interrupted, RankLostError
 from uic_plugin.files import replacing
 from uic_plugin.hosts import backbone_of, load_host
@@ -25,6 +26,7 @@ from uic_plugin.hosts.runs import (
     CONFIG_FILE,
     COST_FILE,
     HISTORY_FILE,
+    IMAGES_FILE,
     PREVIOUS_FILE,
     SNAPSHOTS,
     epochs_of,
@@ -40,6 +42,7 @@ from uic_plugin.hosts.settings import (
     views_per_image,
 )
 from uic_plugin.hosts.weights import start_from
+from uic_plugin.methods import has_pseudo_labels
 from uic_plugin.methods.ranks import is_lost_rank
 from uic_plugin.networks.layers import FEATURES, layer_shapes
 from uic_plugin.report.progress import EpochReporter
@@ -143,6 +146,7 @@ def pretrain(
     if trainer.is_global_zero:
         with replacing(run_dir / CONFIG_FILE) as part:
             part.write_text(OmegaConf.to_yaml(cfg))
+        _keep_list(run_dir / IMAGES_FILE, cfg, images_of(loader))
     try:
         with unknown_options_named(cfg):
             fit(trainer, method, loader, val_loader, resume)
@@ -168,6 +172,14 @@ def pretrain(
     return PretrainResult(
         run_dir, time.perf_counter() - started, done, is_main=trainer.is_global_zero
     )
+
+
+def _keep_list(path: Path, cfg: DictConfig, dataset: Any) -> None:
+    """Write down which images labels will belong to, where no index says it already."""
+    names = relative_paths(dataset)
+    if path.exists() or names is None or cfg.data.get("index") or not has_pseudo_labels(cfg.method):
+        return
+    save_index(path, [("", names)])
 
 
 def _records(cfg: DictConfig, run_dir: Path, loader: Any) -> list[Any]:

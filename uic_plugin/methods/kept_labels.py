@@ -81,7 +81,7 @@ class KeptLabels(OwnMethod, HostMethod):
             bank.load_state_dict(saved)
         self.wait_for_writers()
         self.steps_done = self.images_to_skip = 0
-        if _is_within_epoch(checkpoint):
+        if is_within_epoch(checkpoint):
             # Lightning goes on at the batch where it stopped, but with a new iterator
             self._goes_on_within_epoch = True
             self.steps_done = int(state["steps_done"])
@@ -115,7 +115,7 @@ class KeptLabels(OwnMethod, HostMethod):
         self.steps_done = max(0, min(images // together, batches - 1))
 
 
-def _is_within_epoch(checkpoint: dict[str, Any]) -> bool:
+def is_within_epoch(checkpoint: dict[str, Any]) -> bool:
     """Whether Lightning will go on inside an epoch: it began one that it has not processed."""
     loop = checkpoint.get("loops", {}).get("fit_loop", {})
     epoch = loop.get("epoch_progress", {}).get("current", {})

@@ -87,7 +87,7 @@ class UIC(PseudoLabelMethod):
         """Bring the ranks' running means together, once an epoch."""
         for bank in self.banks:
             if isinstance(bank, StepLabels):
-                bank.prior = sum_over_ranks(bank.prior) / world_size()
+                bank.running = sum_over_ranks(bank.running) / world_size()
 
     def build_head(self, features_dim: int, options: Any, seed: int) -> None:
         """The head, and a moving average of network and head where labels come from one."""

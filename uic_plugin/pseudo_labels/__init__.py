@@ -6,6 +6,7 @@ Needs torch and numpy alone; telemetry takes NMI from scikit-learn when it is as
 from uic_plugin.pseudo_labels.bank import PseudoLabelBank, Turn
 from uic_plugin.pseudo_labels.empty_classes import EmptyClassFixer
 from uic_plugin.pseudo_labels.sampler import BankSampler, ClassBalancedSampler, ShuffledSampler
+from uic_plugin.pseudo_labels.step_labels import StepLabels, StepTelemetry
 from uic_plugin.pseudo_labels.telemetry import EpochTelemetry, nmi, purity
 
 __all__ = [
@@ -15,6 +16,8 @@ __all__ = [
     "EpochTelemetry",
     "PseudoLabelBank",
     "ShuffledSampler",
+    "StepLabels",
+    "StepTelemetry",
     "Turn",
     "nmi",
     "purity",

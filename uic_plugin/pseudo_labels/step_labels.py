@@ -32,7 +32,8 @@ class StepLabels(PseudoLabelBank):
         window: steps that the running mean of answers goes back.
 
     Attributes:
-        prior: (K,) mean probability of each class over the last steps; uniform at first.
+        running: (3, K) means over the last steps of each class's log probability, of its variance,
+            and of the class's share of the labels: the running prior.
     """
 
     def __init__(
@@ -41,12 +42,17 @@ class StepLabels(PseudoLabelBank):
         self.num_samples, self.num_classes, self.seed = num_samples, num_classes, seed
         self.epoch, self.fingerprint, self.window = 0, None, window
         self.storage, self.is_writer = "memory", True
-        self.prior = torch.full((num_classes,), 1 / num_classes)
+        self.running = torch.full((3, num_classes), 1 / num_classes)
+        self._has_begun = False
         self._counts = np.zeros(num_classes, np.int64)
 
     @torch.no_grad()
     def assign(self, logits: torch.Tensor) -> torch.Tensor:
-        """Labels of a batch: the class whose probability is highest above its usual one.
+        """Labels of a batch: of each image the class whose answer is furthest above its usual one.
+
+        An answer counts in standard deviations, so that differences between images decide however
+        far one class is ahead in all of them; a class that was a label too often has to be further
+        ahead.
 
         Args:
             logits: (B, K) of the views that label.
@@ -55,10 +61,19 @@ class StepLabels(PseudoLabelBank):
             (B,) int64 labels.
         """
         log_p = logits.float().log_softmax(1)
-        prior = self.prior.to(log_p.device)
-        self.prior = prior.lerp(log_p.exp().mean(0), 1 / self.window)
-        labels = (log_p - self.prior.clamp_min(1e-12).log()).argmax(1)
-        self._counts += np.bincount(labels.cpu().numpy(), minlength=self.num_classes)
+        mean = log_p.mean(0)
+        variance = (log_p - mean).square().mean(0)
+        if not self._has_begun:
+            self.running = torch.stack([mean, variance, self.running[2].to(mean)])
+            self._has_begun = True
+        usual, spread, share = self.running.to(mean)
+        scores = (log_p - usual) / spread.sqrt().clamp_min(1e-6)
+        scores -= (share * self.num_classes).clamp_min(1e-3).log()
+        labels = scores.argmax(1)
+        counts = torch.bincount(labels, minlength=self.num_classes)
+        now = torch.stack([mean, variance, counts / len(labels)])
+        self.running = self.running.to(mean).lerp(now, 1 / self.window)
+        self._counts += counts.cpu().numpy()
         return labels
 
     def class_sizes(self) -> torch.Tensor:
@@ -75,33 +90,34 @@ class StepLabels(PseudoLabelBank):
         return Turn(self.epoch, int(self._counts.sum()), 0, 0)
 
     def state_dict(self) -> dict[str, Any]:
-        """Epoch and running mean."""
+        """Epoch and running means."""
         return {
             "epoch": self.epoch,
             "seed": self.seed,
-            "prior": self.prior.cpu().clone(),
+            "has_begun": self._has_begun,
+            "running": self.running.cpu().clone(),
             "counts": torch.from_numpy(self._counts.copy()),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over epoch and running mean; the images may be others.
+        """Take over epoch and running means; the images may be others.
 
         Raises:
             ValueError: for another number of classes, or no such state.
         """
-        prior, counts = state.get("prior"), state.get("counts")
-        if not isinstance(prior, torch.Tensor) or not isinstance(counts, torch.Tensor):
+        running, counts = state.get("running"), state.get("counts")
+        if not isinstance(running, torch.Tensor) or not isinstance(counts, torch.Tensor):
             raise ValueError("the checkpoint was not trained with method_kwargs.label_source=step")
-        shape = (self.num_classes,)
-        if prior.shape != shape or counts.shape != shape or counts.dtype != torch.int64:
+        if running.shape != self.running.shape or counts.shape != (self.num_classes,):
             raise ValueError(
-                f"the checkpoint has {len(prior)} pseudo classes, this run has {self.num_classes}: "
-                f"set method_kwargs.num_pseudo_classes={len(prior)}"
+                f"the checkpoint has {running.shape[-1]} pseudo classes, this run has "
+                f"{self.num_classes}: set method_kwargs.num_pseudo_classes={running.shape[-1]}"
             )
-        if not bool((prior >= 0).all()) or type(state.get("epoch")) is not int:
-            raise ValueError("the saved classes' probabilities or epoch are no such numbers")
-        self.prior, self._counts = prior.clone(), counts.numpy().copy()
-        self.epoch = state["epoch"]
+        is_number = bool(torch.isfinite(running).all()) and counts.dtype == torch.int64
+        if not is_number or type(state.get("epoch")) is not int:
+            raise ValueError("the saved running means, counts or epoch are no such numbers")
+        self.running, self._counts = running.clone(), counts.numpy().copy()
+        self.epoch, self._has_begun = state["epoch"], bool(state.get("has_begun", True))
 
     def start_counts(self) -> None:
         """Count labels from 0."""
