@@ -43,6 +43,7 @@ def compose_recipe(name: str, overrides: list[str], config_dir: Path | None = No
     from hydra.errors import HydraException, MissingConfigException
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
 
     own = config_dir.expanduser().resolve() if config_dir else None
     if own is not None and not own.is_dir():
@@ -69,6 +70,8 @@ def compose_recipe(name: str, overrides: list[str], config_dir: Path | None = No
         OmegaConf.resolve(cfg)
     except MissingConfigException as error:
         raise FileNotFoundError(str(error).splitlines()[0]) from error
+    except (YAMLError, UnicodeError) as error:
+        raise ValueError(f"recipe {name!r} is no YAML: {' '.join(str(error).split())}") from error
     except (HydraException, OmegaConfBaseException) as error:
         text = " ".join(str(error).split())
         raise ValueError(

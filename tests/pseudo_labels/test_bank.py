@@ -170,9 +170,7 @@ class ListBank:
         return seen, sum(a != b for a, b in zip(old, self.now, strict=True))
 
 
-@settings(max_examples=100, deadline=None)
-@given(st.data())
-def test_bank_equals_lists(data):
+def check_bank_equals_lists(data):
     num_images = data.draw(st.integers(1, 30))
     num_classes = data.draw(st.integers(1, num_images))
     bank = PseudoLabelBank(num_images, num_classes, seed=data.draw(st.integers(0, 99)))
@@ -194,6 +192,19 @@ def test_bank_equals_lists(data):
         assert bank.num_staged == len(plain.next)
     sizes = np.bincount(plain.now, minlength=num_classes)
     assert bank.class_sizes().tolist() == sizes.tolist()
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data())
+def test_bank_equals_lists(data):
+    check_bank_equals_lists(data)
+
+
+@pytest.mark.slow
+@settings(max_examples=4000, deadline=None)
+@given(st.data())
+def test_bank_equals_lists_often(data):
+    check_bank_equals_lists(data)
 
 
 def test_starts_from_given_labels():

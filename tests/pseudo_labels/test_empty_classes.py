@@ -82,9 +82,7 @@ def labellings(draw):
     return num_classes, [label + shift for label in labels]
 
 
-@settings(max_examples=150, deadline=None)
-@given(labellings(), st.sampled_from([torch.int16, torch.int32, torch.int64]), st.integers(0, 99))
-def test_equals_one_split_after_the_other(case, dtype, seed):
+def check_equals_one_split_after_the_other(case, dtype, seed):
     num_classes, before = case
     labels = torch.tensor(before, dtype=dtype)
     num_splits = EmptyClassFixer(num_classes).fix(labels, generator(seed))
@@ -96,6 +94,19 @@ def test_equals_one_split_after_the_other(case, dtype, seed):
     moved = labels.numpy() != np.array(before)
     assert (old[labels.numpy()[moved]] == 0).all()  # only to classes that were empty
     assert (new[np.array(before)[moved]] < old[np.array(before)[moved]]).all()  # from split ones
+
+
+@settings(max_examples=150, deadline=None)
+@given(labellings(), st.sampled_from([torch.int16, torch.int32, torch.int64]), st.integers(0, 99))
+def test_equals_one_split_after_the_other(case, dtype, seed):
+    check_equals_one_split_after_the_other(case, dtype, seed)
+
+
+@pytest.mark.slow
+@settings(max_examples=4000, deadline=None)
+@given(labellings(), st.sampled_from([torch.int16, torch.int32, torch.int64]), st.integers(0, 99))
+def test_equals_one_split_after_the_other_often(case, dtype, seed):
+    check_equals_one_split_after_the_other(case, dtype, seed)
 
 
 @pytest.mark.parametrize("block", [1, 50, 1000])

@@ -117,15 +117,7 @@ def test_shuffled_sampler_draws_every_image_once():
     assert first != list(ShuffledSampler(bank, seed=0))
 
 
-@settings(max_examples=150, deadline=None)
-@given(
-    st.integers(1, 30).flatmap(
-        lambda k: st.tuples(st.just(k), st.lists(st.integers(0, k - 1), min_size=k, max_size=100))
-    ),
-    st.integers(0, 1000),
-    st.integers(1, 4),
-)
-def test_invariants(case, seed, world_size):
+def check_invariants(case, seed, world_size):
     num_classes, labels = case
     bank = bank_of(labels, num_classes)
     bank.fix_empty_classes(EmptyClassFixer(num_classes))
@@ -145,6 +137,31 @@ def test_invariants(case, seed, world_size):
             for r in range(world_size)
         ]
         assert sum(map(len, shares)) == len(labels) // world_size * world_size
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.integers(1, 30).flatmap(
+        lambda k: st.tuples(st.just(k), st.lists(st.integers(0, k - 1), min_size=k, max_size=100))
+    ),
+    st.integers(0, 1000),
+    st.integers(1, 4),
+)
+def test_invariants(case, seed, world_size):
+    check_invariants(case, seed, world_size)
+
+
+@pytest.mark.slow
+@settings(max_examples=4000, deadline=None)
+@given(
+    st.integers(1, 30).flatmap(
+        lambda k: st.tuples(st.just(k), st.lists(st.integers(0, k - 1), min_size=k, max_size=100))
+    ),
+    st.integers(0, 1000),
+    st.integers(1, 4),
+)
+def test_invariants_often(case, seed, world_size):
+    check_invariants(case, seed, world_size)
 
 
 @pytest.mark.parametrize("num_classes", [40_000])

@@ -221,6 +221,7 @@ def _checked_header(path: Path, line: bytes) -> dict[str, Any]:
         header = json.loads(line)
         classes = [(str(name), size) for name, size in header["classes"]]
         count, known = header["images"], header["format"] == _FORMAT
+        known = known and isinstance(header["fingerprint"], str)
         numbers = [count, *(size for _, size in classes)]
         fits = not classes or sum(size for _, size in classes) == count
     except (ValueError, KeyError, TypeError, RecursionError) as error:

@@ -18,6 +18,7 @@ from uic_plugin.files import replacing
 
 COLUMNS = ("path", "label", "confidence", "entropy")
 _ENDINGS = (".parquet", ".csv")
+_MOST_CLASSES = 1 << 24  # far above what anyone trains; a damaged number would fill the memory
 
 
 @dataclass(frozen=True)
@@ -104,8 +105,12 @@ def read_labels(path: Path) -> LabelTable:
         ]
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: a confidence or entropy is no number ({error})") from error
-    if len(labels) and labels.min() < 0:
-        raise ValueError(f"{path}: labels must be at least 0, found {labels.min()}")
+    if len(labels) and (labels.min() < 0 or labels.max() >= _MOST_CLASSES):
+        wrong = labels.min() if labels.min() < 0 else labels.max()
+        raise ValueError(f"{path}: labels must lie in [0, {_MOST_CLASSES}), found {wrong}")
+    outside = [p for p in paths if p.startswith("/") or ".." in p.split("/")]
+    if outside:
+        raise ValueError(f"{path}: {outside[0]!r} lies outside of the images' folder")
     if len(set(paths)) != len(paths):
         twice = Counter(paths).most_common(1)[0][0]
         raise ValueError(f"{path}: {twice!r} stands in it twice")

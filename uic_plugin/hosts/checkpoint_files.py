@@ -33,7 +33,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such checkpoint")
-    if zipfile.is_zipfile(path) and (damage := damage_of(path)):
+    with open(path, "rb") as file:
+        is_archive = file.read(2) == b"PK"  # not so in torch's format before 1.6
+    if is_archive and (damage := damage_of(path)):
         raise ValueError(f"{path} is damaged: {damage}")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)

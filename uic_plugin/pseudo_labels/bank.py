@@ -262,7 +262,12 @@ class PseudoLabelBank:
         )
         if missing:
             raise ValueError(f"this is no state of a pseudo-label bank: it lacks {missing}")
-        if state.get("version", _STATE_VERSION) != _STATE_VERSION:
+        for name in ("num_samples", "num_classes", "seed", "epoch"):
+            if type(state[name]) is not int or (name == "epoch" and state[name] < 0):
+                raise ValueError(f"the saved {name} must be a whole number, got {state[name]!r}")
+        if type(state.get("fingerprint")) not in (str, type(None)):
+            raise ValueError(f"the saved fingerprint is none: {state['fingerprint']!r}")
+        if str(state.get("version", _STATE_VERSION)) != str(_STATE_VERSION):
             raise ValueError(
                 f"the labels were saved in format {state['version']}, "
                 f"this version reads format {_STATE_VERSION}"
@@ -287,9 +292,6 @@ class PseudoLabelBank:
         for name, _, lowest in buffers:
             if state[name] is not None or name == "targets":
                 self._check_saved(name, state[name], lowest)
-        for name in ("epoch", "seed"):
-            if type(state[name]) is not int or (name == "epoch" and state[name] < 0):
-                raise ValueError(f"the saved {name} must be a whole number, got {state[name]!r}")
         if self.is_writer:
             for name, buffer, _ in buffers:
                 saved = state[name]

@@ -1,0 +1,76 @@
+"""Seconds and peak memory of the core at a number of images, in a process of its own.
+
+    python tests/benchmarks/scale.py turn 100000000 10000            # labels in memory
+    python tests/benchmarks/scale.py turn 1000000000 10000 --folder /data/labels
+    python tests/benchmarks/scale.py order 100000000 10000 --ranks 8
+
+`turn` is a turn of the epoch (commit, fix of the empty classes) after an epoch in which most
+images were labelled; `order` the share of one rank of the balanced order. Prints one line of JSON.
+"""
+
+import argparse
+import json
+import resource
+import time
+from pathlib import Path
+
+import torch
+
+from uic_plugin import ClassBalancedSampler, EmptyClassFixer, PseudoLabelBank
+
+_BLOCK = 1 << 22
+
+
+def label_all(bank):
+    """What the steps of an epoch do, but in blocks of neighbours: a tenth of the classes empty."""
+    generator = torch.Generator().manual_seed(0)
+    used = max(1, bank.num_classes * 9 // 10)
+    for start in range(0, len(bank), _BLOCK):
+        index = torch.arange(start, min(start + _BLOCK, len(bank)))
+        bank.update(index, torch.randint(used, index.shape, generator=generator))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=("turn", "order"))
+    parser.add_argument("images", type=int)
+    parser.add_argument("classes", type=int)
+    parser.add_argument("--ranks", type=int, default=1)
+    parser.add_argument("--folder", type=Path)
+    given = parser.parse_args()
+    place = {"storage": "mmap", "folder": given.folder} if given.folder else {}
+    started = time.perf_counter()
+    bank = PseudoLabelBank(given.images, given.classes, **place)
+    made = time.perf_counter() - started
+    fixer = EmptyClassFixer(given.classes)
+    if given.what == "turn":
+        label_all(bank)
+        started = time.perf_counter()
+        turn = bank.commit(fixer)
+        result = {"splits": turn.num_splits, "seen": turn.num_seen}
+    else:
+        bank.fix_empty_classes(fixer)
+        started = time.perf_counter()
+        share = ClassBalancedSampler(bank, seed=0, world_size=given.ranks).share()
+        result = {"share": len(share)}
+    seconds = time.perf_counter() - started
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    numbers = {
+        "what": given.what,
+        "images": given.images,
+        "classes": given.classes,
+        "ranks": given.ranks,
+        "storage": bank.storage,
+        "seconds_made": round(made, 2),
+        "seconds": round(seconds, 2),
+        "peak_gb": round(usage.ru_maxrss / 1e6, 2),
+        # of that, not backed by a file, which the system can drop when memory is short
+        "anonymous_gb": round(int(status["RssAnon"].split()[0]) / 1e6, 2),
+        **result,
+    }
+    print(json.dumps(numbers))
+
+
+if __name__ == "__main__":
+    main()
