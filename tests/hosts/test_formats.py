@@ -117,6 +117,7 @@ def test_h5(folder, recipe, digits, tmp_path, monkeypatch, uic):
     equal(train(cfg), expected)
     assert uic("knn", tmp_path / "run").returncode == 0
     os.utime(tmp_path / "train.h5", (4e9, 4e9))
+    cfg.run_dir = str(tmp_path / "b")
     with pytest.raises(ValueError, match="older than that file"):
         train(cfg)
 

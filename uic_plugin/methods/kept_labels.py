@@ -89,10 +89,13 @@ class KeptLabels(OwnMethod, HostMethod):
                 self.telemetry.sums = state["telemetry"].clone()
         self._go_on_with_other_ranks(state)
         if self._goes_on_within_epoch:
-            # saved in a callback, the last batch counts as begun but not as completed, and would
-            # be counted again: an epoch's end that Lightning does not see moves no schedule
+            # Saved in a callback, the last batch counts as begun but not as completed. Lightning
+            # 1.9 would count it once more, and an epoch whose end it does not see moves no schedule;
+            # later versions complete it themselves.
+            completes = hasattr(self.trainer.fit_loop.epoch_loop, "update_restart_stage")
             progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]
             progress.update(dict.fromkeys(progress, self.steps_done))
+            progress["completed"] -= int(completes)
         self.images_to_skip = self.steps_done * self.batch_size
 
     def _go_on_with_other_ranks(self, state: dict[str, Any]) -> None:
