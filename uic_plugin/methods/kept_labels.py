@@ -90,8 +90,8 @@ class KeptLabels(OwnMethod, HostMethod):
         self._go_on_with_other_ranks(state)
         if self._goes_on_within_epoch:
             # Saved in a callback, the last batch counts as begun but not as completed. Lightning
-            # 1.9 would count it once more, and an epoch whose end it does not see moves no schedule;
-            # later versions complete it themselves.
+            # 1.9 would count it once more, and an epoch whose end it does not see moves no
+            # schedule; later versions complete it themselves.
             completes = hasattr(self.trainer.fit_loop.epoch_loop, "update_restart_stage")
             progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]
             progress.update(dict.fromkeys(progress, self.steps_done))
