@@ -40,7 +40,7 @@ def test_path_and_label_are_enough(tmp_path):
         ("path,class\na.png,1\n", "no column 'label' .columns: path, class"),
         ("path,label\na.png,1\na.png,2\n", "'a.png' stands in it twice"),
         ("path,label\na.png,1.5\n", "no whole number"),
-        ("path,label\na.png,-1\n", "at least 0, found -1"),
+        ("path,label\na.png,-1\n", "found -1"),
         ("path,label,entropy\na.png,1,high\n", "a confidence or entropy is no number"),
         ("path,label\na.png\n", "not every row has the 2 columns"),
         ("path,label\n\0,1\n\0", "not every row|no CSV"),

@@ -211,7 +211,7 @@ def test_a_loss_that_is_no_number_stops_the_run(train, tmp_path):
 def test_a_lost_rank_ends_the_job_with_its_reason(train, tmp_path, kind):
     settings = ["data.num_workers=0", *(["rank_timeout=5"] if kind == "hang" else [])]
     fault = {"kind": kind, "rank": 1, "epoch": 1, "step": 3}
-    statuses, said = train(tmp_path, *settings, ranks=2, fault=fault, timeout=60)
+    statuses, said = train(tmp_path, *settings, ranks=2, fault=fault, timeout=30)
     assert statuses[0] == 1, said
     assert "another rank of this job has ended, or did not answer" in said[0]
     assert "same command goes on from there" in said[0]

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import itertools
 import multiprocessing
+import os
 import random
 import signal
 import struct
+import threading
 import warnings
 import zlib
 from collections.abc import Callable, Iterator
@@ -190,18 +192,22 @@ class SeededViews(Dataset[Any]):
         raise BadImageError(f"none of the {len(self)} images can be read")
 
 
-def ignore_interrupt(worker: int) -> None:
+def leave_signals_to_parent(worker: int) -> None:
     """Let a worker leave Ctrl-C and SIGTERM to the training process, which ends it in order.
 
-    A request to stop goes to all processes of a job. Only the first one is ignored: the second may
-    be the training process's own.
+    A request to stop may go to all processes of a job. SIGTERM of the training process itself is
+    how it ends a worker.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # says who sent it; a handler in Python is not told
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
 
-    def ignore_once(number: int, frame: Any) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
-    signal.signal(signal.SIGTERM, ignore_once)
+def _end_with_parent(parent: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)
 
 
 def view_loader(
@@ -238,7 +244,7 @@ def view_loader(
         pin_memory=torch.cuda.is_available(),
         # the host's datasets are instances of a class local to a function: unpicklable
         multiprocessing_context="fork" if num_workers else None,
-        worker_init_fn=ignore_interrupt,
+        worker_init_fn=leave_signals_to_parent,
     )
 
 
@@ -282,6 +288,6 @@ def loader_in_bank_order(
         pin_memory=loader.pin_memory and torch.cuda.is_available(),
         drop_last=loader.drop_last,
         timeout=loader.timeout,
-        worker_init_fn=loader.worker_init_fn or ignore_interrupt,
+        worker_init_fn=loader.worker_init_fn or leave_signals_to_parent,
         **workers,
     )

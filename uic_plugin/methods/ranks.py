@@ -28,7 +28,7 @@ def barrier() -> None:
 def is_lost_rank(error: BaseException) -> bool:
     """Whether a collective failed because another rank has ended or does not answer."""
     text = str(error).lower()
-    signs = ("connection closed by peer", "connection reset", "timed out", "broken pipe", "nccl")
+    signs = ("peer", "connection", "timed out", "timeout", "broken pipe", "socket", "gloo", "nccl")
     return world_size() > 1 and any(sign in text for sign in signs)
 
 
