@@ -172,7 +172,7 @@ class UICOptions(PseudoLabelOptions):
     )
 
     label_source: str = _choice("bank", "bank", "step")
-    prior_window: int = _count(100, 1)
+    prior_window: int = _count(10, 1)
 
     def __post_init__(self) -> None:
         super().__post_init__()

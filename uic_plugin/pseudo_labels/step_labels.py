@@ -37,7 +37,7 @@ class StepLabels(PseudoLabelBank):
     """
 
     def __init__(
-        self, num_samples: int, num_classes: int, *, seed: int = 0, window: int = 100
+        self, num_samples: int, num_classes: int, *, seed: int = 0, window: int = 10
     ) -> None:
         self.num_samples, self.num_classes, self.seed = num_samples, num_classes, seed
         self.epoch, self.fingerprint, self.window = 0, None, window
