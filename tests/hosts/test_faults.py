@@ -16,6 +16,7 @@ import torch
 
 from uic_plugin import EmptyClassFixer, PseudoLabelBank
 from uic_plugin.hosts.checkpoint_files import read_checkpoint
+from uic_plugin.report.tables import read_csv
 
 EPOCHS = 3
 STEPS = 1442 // 64
@@ -74,9 +75,16 @@ def whole(train, tmp_path_factory):
             statuses, said = train(folder, "data.num_workers=0", ranks=ranks)
             assert statuses == [0] * ranks, said
             kept[ranks] = read_checkpoint(folder / "run" / "last.ckpt")
+            kept[ranks]["history"] = own_numbers(folder)
         return kept[ranks]
 
     return run
+
+
+def own_numbers(folder):
+    """UIC's numbers of every epoch."""
+    rows = read_csv(folder / "run" / "epochs.csv")
+    return [{k: v for k, v in row.items() if k.startswith(("uic_", "epoch"))} for row in rows]
 
 
 def same(folder, other):
@@ -99,6 +107,9 @@ def same(folder, other):
     ours = read_checkpoint(folder / "run" / "last.ckpt")
     for key in ("state_dict", "optimizer_states", "lr_schedulers", "uic", "epoch", "global_step"):
         equal(ours[key], other[key], key)
+    for one, two in zip(own_numbers(folder), other["history"], strict=True):
+        for name in one:  # sums of ranks in another order
+            assert float(one[name]) == pytest.approx(float(two[name]), rel=1e-6), name
 
 
 FAULTS = {
@@ -178,6 +189,7 @@ def test_a_damaged_checkpoint_is_passed_over(train, whole, tmp_path):
     assert "last.ckpt is damaged" in said[0]
     assert "going on from" in said[0]
     same(tmp_path, whole(1))
+    assert (tmp_path / "run" / "last.ckpt.damaged").exists()
 
 
 def test_two_damaged_checkpoints_are_an_error(train, tmp_path):

@@ -1,6 +1,7 @@
 """UIC inside the installed host, on real images."""
 
 import csv
+import json
 import math
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from uic_plugin.hosts import find_host, load_host
+from uic_plugin.hosts.datasets import pretrain_loader
 from uic_plugin.hosts.evaluation import (
     backbone_of,
     extract_features,
@@ -16,6 +18,7 @@ from uic_plugin.hosts.evaluation import (
     load_method,
 )
 from uic_plugin.hosts.runs import load_run, read_checkpoint
+from uic_plugin.hosts.settings import build_method, prepare_config
 from uic_plugin.hosts.training import pretrain
 from uic_plugin.report.progress import EpochReporter
 
@@ -116,6 +119,75 @@ def test_a_checkpoint_within_an_epoch_goes_on_at_its_batch(recipe, tmp_path, wor
         *settings,
     )
     assert same(train(rest), whole)
+
+
+@pytest.mark.parametrize("moment", ["on_validation_end", "on_train_epoch_end"])
+def test_a_checkpoint_after_the_turn_goes_on_with_the_next_epoch(recipe, tmp_path, moment):
+    """Labels have turned with the last step; Lightning's own epoch ends later."""
+
+    def save(self, trainer, module, *_):
+        if trainer.current_epoch == 1:
+            trainer.save_checkpoint(tmp_path / "turned.ckpt")
+
+    saver = type("Save", (load_host().pl.Callback,), {moment: save})()
+    settings = ["max_epochs=4", "scheduler.name=none", "knn_eval.enabled=true"]
+    whole = train(recipe(f"run_dir={tmp_path / 'whole'}", *settings), saver)
+    assert read_checkpoint(tmp_path / "turned.ckpt")["uic"]["bank"]["epoch"] == 2
+    named = f"resume_from_checkpoint={tmp_path / 'turned.ckpt'}"
+    rest = train(recipe(f"run_dir={tmp_path / 'rest'}", named, *settings))
+    assert rest["uic"]["bank"]["epoch"] == 4
+    assert torch.equal(rest["uic"]["bank"]["targets"], whole["uic"]["bank"]["targets"])
+
+
+def test_another_batch_is_another_run(recipe, tmp_path):
+    train(recipe("max_epochs=1", "scheduler.name=none", "devices=auto"))
+    with pytest.raises(ValueError, match=r"optimizer.batch_size: 64 there, 32 here"):
+        train(recipe("max_epochs=2", "scheduler.name=none", "optimizer.batch_size=32"))
+
+
+STREAM = ["method_kwargs.label_source=step", "method_kwargs.label_momentum=0.9"]
+
+
+def test_labels_of_the_step(recipe, tmp_path):
+    whole = train(recipe(*STREAM, f"run_dir={tmp_path / 'whole'}", "max_epochs=4"))
+    row = history(tmp_path / "whole")[-1]
+    assert float(row["uic_nmi"]) > 0.02
+    assert float(row["uic_classes_used"]) == 30
+    assert "uic_coverage" not in row
+    assert set(whole["uic"]["bank"]) == {"epoch", "seed", "has_begun", "running"}
+    halves = recipe(*STREAM, f"run_dir={tmp_path / 'halves'}", "max_epochs=4")
+    assert train(halves, StopAfter(2))["uic"]["bank"]["epoch"] == 2
+    again = train(halves)
+    for name, weight in whole["state_dict"].items():
+        assert torch.equal(weight, again["state_dict"][name]), name
+    assert json.loads((tmp_path / "whole" / "cost.json").read_text())["bytes_per_image"] == 0
+
+
+def test_a_stream_of_images_without_numbers(recipe):
+    """As a host's script may have one; twice, as a script may train on."""
+    cfg, source = prepare_config(recipe(*STREAM, "max_epochs=1"))
+    batches = pretrain_loader(cfg, source)
+
+    class Stream(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            return iter(batches)
+
+    method = build_method(cfg)
+    for epoch in (1, 2):
+        trainer = load_host().pl.Trainer(
+            max_epochs=1,
+            accelerator="cpu",
+            devices=1,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+        )
+        trainer.fit(method, torch.utils.data.DataLoader(Stream(), batch_size=None))
+        assert method.bank.epoch == epoch
+        assert method.epoch_metrics["classes_used"] > 1
+    bank_method = build_method(prepare_config(recipe())[0])
+    with pytest.raises(ValueError, match="needs every image by its number"):
+        trainer.fit(bank_method, torch.utils.data.DataLoader(Stream(), batch_size=None))
 
 
 def test_momentum_is_what_the_hosts_scripts_set(recipe):

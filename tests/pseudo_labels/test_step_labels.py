@@ -43,7 +43,6 @@ def test_state_goes_on():
     logits = torch.randn(32, 5)
     assert torch.equal(first.assign(logits), second.assign(logits))
     assert second.epoch == 1
-    assert torch.equal(first.class_sizes(), second.class_sizes())
 
 
 @pytest.mark.parametrize(
@@ -62,7 +61,7 @@ def test_another_state_is_refused(change, message):
 
 
 def test_metrics_of_what_passed_by():
-    telemetry = StepTelemetry()
+    telemetry = StepTelemetry(3)
     labels = StepLabels(100, 3)
     annotations = np.array([0, 0, 1, 1, -1])
     given = np.array([2, 2, 0, 1, 1])

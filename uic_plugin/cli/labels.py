@@ -41,8 +41,9 @@ def migrate(
         f"{done.removed} are gone; {done.splits} empty classes filled"
     )
     terminal().print(
-        f"Next: the run's own command with data.train_path={data} resume_from_checkpoint={out} "
-        f"run_dir=ANOTHER"
+        f"Next: the run's own command with data.train_path={data} data.index=null "
+        f"data.fraction=-1 resume_from_checkpoint={out} run_dir=ANOTHER (a finished run has no "
+        f"epochs left: only schedulers none and step take a higher max_epochs)"
     )
 
 

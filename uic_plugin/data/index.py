@@ -6,11 +6,13 @@
 
 One line of JSON (format, number of images, class folders with their sizes, fingerprint), then all
 names, each with a zero byte before it, in the order in which a folder of images is read. The file
-is mapped into memory: processes share it, and 100 million names cost none of their own.
+is mapped into memory, where processes share it; of its own each has 12 bytes an image, for places
+and classes.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import mmap
@@ -156,6 +158,12 @@ def read_index(path: Path) -> ImageIndex:
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such index; 'uic data index' makes one")
+    stat = path.stat()
+    return _read_index(path, stat.st_mtime_ns, stat.st_size)
+
+
+@functools.lru_cache(maxsize=2)  # a start asks for it several times
+def _read_index(path: Path, changed: int, size: int) -> ImageIndex:
     with open(path, "rb") as file:
         line = file.readline(_LONGEST_HEADER)
         header = _checked_header(path, line)

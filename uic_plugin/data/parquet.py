@@ -6,6 +6,7 @@ Needs `pip install "uic-plugin[datasets]"`.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from PIL import Image
 
 from uic_plugin.data.listed import ListedImages, decode
 
+_SPLIT = re.compile(r"(train|test|validation|valid|val|dev)(?=[-_.])")
 _LABEL_COLUMNS = ("label", "labels", "fine_label")
 
 
@@ -90,6 +92,12 @@ def _open(root: Path) -> tuple[Any, str, str | None]:
     files = parquet_files(root)
     if not files:
         raise FileNotFoundError(f"{root}: no .parquet files there")
+    splits = sorted({found[0] for f in files if (found := _SPLIT.match(f.name))})
+    if len(splits) > 1:
+        raise ValueError(
+            f"{root} holds files of several splits ({', '.join(splits)}): put each into a folder "
+            f"of its own"
+        )
     datasets.disable_progress_bars()
     try:
         table = datasets.Dataset.from_parquet([str(path) for path in files])

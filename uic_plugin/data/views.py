@@ -126,10 +126,10 @@ class SeededViews(Dataset[Any]):
         on_bad_image: "stop" raises `BadImageError`; "skip" warns and takes the next readable
             image in its place, so that the unreadable one keeps its label.
         max_bad_images: with "skip", raises `BadImageError` once more than so many were skipped
-            since the count was last set to 0; None: no limit.
+            in a pass; None: no limit.
 
     Attributes:
-        bad_images: a count of skipped images, one of all workers.
+        bad_images: a count of skipped images, one for all workers.
     """
 
     def __init__(
@@ -192,6 +192,15 @@ class SeededViews(Dataset[Any]):
         raise BadImageError(f"none of the {len(self)} images can be read")
 
 
+class ViewLoader(DataLoader[Any]):
+    """A loader of `SeededViews` that counts unreadable images anew in every pass."""
+
+    def __iter__(self) -> Any:
+        dataset: Any = self.dataset
+        dataset.bad_images.value = 0
+        return super().__iter__()
+
+
 def leave_signals_to_parent(worker: int) -> None:
     """Let a worker leave Ctrl-C and SIGTERM to the training process, which ends it in order.
 
@@ -237,7 +246,7 @@ def view_loader(
     else:
         order = {"batch_size": batch_size, "sampler": sampler, "drop_last": drop_last}
         order["shuffle"] = shuffle if sampler is None else None
-    return DataLoader(
+    return ViewLoader(
         SeededViews(dataset, seed=seed, on_bad_image=on_bad_image, max_bad_images=max_bad_images),
         **order,
         num_workers=num_workers,
@@ -279,7 +288,7 @@ def loader_in_bank_order(
     dataset = loader.dataset
     if isinstance(dataset, SeededViews):
         dataset = dataset.dataset
-    return DataLoader(
+    return ViewLoader(
         SeededViews(dataset, **views),
         batch_size=loader.batch_size,
         sampler=sampler,

@@ -80,7 +80,12 @@ def attach_data(method: Any, loader: Any) -> DataLoader[Any]:
         fingerprint_of(dataset),
         annotations_of(dataset),
         fixed_labels=_fixed_labels(dataset, options),
-        rank=RankPlace(trainer.strategy.root_device, trainer.local_rank, trainer.num_devices),
+        rank=RankPlace(
+            trainer.strategy.root_device,
+            trainer.node_rank,
+            trainer.local_rank,
+            trainer.num_devices,
+        ),
     )
     share = {"seed": method.seed, "rank": trainer.global_rank, "world_size": trainer.world_size}
     sampler: BankSampler

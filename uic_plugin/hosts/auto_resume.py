@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import warnings
 from pathlib import Path
@@ -32,6 +33,7 @@ def skip_damaged_checkpoints(resumer: Any) -> None:
             warnings.warn(
                 f"{checkpoint} is not resumed from: {damage}; kept as {aside.name}", stacklevel=2
             )
-            Path(checkpoint).replace(aside)
+            with contextlib.suppress(FileNotFoundError):  # another rank may have been faster
+                Path(checkpoint).replace(aside)
 
     resumer.find_checkpoint = find_checkpoint

@@ -34,6 +34,7 @@ class History(pl.Callback):
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Take over the rows of the epochs that a resumed run has behind it."""
+        self._started = time.perf_counter()  # within an epoch nothing else starts it
         if self.path.exists() and trainer.current_epoch > 0:
             rows: list[dict[str, Any]] = [*read_csv(self.path)]
             self.rows = [row for row in rows if int(row["epoch"]) <= trainer.current_epoch]
@@ -76,8 +77,6 @@ class History(pl.Callback):
         bad_images = getattr(pl_module, "bad_images", None)
         if bad_images is not None and (bad_images.value or "bad_images" in self._columns()):
             row["bad_images"] = bad_images.value  # of this process and its workers
-        if bad_images is not None:
-            bad_images.value = 0
         if hasattr(pl_module, "turn_seconds"):  # part of the seconds above
             row["turn_seconds"] = round(pl_module.turn_seconds, 3)
         self.rows.append(row)

@@ -17,10 +17,14 @@ def damage_of(path: Path) -> str | None:
     torch itself does not look at the checksums that it writes.
     """
     try:
-        with zipfile.ZipFile(path) as file:
-            part = file.testzip()
+        with open(path, "rb") as file:
+            if file.read(2) != b"PK":  # torch's format before 1.6 has no checksums
+                torch.load(path, map_location="cpu", weights_only=True)
+                return None
+        with zipfile.ZipFile(path) as archive:
+            part = archive.testzip()
             return f"its part {part} is damaged" if part else None
-    except Exception as error:  # zipfile and zlib raise many kinds for a damaged archive
+    except Exception as error:  # torch, zipfile and zlib raise many kinds for a damaged file
         return f"it is no whole checkpoint ({error})"
 
 
@@ -33,10 +37,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such checkpoint")
-    with open(path, "rb") as file:
-        is_archive = file.read(2) == b"PK"  # not so in torch's format before 1.6
-    if is_archive and (damage := damage_of(path)):
-        raise ValueError(f"{path} is damaged: {damage}")
+    damage = damage_of(path)
+    if damage:
+        raise ValueError(f"{path} is not a checkpoint, or is damaged: {damage}")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a file that is not its own

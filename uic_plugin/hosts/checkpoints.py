@@ -13,7 +13,7 @@ from solo.methods.base import pl
 
 from uic_plugin.errors import NonFiniteError
 from uic_plugin.files import replacing
-from uic_plugin.methods.ranks import world_size
+from uic_plugin.methods.ranks import is_lost_rank, world_size
 
 TorchCheckpointIO: Any = pl.plugins.io.TorchCheckpointIO
 
@@ -36,10 +36,11 @@ class WholeCheckpointIO(TorchCheckpointIO):  # type: ignore[misc]
         Raises:
             NonFiniteError: for weights that are no numbers.
         """
+        if "://" in str(path):  # another machine's, which Lightning knows how to reach
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
         broken = [
-            name
-            for name, value in checkpoint.get("state_dict", {}).items()
-            if value.is_floating_point() and not bool(torch.isfinite(value).all())
+            name for name, value in checkpoint["state_dict"].items() if _is_broken(name, value)
         ]
         if broken:
             raise NonFiniteError(
@@ -49,6 +50,14 @@ class WholeCheckpointIO(TorchCheckpointIO):  # type: ignore[misc]
             )
         with replacing(Path(path)) as part:
             torch.save(checkpoint, part)
+
+
+def _is_broken(name: str, value: Any) -> bool:
+    """Whether a weight is NaN or infinite; a buffer may be infinite on purpose, as a mask."""
+    if not isinstance(value, torch.Tensor) or not value.is_floating_point():
+        return False
+    is_weight = name.endswith(("weight", "bias"))
+    return not bool(torch.isfinite(value).all() if is_weight else not torch.isnan(value).any())
 
 
 def write_whole_checkpoints(trainer: Any) -> None:
@@ -128,7 +137,10 @@ class RunCheckpoint(pl.Callback):
                     os.replace(self.last, self.previous)
                 os.replace(new, self.last)
         except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-            new.unlink(missing_ok=True)
+            if isinstance(error, RuntimeError) and is_lost_rank(error):
+                raise
+            if trainer.is_global_zero:
+                new.unlink(missing_ok=True)
             before = "the checkpoint before it is whole" if self.last.exists() else "none is left"
             raise CheckpointError(
                 f"cannot write the checkpoint {self.last} ({reason_of(error)}); {before}: make "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -167,18 +168,22 @@ def h5_dataset(
     """The host's images of an HDF5 file, items (view, class), before them a number if wanted.
 
     Raises:
-        ValueError: if the host's own list of the file's images is older than the file.
+        ValueError: if the host's own list of the file's images is of another file.
     """
+    import h5py
     from solo.data.h5_dataset import H5Dataset
 
-    kept = Path.home() / f"{path.stem}.txt"  # the host writes it, and never looks whether it fits
-    if kept.exists() and kept.stat().st_mtime < path.stat().st_mtime:
-        raise ValueError(
-            f"{kept}, the host's list of the images in {path.name}, is older than that file: "
-            f"remove it, the host makes it anew"
-        )
     kind = dataset_with_index(H5Dataset) if with_number else H5Dataset
     dataset = kind("imagenet", str(path), transform)  # the name under which it takes all classes
+    with h5py.File(path) as file:
+        sizes = {folder: len(file[folder]) for folder in file}
+    if sizes != Counter(folder for folder, _, _ in dataset._data):
+        # the host writes it once, for every file of this name, and never looks whether it fits
+        kept = Path.home() / f"{path.stem}.txt"
+        raise ValueError(
+            f"{kept}, the host's list of the images in {path.name}, is of another file: remove it, "
+            f"the host makes it anew"
+        )
     if not labelled:
         dataset._data = [(folder, name, -1) for folder, name, _ in dataset._data]
     return dataset

@@ -74,11 +74,16 @@ def migrate_labels(
     state = content.get(CHECKPOINT_KEY)
     if state is None or not isinstance(state["bank"].get("targets"), torch.Tensor):
         raise ValueError(f"{checkpoint} holds no pseudo labels of images")
-    if is_within_epoch(content):
+    if cfg.method == "supervised" or cfg.method_kwargs.get("fixed_labels"):
+        raise ValueError(
+            f"the labels of {checkpoint} were given, not found: train anew with those of the new "
+            f"images"
+        )
+    if is_within_epoch(content) and state.get("steps_done"):
         raise ValueError(
             f"{checkpoint} was written within an epoch: let the run go on to an epoch's end first"
         )
-    before = _names_before(cfg, checkpoint, index, state["bank"].get("fingerprint"))
+    before = _names_before(checkpoint, index, state["bank"].get("fingerprint"))
     cfg.data.train_path, cfg.data.index, cfg.data.fraction = str(data), None, -1
     method, cfg, source = load_method(cfg, checkpoint)
     dataset = pretrain_dataset(cfg, source)
@@ -113,12 +118,9 @@ def migrate_labels(
     return Migration(kept, len(added), len(before) - kept, splits)
 
 
-def _names_before(
-    cfg: DictConfig, checkpoint: Path, given: Path | None, fingerprint: str | None
-) -> ImageIndex:
+def _names_before(checkpoint: Path, given: Path | None, fingerprint: str | None) -> ImageIndex:
     """The list of images that the labels belong to."""
-    path = given or (Path(cfg.data.index) if cfg.data.get("index") else None)
-    path = path or checkpoint.parent / IMAGES_FILE
+    path = given or checkpoint.parent / IMAGES_FILE
     if not path.exists():
         raise FileNotFoundError(
             f"{path}: no list of the images as they were; if their folder is unchanged, "

@@ -201,7 +201,8 @@ def _differences(kept: DictConfig, cfg: DictConfig) -> list[str]:
         }
 
     old, new = flat(OmegaConf.to_container(kept)), flat(OmegaConf.to_container(cfg))
-    if _images_of_a_step(kept) == _images_of_a_step(cfg):  # shared among more ranks, or fewer
+    together = _images_of_a_step(kept)
+    if together is not None and together == _images_of_a_step(cfg):  # on more ranks, or fewer
         old["optimizer.batch_size"] = new["optimizer.batch_size"]
     # settings that came after the run was made stand at their defaults in it
     defaults: dict[str, Any] = {"snapshots": 0, "data.index": None}

@@ -73,6 +73,8 @@ def prepare_config(cfg: DictConfig, *, needs_images: bool = True) -> tuple[DictC
         source = resolve_data(cfg.data)
         cfg.data.train_path = str(source.train.resolve())
         cfg.data.val_path = str(source.val.resolve()) if source.val else None
+        if source.index is not None:
+            cfg.data.index = str(source.index.resolve())
     else:
         source = without_images(cfg.data)
     cfg.data.num_classes = source.num_classes

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import os
+import shutil
 import time
 import warnings
 from dataclasses import dataclass
@@ -146,7 +148,12 @@ def pretrain(
     if trainer.is_global_zero:
         with replacing(run_dir / CONFIG_FILE) as part:
             part.write_text(OmegaConf.to_yaml(cfg))
-        _keep_list(run_dir / IMAGES_FILE, cfg, images_of(loader))
+        if resume is None or not (run_dir / IMAGES_FILE).exists():
+            _keep_list(run_dir / IMAGES_FILE, cfg, images_of(loader))
+        if resume == run_dir / PREVIOUS_FILE and (run_dir / CHECKPOINT_FILE).exists():
+            # or the next save would put it in the place of the one that is whole
+            damaged = run_dir / f"{CHECKPOINT_FILE}.damaged"
+            os.replace(run_dir / CHECKPOINT_FILE, damaged)
     try:
         with unknown_options_named(cfg):
             fit(trainer, method, loader, val_loader, resume)
@@ -175,11 +182,19 @@ def pretrain(
 
 
 def _keep_list(path: Path, cfg: DictConfig, dataset: Any) -> None:
-    """Write down which images labels will belong to, where no index says it already."""
-    names = relative_paths(dataset)
-    if path.exists() or names is None or cfg.data.get("index") or not has_pseudo_labels(cfg.method):
+    """Write down which images labels will belong to."""
+    if not has_pseudo_labels(cfg.method):
         return
-    save_index(path, [("", names)])
+    if cfg.data.get("index"):
+        path.unlink(missing_ok=True)
+        try:
+            os.link(cfg.data.index, path)  # keeps the content, also when the file is made anew
+        except OSError:
+            shutil.copyfile(cfg.data.index, path)
+        return
+    names = relative_paths(dataset)
+    if names is not None:
+        save_index(path, [("", names)])
 
 
 def _records(cfg: DictConfig, run_dir: Path, loader: Any) -> list[Any]:

@@ -25,11 +25,13 @@ class RankPlace:
 
     Attributes:
         device: that it trains on.
+        node: number of its machine.
         local_rank: its number on its machine.
         ranks_per_node: processes of the job on this machine.
     """
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    node: int = 0
     local_rank: int = 0
     ranks_per_node: int = 1
 
@@ -60,6 +62,9 @@ def make_banks(
         width = 2 if classes <= 1 << 15 else 4
         num_bytes = 2 * width * num_samples * len(seeds)
         storage = choose_storage(num_bytes, rank.device, rank.ranks_per_node)
+        # machines may differ in size, but all ranks have to wait for writers, or none
+        if int(max_over_ranks(torch.tensor([int(storage == "mmap")]))):
+            storage = "mmap"
     if storage != "mmap":
         bank["device"] = rank.device if storage == "device" else None
         return tuple(
@@ -68,7 +73,7 @@ def make_banks(
         )
     leads = rank.local_rank == 0
     banks = []
-    with _common_folder(options.bank_folder, leads) as folder:
+    with _common_folder(options.bank_folder, rank.node, leads) as folder:
         for head, seed in enumerate(seeds):
             place = folder / str(head)
             place.mkdir(exist_ok=True)
@@ -87,14 +92,16 @@ def make_banks(
 
 
 @contextmanager
-def _common_folder(base: str | None, leads: bool) -> Iterator[Path]:
-    """A folder of one name on all ranks, gone when all have opened its files.
+def _common_folder(base: str | None, node: int, leads: bool) -> Iterator[Path]:
+    """A folder of one name on all ranks of a machine, gone when all have opened its files.
+
+    Each machine has one of its own, also on a disk that they share.
 
     Open files keep their content without a name, until the last process ends, however it ends.
     """
     name = int(max_over_ranks(torch.tensor([secrets.randbits(48)])))
     folder = Path(base).expanduser() if base else Path(tempfile.gettempdir())
-    folder = folder / f"uic-labels-{name:012x}"
+    folder = folder / f"uic-labels-{name:012x}-{node}"
     folder.mkdir(parents=True, exist_ok=True)
     try:
         yield folder

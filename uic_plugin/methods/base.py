@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         knn: Any
         knn_eval: bool
         global_rank: int
+        device: Any
         learnable_params: Any
         _network: nn.Module  # of the adapter
 

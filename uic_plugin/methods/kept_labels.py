@@ -9,7 +9,7 @@ import warnings
 from typing import Any
 
 from uic_plugin.methods.base import HostMethod, OwnMethod
-from uic_plugin.methods.ranks import barrier, world_size
+from uic_plugin.methods.ranks import barrier, sum_over_ranks, world_size
 from uic_plugin.pseudo_labels import EpochTelemetry, PseudoLabelBank
 
 CHECKPOINT_KEY = "uic"
@@ -48,6 +48,9 @@ class KeptLabels(OwnMethod, HostMethod):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add labels, epoch and options; on the first rank, which writes the file."""
         super().on_save_checkpoint(checkpoint)
+        telemetry = None
+        if self.telemetry is not None:  # of all ranks together
+            telemetry = sum_over_ranks(self.telemetry.sums.to(self.device, copy=True)).cpu()
         if self.bank is not None and self.global_rank == 0:
             checkpoint[CHECKPOINT_KEY] = {
                 "method": self.name,
@@ -57,7 +60,7 @@ class KeptLabels(OwnMethod, HostMethod):
                 "steps_done": self.steps_done,
                 "batch_size": self.batch_size,
                 "world_size": world_size(),
-                "telemetry": self.telemetry.sums.cpu() if self.telemetry is not None else None,
+                "telemetry": telemetry,
             }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -81,12 +84,15 @@ class KeptLabels(OwnMethod, HostMethod):
             bank.load_state_dict(saved)
         self.wait_for_writers()
         self.steps_done = self.images_to_skip = 0
-        if is_within_epoch(checkpoint):
+        # With no step behind it the epoch has turned already: written between its last step and
+        # its end, as in a validation, after which Lightning goes on by itself.
+        if is_within_epoch(checkpoint) and int(state["steps_done"]):
             # Lightning goes on at the batch where it stopped, but with a new iterator
             self._goes_on_within_epoch = True
             self.steps_done = int(state["steps_done"])
             if self.telemetry is not None and state.get("telemetry") is not None:
-                self.telemetry.sums = state["telemetry"].clone()
+                is_first = self.global_rank == 0  # the others have nothing to add
+                self.telemetry.sums = state["telemetry"].clone() * int(is_first)
         self._go_on_with_other_ranks(state)
         if self._goes_on_within_epoch:
             # Saved in a callback, the last batch counts as begun but not as completed. Lightning

@@ -120,11 +120,11 @@ class PseudoLabelMethod(KeptLabels):
             ValueError: for fewer images than pseudo classes.
         """
         options = self.options
-        self.telemetry = EpochTelemetry(annotations)
+        self.telemetry = self.make_telemetry(annotations)
         self.has_fixed_labels = fixed_labels is not None
         fixes = self.fixes_empty_classes and not self.has_fixed_labels
         self.fixer = EmptyClassFixer(options.num_pseudo_classes) if fixes else None
-        if self.bank is not None and self.bank.fingerprint == fingerprint:
+        if self.bank is not None and (self.is_streaming or self.bank.fingerprint == fingerprint):
             return
         if num_samples < options.num_pseudo_classes and not self.is_streaming:
             raise ValueError(
@@ -145,6 +145,10 @@ class PseudoLabelMethod(KeptLabels):
             for bank in self.banks:
                 bank.fix_empty_classes(self.fixer)
         self.wait_for_writers()
+
+    def make_telemetry(self, annotations: Any) -> EpochTelemetry:
+        """For annotations (N,), or None where there are none."""
+        return EpochTelemetry(annotations)
 
     def make_banks(
         self, num_samples: int, seeds: list[int], **bank: Any

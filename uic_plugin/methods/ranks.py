@@ -46,20 +46,22 @@ def all_rows(*shares: torch.Tensor) -> tuple[torch.Tensor, ...]:
 
 def sum_over_ranks(values: torch.Tensor) -> torch.Tensor:
     """Sum of a tensor that every rank has its own part of."""
-    if world_size() > 1:
-        dist.all_reduce(values)
-    return values
+    return _reduced(values, dist.ReduceOp.SUM)
 
 
 def max_over_ranks(values: torch.Tensor) -> torch.Tensor:
     """Elementwise maximum of the ranks' tensors; no rank goes on before all have come."""
-    if world_size() > 1:
-        place = values.device
-        if dist.get_backend() == "nccl":
-            values = values.cuda()
-        dist.all_reduce(values, dist.ReduceOp.MAX)
-        values = values.to(place)
-    return values
+    return _reduced(values, dist.ReduceOp.MAX)
+
+
+def _reduced(values: torch.Tensor, operation: Any) -> torch.Tensor:
+    if world_size() == 1:
+        return values
+    place = values.device
+    if dist.get_backend() == "nccl":  # knows GPUs only
+        values = values.cuda()
+    dist.all_reduce(values, operation)
+    return values.to(place)
 
 
 def on_first_rank(

@@ -17,7 +17,8 @@ from torch import nn
 from uic_plugin.methods.options import UICOptions
 from uic_plugin.methods.passes import cluster_images, features_of_share
 from uic_plugin.methods.pseudo_label import PseudoLabelMethod
-from uic_plugin.methods.ranks import sum_over_ranks, world_size
+from uic_plugin.methods.ranks import max_over_ranks, sum_over_ranks, world_size
+from uic_plugin.pseudo_labels import EpochTelemetry
 from uic_plugin.pseudo_labels.step_labels import StepLabels, StepTelemetry
 from uic_plugin.seeding import derive_seed
 
@@ -59,12 +60,17 @@ class UIC(PseudoLabelMethod):
         """The recipe's choice."""
         return bool(self.options.label_source == "step")
 
+    def make_telemetry(self, annotations: Any) -> EpochTelemetry:
+        """Of labels that are kept, or of those that pass by."""
+        if self.is_streaming:
+            return StepTelemetry(self.options.num_pseudo_classes)
+        return super().make_telemetry(annotations)
+
     def make_banks(self, num_samples: int, seeds: list[int], **bank: Any) -> Any:
         """Banks that keep labels, or that keep none."""
         if not self.is_streaming:
             return super().make_banks(num_samples, seeds, **bank)
         classes, window = self.options.num_pseudo_classes, self.options.prior_window
-        self.telemetry = StepTelemetry()
         return tuple(StepLabels(num_samples, classes, seed=s, window=window) for s in seeds)
 
     def targets(
@@ -84,10 +90,15 @@ class UIC(PseudoLabelMethod):
         return labels
 
     def relabelled(self) -> None:
-        """Bring the ranks' running means together, once an epoch."""
+        """Bring the ranks' running means and counts together, once an epoch."""
+        telemetry = self.telemetry
+        if isinstance(telemetry, StepTelemetry):
+            telemetry.widen(int(max_over_ranks(torch.tensor([len(telemetry.table)]))))
+            telemetry.table = sum_over_ranks(torch.from_numpy(telemetry.table)).numpy()
         for bank in self.banks:
             if isinstance(bank, StepLabels):
                 bank.running = sum_over_ranks(bank.running) / world_size()
+                bank.counts = sum_over_ranks(torch.from_numpy(bank.counts)).numpy()
 
     def build_head(self, features_dim: int, options: Any, seed: int) -> None:
         """The head, and a moving average of network and head where labels come from one."""

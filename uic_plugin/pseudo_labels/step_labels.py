@@ -19,7 +19,7 @@ import torch
 
 from uic_plugin.pseudo_labels.bank import PseudoLabelBank, Turn
 from uic_plugin.pseudo_labels.empty_classes import EmptyClassFixer
-from uic_plugin.pseudo_labels.telemetry import EpochTelemetry, contingency, nmi_of, purity_of
+from uic_plugin.pseudo_labels.telemetry import EpochTelemetry, nmi_of, purity_of
 
 
 class StepLabels(PseudoLabelBank):
@@ -34,6 +34,7 @@ class StepLabels(PseudoLabelBank):
     Attributes:
         running: (3, K) means over the last steps of each class's log probability, of its variance,
             and of the class's share of the labels: the running prior.
+        counts: (K,) int64 labels given in this epoch.
     """
 
     def __init__(
@@ -44,7 +45,7 @@ class StepLabels(PseudoLabelBank):
         self.storage, self.is_writer = "memory", True
         self.running = torch.full((3, num_classes), 1 / num_classes)
         self._has_begun = False
-        self._counts = np.zeros(num_classes, np.int64)
+        self.counts = np.zeros(num_classes, np.int64)
 
     @torch.no_grad()
     def assign(self, logits: torch.Tensor) -> torch.Tensor:
@@ -73,12 +74,12 @@ class StepLabels(PseudoLabelBank):
         counts = torch.bincount(labels, minlength=self.num_classes)
         now = torch.stack([mean, variance, counts / len(labels)])
         self.running = self.running.to(mean).lerp(now, 1 / self.window)
-        self._counts += counts.cpu().numpy()
+        self.counts += counts.cpu().numpy()
         return labels
 
     def class_sizes(self) -> torch.Tensor:
         """Labels given in this epoch to each class, (K,) int64."""
-        return torch.from_numpy(self._counts)
+        return torch.from_numpy(self.counts)
 
     def commit(
         self,
@@ -87,7 +88,7 @@ class StepLabels(PseudoLabelBank):
     ) -> Turn:
         """Count the epoch."""
         self.epoch += 1
-        return Turn(self.epoch, int(self._counts.sum()), 0, 0)
+        return Turn(self.epoch, int(self.counts.sum()), 0, 0)
 
     def state_dict(self) -> dict[str, Any]:
         """Epoch and running means."""
@@ -96,7 +97,6 @@ class StepLabels(PseudoLabelBank):
             "seed": self.seed,
             "has_begun": self._has_begun,
             "running": self.running.cpu().clone(),
-            "counts": torch.from_numpy(self._counts.copy()),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -105,36 +105,50 @@ class StepLabels(PseudoLabelBank):
         Raises:
             ValueError: for another number of classes, or no such state.
         """
-        running, counts = state.get("running"), state.get("counts")
-        if not isinstance(running, torch.Tensor) or not isinstance(counts, torch.Tensor):
+        running = state.get("running")
+        if not isinstance(running, torch.Tensor):
             raise ValueError("the checkpoint was not trained with method_kwargs.label_source=step")
-        if running.shape != self.running.shape or counts.shape != (self.num_classes,):
+        if running.shape != self.running.shape:
             raise ValueError(
                 f"the checkpoint has {running.shape[-1]} pseudo classes, this run has "
                 f"{self.num_classes}: set method_kwargs.num_pseudo_classes={running.shape[-1]}"
             )
-        is_number = bool(torch.isfinite(running).all()) and counts.dtype == torch.int64
-        if not is_number or type(state.get("epoch")) is not int:
-            raise ValueError("the saved running means, counts or epoch are no such numbers")
-        self.running, self._counts = running.clone(), counts.numpy().copy()
+        if not bool(torch.isfinite(running).all()) or type(state.get("epoch")) is not int:
+            raise ValueError("the saved running means or epoch are no such numbers")
+        self.running = running.clone()
         self.epoch, self._has_begun = state["epoch"], bool(state.get("has_begun", True))
 
     def start_counts(self) -> None:
         """Count labels from 0."""
-        self._counts = np.zeros_like(self._counts)
+        self.counts = np.zeros_like(self.counts)
 
 
 class StepTelemetry(EpochTelemetry):
-    """An epoch's metrics from pairs of label and annotation, as they pass by."""
+    """An epoch's metrics from pairs of label and annotation, counted as they pass by.
 
-    def __init__(self) -> None:
+    Args:
+        num_classes: number of pseudo classes K.
+
+    Attributes:
+        table: (A, K) int64 images of each annotated and each pseudo class.
+    """
+
+    def __init__(self, num_classes: int) -> None:
         super().__init__()
-        self._pairs: list[np.ndarray] = []
+        self.table = np.zeros((0, num_classes), np.int64)
 
     def note(self, labels: torch.Tensor, annotations: torch.Tensor) -> None:
-        """Take note of a batch's labels and annotations, (B,) each; negative ones are unknown."""
-        pair = torch.stack([annotations.long(), labels.to(annotations.device).long()])
-        self._pairs.append(pair[:, annotations >= 0].cpu().numpy().astype(np.int32))
+        """Count a batch's labels and annotations, (B,) each; negative ones are unknown."""
+        known = (annotations >= 0).cpu()
+        rows, columns = annotations.cpu()[known].numpy(), labels.cpu()[known].numpy()
+        if len(rows):
+            self.widen(int(rows.max()) + 1)
+            np.add.at(self.table, (rows, columns), 1)
+
+    def widen(self, rows: int) -> None:
+        """Have room for so many annotated classes."""
+        missing = max(0, rows - len(self.table))
+        self.table = np.pad(self.table, ((0, missing), (0, 0)))
 
     def summary(self, bank: PseudoLabelBank, turn: Turn) -> dict[str, float]:
         """The metrics of the epoch that ended; starts the counts anew.
@@ -155,11 +169,12 @@ class StepTelemetry(EpochTelemetry):
             "confidence": confidence / max(count, 1.0),
             "entropy": entropy / max(count, 1.0),
         }
-        pairs = np.concatenate(self._pairs, 1) if self._pairs else np.empty((2, 0), np.int32)
-        self._pairs = []
-        if pairs.shape[1]:
-            table = contingency(pairs[0], pairs[1])
+        if self.table.any():
+            from scipy.sparse import csr_matrix
+
+            table = csr_matrix(self.table)
             metrics["nmi"], metrics["purity"] = nmi_of(table), purity_of(table)
+        self.table = np.zeros_like(self.table)
         if isinstance(bank, StepLabels):
             bank.start_counts()
         return metrics
