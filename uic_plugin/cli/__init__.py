@@ -12,7 +12,7 @@ from typing import Any
 
 import typer
 
-from uic_plugin.cli import compare, evaluation, labels, paper, train
+from uic_plugin.cli import compare, evaluation, labels, paper, train, transfer
 
 app = typer.Typer(
     help="Unsupervised Image Classification inside solo-learn.",
@@ -25,6 +25,7 @@ for command in (
     evaluation.knn,
     evaluation.linear,
     evaluation.probe,
+    transfer.fewshot,
     labels.label,
     labels.classes,
     labels.weights,
@@ -71,7 +72,9 @@ def _joined_layers(arguments: list[str]) -> list[str]:
     joined: list[str] = []
     for argument in arguments:
         takes_names = len(joined) > 1 and joined[-2] in ("--layers", "-l")
-        is_name = re.fullmatch(r"[A-Za-z]\w*(\.\w+)*", argument) and not Path(argument).exists()
+        is_name = (
+            re.fullmatch(r"[A-Za-z]\w*(\.\w+)*(\+mp)?", argument) and not Path(argument).exists()
+        )
         if takes_names and is_name:
             joined[-1] += f",{argument}"
         else:
