@@ -116,6 +116,7 @@ def test_h5(folder, recipe, digits, tmp_path, monkeypatch, uic):
         return
     equal(train(cfg), expected)
     assert uic("knn", tmp_path / "run").returncode == 0
+    (tmp_path / "train.h5").unlink()
     shutil.copy(tmp_path / "val.h5", tmp_path / "train.h5")  # the host's list is still the other's
     cfg.run_dir = str(tmp_path / "b")
     with pytest.raises(ValueError, match="is of another file: remove it"):
