@@ -10,6 +10,7 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from uic_plugin import ClassBalancedSampler, PseudoLabelBank
+from uic_plugin.data.draws import Draw, DrawSampler, EvenBatches
 from uic_plugin.data.images import (
     BadImageError,
     annotations_of,
@@ -17,7 +18,7 @@ from uic_plugin.data.images import (
     path_of,
     sort_files,
 )
-from uic_plugin.data.views import Draw, DrawSampler, EvenBatches, SeededViews
+from uic_plugin.data.views import SeededViews
 
 
 @pytest.fixture

@@ -17,7 +17,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from uic_plugin.data.views import DrawnShare, view_loader
+from uic_plugin.data.draws import DrawnShare
+from uic_plugin.data.loaders import view_loader
 from uic_plugin.hardware import hardware
 from uic_plugin.hosts import backbone_of
 from uic_plugin.hosts.attach import centred

@@ -17,8 +17,9 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Sampler
 
+from uic_plugin.data.draws import Draw
 from uic_plugin.data.images import fingerprint_of
-from uic_plugin.data.views import Draw, view_loader
+from uic_plugin.data.loaders import view_loader
 from uic_plugin.evaluation.distributed import add_over_ranks, rank_and_world
 from uic_plugin.evaluation.pooling import ProbePool
 from uic_plugin.evaluation.probe_settings import ProbeResult, ProbeSettings

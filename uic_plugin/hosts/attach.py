@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, DistributedSampler
 from torchvision.datasets.vision import StandardTransform
 
 from uic_plugin.data.centre import centre_view
+from uic_plugin.data.draws import DrawnShare, DrawSampler
 from uic_plugin.data.images import (
     annotations_of,
     fingerprint_of,
@@ -21,13 +22,8 @@ from uic_plugin.data.images import (
     sort_files,
 )
 from uic_plugin.data.labels import match_labels, read_labels
-from uic_plugin.data.views import (
-    DrawnShare,
-    DrawSampler,
-    SeededViews,
-    loader_in_bank_order,
-    view_loader,
-)
+from uic_plugin.data.loaders import loader_in_bank_order, view_loader
+from uic_plugin.data.views import SeededViews
 from uic_plugin.hosts.checkpoints import write_whole_checkpoints
 from uic_plugin.methods import PseudoLabelMethod
 from uic_plugin.methods.bank_place import RankPlace

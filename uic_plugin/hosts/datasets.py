@@ -15,9 +15,9 @@ from torchvision.datasets import ImageFolder
 from uic_plugin.data.centre import centre_crop
 from uic_plugin.data.images import relative_paths, sort_files
 from uic_plugin.data.index import IndexedImages, read_index
+from uic_plugin.data.loaders import view_loader
 from uic_plugin.data.parquet import ParquetImages
 from uic_plugin.data.resolve import DataSource, class_folders
-from uic_plugin.data.views import view_loader
 from uic_plugin.hosts import load_host
 
 

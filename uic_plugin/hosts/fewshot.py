@@ -16,8 +16,8 @@ from torchvision import transforms
 
 from uic_plugin.data.centre import find_normalize, with_border
 from uic_plugin.data.held_out import held_out_images
+from uic_plugin.data.loaders import view_loader
 from uic_plugin.data.resolve import DataSource
-from uic_plugin.data.views import view_loader
 from uic_plugin.evaluation.fewshot import EpisodeSettings, check_classes, evaluate_episodes
 from uic_plugin.hosts import load_host
 from uic_plugin.hosts.probing import encoder_of

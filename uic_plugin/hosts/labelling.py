@@ -18,10 +18,12 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from uic_plugin.data.centre import centre_view
+from uic_plugin.data.draws import Draw
 from uic_plugin.data.images import IMAGE_SUFFIXES
 from uic_plugin.data.labels import LabelTable, check_label_file, write_labels
+from uic_plugin.data.loaders import view_loader
 from uic_plugin.data.resolve import DataSource
-from uic_plugin.data.views import BAD_IMAGE_ERRORS, Draw, view_loader
+from uic_plugin.data.views import BAD_IMAGE_ERRORS
 from uic_plugin.hosts import backbone_of, load_host
 from uic_plugin.hosts.datasets import training_paths
 from uic_plugin.hosts.foreign import set_views

@@ -14,7 +14,7 @@ from torch.utils.data import Subset
 
 from uic_plugin.data.images import fingerprint_of, relative_paths
 from uic_plugin.data.index import ImageIndex, read_index
-from uic_plugin.data.views import view_loader
+from uic_plugin.data.loaders import view_loader
 from uic_plugin.files import replacing
 from uic_plugin.hosts import backbone_of
 from uic_plugin.hosts.attach import centred

@@ -1,0 +1,124 @@
+"""Loaders of seeded views, whose workers leave signals to the training process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+
+from uic_plugin.data.draws import DrawSampler, EvenBatches
+from uic_plugin.data.views import SeededViews
+
+
+class ViewLoader(DataLoader[Any]):
+    """A loader of `SeededViews` that counts unreadable images anew in every pass."""
+
+    def __iter__(self) -> Any:
+        dataset: Any = self.dataset
+        dataset.bad_images.value = 0
+        return super().__iter__()
+
+
+def leave_signals_to_parent(worker: int) -> None:
+    """Let a worker leave Ctrl-C and SIGTERM to the training process, which ends it in order.
+
+    A request to stop may go to all processes of a job. SIGTERM of the training process itself is
+    how it ends a worker.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # says who sent it; a handler in Python is not told
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_with_parent(parent: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)
+
+
+def view_loader(
+    dataset: Any,
+    *,
+    seed: int,
+    batch_size: int,
+    num_workers: int = 0,
+    on_bad_image: str = "stop",
+    max_bad_images: int | None = None,
+    sampler: Any = None,
+    shuffle: bool = False,
+    drop_last: bool = False,
+    even: bool = False,
+) -> DataLoader[Any]:
+    """Batches of a dataset with seeded views, which names bad images.
+
+    Args:
+        dataset: its items may be of any kind.
+        seed, on_bad_image, max_bad_images: see `SeededViews`.
+        batch_size, num_workers, sampler, shuffle, drop_last: see `DataLoader`.
+        even: batches of nearly equal size, none above `batch_size`, of a given `sampler`.
+    """
+    order: dict[str, Any]
+    if even:
+        order = {"batch_sampler": EvenBatches(sampler, batch_size)}
+    else:
+        order = {"batch_size": batch_size, "sampler": sampler, "drop_last": drop_last}
+        order["shuffle"] = shuffle if sampler is None else None
+    return ViewLoader(
+        SeededViews(dataset, seed=seed, on_bad_image=on_bad_image, max_bad_images=max_bad_images),
+        **order,
+        num_workers=num_workers,
+        pin_memory=torch.cuda.is_available(),
+        # the host's datasets are instances of a class local to a function: unpicklable
+        multiprocessing_context="fork" if num_workers else None,
+        worker_init_fn=leave_signals_to_parent,
+    )
+
+
+def loader_in_bank_order(
+    loader: DataLoader[Any], sampler: DrawSampler, **views: Any
+) -> DataLoader[Any]:
+    """The same loader, in the bank's order and with seeded views.
+
+    Args:
+        loader: the host's.
+        sampler: the order.
+        views: for `SeededViews`.
+
+    Raises:
+        ValueError: if the loader's batches are larger than a rank's share of the images.
+    """
+    if loader.batch_size is None:
+        raise ValueError("the training loader must make batches itself: set its batch_size")
+    if loader.drop_last and loader.batch_size > len(sampler):
+        raise ValueError(
+            f"a batch of {loader.batch_size} images is more than the {len(sampler)} images of "
+            f"an epoch: set optimizer.batch_size to at most {len(sampler)}"
+        )
+    workers: dict[str, Any] = {}
+    if loader.num_workers:
+        workers = {
+            "prefetch_factor": loader.prefetch_factor,
+            "persistent_workers": loader.persistent_workers,
+            # the host's datasets are instances of a class local to a function: unpicklable
+            "multiprocessing_context": "fork",
+        }
+    dataset = loader.dataset
+    if isinstance(dataset, SeededViews):
+        dataset = dataset.dataset
+    return ViewLoader(
+        SeededViews(dataset, **views),
+        batch_size=loader.batch_size,
+        sampler=sampler,
+        num_workers=loader.num_workers,
+        collate_fn=loader.collate_fn,
+        pin_memory=loader.pin_memory and torch.cuda.is_available(),
+        drop_last=loader.drop_last,
+        timeout=loader.timeout,
+        worker_init_fn=loader.worker_init_fn or leave_signals_to_parent,
+        **workers,
+    )
