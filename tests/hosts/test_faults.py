@@ -219,7 +219,7 @@ def test_a_loss_that_is_no_number_stops_the_run(train, tmp_path):
     assert all(torch.isfinite(weight).all() for weight in kept["state_dict"].values())
 
 
-@pytest.mark.parametrize("kind", ["error", "kill", "hang"])
+@pytest.mark.parametrize("kind", ["error", "kill", pytest.param("hang", marks=pytest.mark.slow)])
 def test_a_lost_rank_ends_the_job_with_its_reason(train, tmp_path, kind):
     settings = ["data.num_workers=0", *(["rank_timeout=5"] if kind == "hang" else [])]
     fault = {"kind": kind, "rank": 1, "epoch": 1, "step": 3}
@@ -281,7 +281,7 @@ def test_ranks_equal_one_process(train, tmp_path, ranks, storage):
     assert counts.sum() == STEPS * 64
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_other_ranks_go_on_with_the_labels(train, tmp_path, workers):
     """From one rank to two within an epoch: labels stay, nothing hangs, the user is told."""
     settings = [f"data.num_workers={workers}"]

@@ -69,7 +69,7 @@ def parquet(source, target, parts):
         shard.to_parquet(str(target / f"train-{number:05d}-of-{parts:05d}.parquet"))
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_parquet(folder, recipe, digits, tmp_path, uic, monkeypatch, workers):
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     _, expected = folder
@@ -172,7 +172,7 @@ def zoo(digits, tmp_path):
     return root
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [1, pytest.param(0, marks=pytest.mark.slow)])
 def test_hostile_images(recipe, zoo, uic, tmp_path, workers):
     given = ["data.dataset=custom", f"data.train_path={zoo}", f"data.num_workers={workers}"]
     given += ["method_kwargs.balanced_sampling=false", "optimizer.batch_size=32"]
