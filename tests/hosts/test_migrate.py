@@ -96,5 +96,10 @@ def test_one_line_for_a_mistake(run, uic, tmp_path):
         assert message in done.stderr
     done = uic("labels", "migrate", tmp_path / "run", "--data", folder, "--index", "right.index")
     assert "360 images keep their label" in done.stdout
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "new.png").write_bytes((folder / names(folder)[0]).read_bytes())
+    given = ["--data", other, "--index", "right.index"]
+    assert "none of the 1 images" in uic("labels", "migrate", tmp_path / "run", *given).stderr
     given = ["--data", tmp_path / "none", "--index", "right.index"]
     assert "no such folder" in uic("labels", "migrate", tmp_path / "run", *given).stderr

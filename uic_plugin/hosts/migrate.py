@@ -66,7 +66,7 @@ def migrate_labels(
 
     Raises:
         ValueError: for a checkpoint without labels, of the middle of an epoch, or a list that does
-            not belong to it.
+            not belong to it, or a folder that no image was in before.
         FileNotFoundError: without checkpoint, list or images.
     """
     cfg, checkpoint = open_run(run)
@@ -94,6 +94,11 @@ def migrate_labels(
     places = {name: number for number, name in enumerate(before.names())}
     was = np.fromiter((places.get(name, -1) for name in after), np.int64, len(after))
     added = np.flatnonzero(was < 0)
+    if len(added) == len(after):
+        raise ValueError(
+            f"none of the {len(after)} images in {data} was there before: names are compared below "
+            f"the folder, {after[0]!r} now, {before.name(0)!r} before"
+        )
     banks = [state["bank"], *state.get("more_banks", ())]
     answers = _answers(method, cfg, dataset, added, progress)
     moved, splits = [], 0
