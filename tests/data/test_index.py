@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from torchvision.datasets import ImageFolder
 
+from uic_plugin.data.held_out import index_of_split
 from uic_plugin.data.images import fingerprint_of, path_of, relative_paths
 from uic_plugin.data.index import IndexedImages, read_index, save_index, write_index
 
@@ -85,3 +86,21 @@ def test_nothing_to_list(tmp_path):
     with pytest.raises(FileNotFoundError, match="no images there"):
         write_index(tmp_path / "empty", tmp_path / "i")
     assert not list(tmp_path.glob("i*"))
+
+
+def test_index_of_a_split_file(tmp_path):
+    images = tmp_path / "images"
+    images.mkdir()
+    rows = [("b2.png", "dog"), ("a1.png", "cat"), ("b1.png", "dog")]
+    for name, _ in rows:
+        (images / name).write_bytes(b"")
+    split = tmp_path / "train.csv"
+    split.write_text("filename,label\n" + "".join(f"{name},{label}\n" for name, label in rows))
+    assert index_of_split(split, tmp_path / "i") == 3
+    index = read_index(tmp_path / "i")
+    assert list(index.names()) == ["a1.png", "b1.png", "b2.png"]
+    assert index.classes == ["cat", "dog"]
+    assert index.targets().tolist() == [0, 1, 1]
+    split.write_text("filename,label\nmissing.png,cat\n")
+    with pytest.raises(FileNotFoundError, match="1 of the 1 images"):
+        index_of_split(split, tmp_path / "i")

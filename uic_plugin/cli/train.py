@@ -92,13 +92,20 @@ def data_cifar10(
 
 @data_app.command("index")
 def data_index(
-    folder: Annotated[Path, typer.Argument(help="Folder of images, or of class folders.")],
+    folder: Annotated[
+        Path, typer.Argument(help="Folder of images or of class folders, or a split's .csv.")
+    ],
     out: Annotated[Path, typer.Argument(help="File to write, for data.index=FILE.")],
 ) -> None:
     """List a folder's images in a file, once, so that no start has to walk through it."""
+    from uic_plugin.data.held_out import index_of_split
     from uic_plugin.data.index import write_index
     from uic_plugin.report.progress import counting
 
+    if folder.suffix == ".csv":
+        count = index_of_split(folder, out)
+        terminal().print(f"{out}: {count} images of {folder}")
+        return
     with counting("class folders", terminal()) as progress:
         count = write_index(folder, out, progress)
     terminal().print(f"{out}: {count} images of {folder}")

@@ -15,9 +15,33 @@ import numpy as np
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
+from uic_plugin.data.index import save_index
 from uic_plugin.data.listed import ListedImages, decode
 
 _COLUMNS = ["filename", "label"]
+
+
+def index_of_split(path: Path, out: Path) -> int:
+    """Write the index of a split's images, to train on them with `data.index`.
+
+    Args:
+        path: of the split's CSV file.
+        out: the index.
+
+    Returns:
+        Number of images.
+
+    Raises:
+        FileNotFoundError: if there is no such file, or an image of it is missing.
+        ValueError: for a file that is no split.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such split file")
+    split = SplitImages(path, lambda image: image)
+    names = np.asarray(split.names())
+    members = (names[split.targets == number] for number in range(len(split.classes)))
+    groups = zip(split.classes, members, strict=True)
+    return save_index(out, ((name, sorted(group.tolist())) for name, group in groups))
 
 
 def held_out_images(data: Path, transform: Callable[[Any], Any]) -> Any:
@@ -81,3 +105,7 @@ class SplitImages(ListedImages):
     def name(self, number: int) -> str:
         """Its path below the images' folder."""
         return self._names[number]
+
+    def names(self) -> list[str]:
+        """All paths below the images' folder."""
+        return self._names
