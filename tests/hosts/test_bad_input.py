@@ -206,7 +206,9 @@ main()
     assert pretrain(cfg, reporter=EpochReporter("test")).resumed_from == 1
 
 
-@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "kind", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)]
+)
 def test_a_stopped_run_goes_on(tmp_path, recipe, kind):
     settings = ["max_epochs=6", "backbone.kwargs.width=8", "data.num_workers=1", "accelerator=cpu"]
     command = [sys.executable, "-m", "uic_plugin.cli", "pretrain", "--config-name", "digits/uic"]

@@ -59,10 +59,13 @@ def test_all_are_registered():
         ("digits/deepcluster", ()),
         ("digits/selflabel", ("method_kwargs.heads=2",)),
         ("digits/supervised", ()),
-        ("digits/uic", ("method_kwargs.heads=3",)),
-        ("digits/uic", ("method_kwargs.label_momentum=0.9",)),
+        ("digits/uic", ("method_kwargs.heads=3", "method_kwargs.label_momentum=0.9")),
         ("digits/uic", ("method_kwargs.label_init=clusters", "method_kwargs.label_view=center")),
-        ("digits/uic", ("method_kwargs.classifier=cosine", "method_kwargs.temperature=0.1")),
+        pytest.param(
+            "digits/uic",
+            ("method_kwargs.classifier=cosine", "method_kwargs.temperature=0.1"),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_stopped_and_resumed_equals_uninterrupted(recipe, tmp_path, name, options):

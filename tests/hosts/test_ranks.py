@@ -79,6 +79,7 @@ def test_ranks_share_the_pass_over_centred_views(two_ranks, tmp_path):
     assert len(labels.unique()) > 1
 
 
+@pytest.mark.slow
 def test_ranks_hold_one_bank_and_disjoint_shares(two_ranks):
     first, second = two_ranks()
     assert len(first["steps"]) == len(second["steps"]) == 2 * (1442 // 2 // 64)
