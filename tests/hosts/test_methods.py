@@ -58,9 +58,13 @@ def test_all_are_registered():
     [
         ("digits/deepcluster", ()),
         ("digits/selflabel", ("method_kwargs.heads=2",)),
-        ("digits/supervised", ()),
+        pytest.param("digits/supervised", (), marks=pytest.mark.slow),
         ("digits/uic", ("method_kwargs.heads=3", "method_kwargs.label_momentum=0.9")),
-        ("digits/uic", ("method_kwargs.label_init=clusters", "method_kwargs.label_view=center")),
+        pytest.param(
+            "digits/uic",
+            ("method_kwargs.label_init=clusters", "method_kwargs.label_view=center"),
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             "digits/uic",
             ("method_kwargs.classifier=cosine", "method_kwargs.temperature=0.1"),
