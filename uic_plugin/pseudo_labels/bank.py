@@ -18,13 +18,16 @@ from typing import Any, Literal
 
 import torch
 
+from uic_plugin.pseudo_labels.bank_state import (
+    STATE_VERSION,
+    UNSEEN,
+    check_labels,
+    check_state,
+)
 from uic_plugin.pseudo_labels.empty_classes import EmptyClassFixer, class_sizes
 from uic_plugin.pseudo_labels.storage import allocate
 from uic_plugin.seeding import make_generator
 
-_UNSEEN = -1  # staged value of an image that no step has labelled in this epoch
-_STATE_VERSION = 1
-_INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 _BLOCK = 1 << 24  # images handled at once: bounds the memory beside the labels
 
 
@@ -96,7 +99,7 @@ class PseudoLabelBank:
         if init not in ("random", "balanced"):
             raise ValueError(f"init must be 'random' or 'balanced', got {init!r}")
         if labels is not None:
-            _check_labels(labels, num_samples, num_classes)
+            check_labels(labels, num_samples, num_classes)
         self.num_samples = num_samples
         self.num_classes = num_classes
         self.seed = seed
@@ -112,7 +115,7 @@ class PseudoLabelBank:
         )
         if not is_writer:
             return
-        self._staged.fill_(_UNSEEN)
+        self._staged.fill_(UNSEEN)
         if labels is not None:
             self._targets.copy_(labels)
         elif init == "balanced":
@@ -137,7 +140,7 @@ class PseudoLabelBank:
     @property
     def num_staged(self) -> int:
         """Images that have a label for the next epoch already."""
-        return sum(int((block != _UNSEEN).sum()) for block in self._staged.split(_BLOCK))
+        return sum(int((block != UNSEEN).sum()) for block in self._staged.split(_BLOCK))
 
     def class_sizes(self) -> torch.Tensor:
         """Images per class in this epoch, (K,) int64."""
@@ -213,7 +216,7 @@ class PseudoLabelBank:
             compare(self._targets, self._staged)
         turn = Turn(self.epoch + 1, num_seen, num_changed, num_splits)
         self.follow(turn)
-        self._staged.fill_(_UNSEEN)
+        self._staged.fill_(UNSEEN)
         return turn
 
     def follow(self, turn: Turn) -> None:
@@ -226,8 +229,8 @@ class PseudoLabelBank:
         if not self.is_writer:
             return
         for targets, staged in self._blocks():
-            torch.where(staged != _UNSEEN, staged, targets, out=targets)
-        self._staged.fill_(_UNSEEN)
+            torch.where(staged != UNSEEN, staged, targets, out=targets)
+        self._staged.fill_(UNSEEN)
 
     def fix_empty_classes(self, fixer: EmptyClassFixer) -> int:
         """Fill the classes that the initial labels left empty; returns their number."""
@@ -240,14 +243,14 @@ class PseudoLabelBank:
         Without staged labels, as between epochs, `staged` is None.
         """
         return {
-            "version": _STATE_VERSION,
+            "version": STATE_VERSION,
             "num_samples": self.num_samples,
             "num_classes": self.num_classes,
             "seed": self.seed,
             "epoch": self.epoch,
             "fingerprint": self.fingerprint,
-            "targets": self._copied(self._targets),
-            "staged": self._copied(self._staged) if self.num_staged else None,
+            "targets": self._targets.to("cpu", copy=True),
+            "staged": self._staged.to("cpu", copy=True) if self.num_staged else None,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -257,58 +260,12 @@ class PseudoLabelBank:
             ValueError: for a state of another dataset, another number of classes, labels out of
                 range, or one that is no state of a bank.
         """
-        missing = sorted(
-            {"num_samples", "num_classes", "seed", "epoch", "targets", "staged"} - state.keys()
-        )
-        if missing:
-            raise ValueError(f"this is no state of a pseudo-label bank: it lacks {missing}")
-        for name in ("num_samples", "num_classes", "seed", "epoch"):
-            if type(state[name]) is not int or (name == "epoch" and state[name] < 0):
-                raise ValueError(f"the saved {name} must be a whole number, got {state[name]!r}")
-        if type(state.get("fingerprint")) not in (str, type(None)):
-            raise ValueError(f"the saved fingerprint is none: {state['fingerprint']!r}")
-        if str(state.get("version", _STATE_VERSION)) != str(_STATE_VERSION):
-            raise ValueError(
-                f"the labels were saved in format {state['version']}, "
-                f"this version reads format {_STATE_VERSION}"
-            )
-        if state["num_samples"] != self.num_samples:
-            raise ValueError(
-                f"the saved labels are of {state['num_samples']} images, this dataset has "
-                f"{self.num_samples}: use the dataset that the checkpoint was trained on"
-            )
-        if state["num_classes"] != self.num_classes:
-            raise ValueError(
-                f"the saved labels have {state['num_classes']} pseudo classes, this run has "
-                f"{self.num_classes}: set num_pseudo_classes={state['num_classes']}"
-            )
-        saved, own = state.get("fingerprint"), self.fingerprint
-        if saved is not None and own is not None and saved != own:
-            raise ValueError(
-                f"the saved labels are of another list of images (fingerprint {saved}, this "
-                f"dataset has {own}): files were added, removed or renamed"
-            )
-        buffers = (("targets", self._targets, 0), ("staged", self._staged, _UNSEEN))
-        for name, _, lowest in buffers:
-            if state[name] is not None or name == "targets":
-                self._check_saved(name, state[name], lowest)
+        check_state(state, self.num_samples, self.num_classes, self.fingerprint)
         if self.is_writer:
-            for name, buffer, _ in buffers:
+            for name, buffer in (("targets", self._targets), ("staged", self._staged)):
                 saved = state[name]
-                buffer.fill_(_UNSEEN) if saved is None else buffer.copy_(saved)
+                buffer.fill_(UNSEEN) if saved is None else buffer.copy_(saved)
         self.epoch, self.seed = state["epoch"], state["seed"]
-
-    def _check_saved(self, name: str, labels: Any, lowest: int) -> None:
-        if not isinstance(labels, torch.Tensor) or labels.shape != (self.num_samples,):
-            raise ValueError(f"the saved {name} are no tensor of {self.num_samples} labels")
-        if labels.dtype not in _INTEGERS or labels.layout != torch.strided:
-            raise ValueError(f"the saved {name} are {labels.dtype}, not whole numbers")
-        low, high = int(labels.min()), int(labels.max())
-        if low < lowest or high >= self.num_classes:
-            raise ValueError(
-                f"the saved {name} must lie in [{lowest}, {self.num_classes}), "
-                f"found [{low}, {high}]"
-            )
 
     def _blocks(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Targets and staged labels, block by block."""
@@ -318,14 +275,10 @@ class PseudoLabelBank:
         """Stage the present label of each image that no step has labelled; returns the others."""
         num_seen = 0
         for targets, staged in self._blocks():
-            seen = staged != _UNSEEN
+            seen = staged != UNSEEN
             num_seen += int(seen.sum())
             torch.where(seen, staged, targets, out=staged)
         return num_seen
-
-    @staticmethod
-    def _copied(labels: torch.Tensor) -> torch.Tensor:
-        return labels.to("cpu", copy=True)
 
     def _fix(self, labels: torch.Tensor, fixer: EmptyClassFixer | None, epoch: int) -> int:
         self._check_fixer(fixer)
@@ -347,11 +300,3 @@ class PseudoLabelBank:
                 f"found [{int(place.min())}, {int(place.max())}]"
             )
         return place
-
-
-def _check_labels(labels: torch.Tensor, num_samples: int, num_classes: int) -> None:
-    if labels.shape != (num_samples,):
-        raise ValueError(f"{num_samples} labels are needed, got {tuple(labels.shape)}")
-    low, high = int(labels.min()), int(labels.max())
-    if low < 0 or high >= num_classes:
-        raise ValueError(f"labels must lie in [0, {num_classes}), found [{low}, {high}]")
