@@ -46,6 +46,21 @@ def recipe(digits, tmp_path):
     return compose
 
 
+@pytest.fixture
+def host_trainer():
+    """Makes a bare trainer of the host for one epoch, as its own scripts make one."""
+    from uic_plugin.hosts import load_host
+
+    return lambda: load_host().pl.Trainer(
+        max_epochs=1,
+        accelerator="cpu",
+        devices=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+    )
+
+
 class Finished:
     """How a command ended: what `subprocess.run` would say."""
 

@@ -18,17 +18,10 @@ from uic_plugin.hosts.settings import build_method, prepare_config
 
 
 @pytest.fixture
-def trainer(recipe):
+def trainer(recipe, host_trainer):
     """A bare trainer of the host, as its own scripts make one, after an epoch of UIC."""
     cfg, source = prepare_config(recipe("max_epochs=1"))
-    trainer = load_host().pl.Trainer(
-        max_epochs=1,
-        accelerator="cpu",
-        devices=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-    )
+    trainer = host_trainer()
     trainer.fit(build_method(cfg), pretrain_loader(cfg, source))
     return trainer
 

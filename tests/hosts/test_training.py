@@ -163,7 +163,7 @@ def test_labels_of_the_step(recipe, tmp_path):
     assert json.loads((tmp_path / "whole" / "cost.json").read_text())["bytes_per_image"] == 0
 
 
-def test_a_stream_of_images_without_numbers(recipe):
+def test_a_stream_of_images_without_numbers(recipe, host_trainer):
     """As a host's script may have one; twice, as a script may train on."""
     cfg, source = prepare_config(recipe(*STREAM, "max_epochs=1"))
     batches = pretrain_loader(cfg, source)
@@ -174,14 +174,7 @@ def test_a_stream_of_images_without_numbers(recipe):
 
     method = build_method(cfg)
     for epoch in (1, 2):
-        trainer = load_host().pl.Trainer(
-            max_epochs=1,
-            accelerator="cpu",
-            devices=1,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-        )
+        trainer = host_trainer()
         trainer.fit(method, torch.utils.data.DataLoader(Stream(), batch_size=None))
         assert method.bank.epoch == epoch
         assert method.epoch_metrics["classes_used"] > 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,8 @@ class RunCheckpoint(pl.Callback):
         def take_note(number: int, frame: Any) -> None:
             self._is_asked_to_stop = True
 
-        self._handler = signal.signal(signal.SIGTERM, take_note)
+        if threading.current_thread() is threading.main_thread():  # no other may
+            self._handler = signal.signal(signal.SIGTERM, take_note)
 
     def on_train_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, *_: Any
