@@ -12,7 +12,7 @@ from typing import Any
 
 import typer
 
-from uic_plugin.cli import compare, evaluation, labels, paper, train, transfer
+from uic_plugin.cli import compare, evaluation, labels, paper, train, transfer, voc
 
 app = typer.Typer(
     help="Unsupervised Image Classification inside solo-learn.",
@@ -26,6 +26,9 @@ for command in (
     evaluation.linear,
     evaluation.probe,
     transfer.fewshot,
+    voc.voc_classify,
+    voc.voc_detect,
+    voc.voc_segment,
     labels.label,
     labels.classes,
     labels.weights,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -53,6 +54,7 @@ def view_loader(
     shuffle: bool = False,
     drop_last: bool = False,
     even: bool = False,
+    collate: Callable[[list[Any]], Any] | None = None,
 ) -> DataLoader[Any]:
     """Batches of a dataset with seeded views, which names bad images.
 
@@ -61,6 +63,7 @@ def view_loader(
         seed, on_bad_image, max_bad_images: see `SeededViews`.
         batch_size, num_workers, sampler, shuffle, drop_last: see `DataLoader`.
         even: batches of nearly equal size, none above `batch_size`, of a given `sampler`.
+        collate: items to a batch; stacked unless told.
     """
     order: dict[str, Any]
     if even:
@@ -72,6 +75,7 @@ def view_loader(
         SeededViews(dataset, seed=seed, on_bad_image=on_bad_image, max_bad_images=max_bad_images),
         **order,
         num_workers=num_workers,
+        collate_fn=collate,
         pin_memory=torch.cuda.is_available(),
         # the host's datasets are instances of a class local to a function: unpicklable
         multiprocessing_context="fork" if num_workers else None,

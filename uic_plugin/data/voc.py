@@ -1,0 +1,326 @@
+"""PASCAL VOC's folders, read by torchvision and checked before anything is trained on them.
+
+    VOCDIR/VOC2007/{JPEGImages,Annotations,ImageSets/{Main,Segmentation},SegmentationClass}
+
+Source: Everingham et al., The PASCAL Visual Object Classes Challenge, 2010, and its development
+kit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from xml.etree.ElementTree import ParseError
+
+import numpy as np
+import torch
+from PIL import Image
+from torchvision.datasets import VOCDetection, VOCSegmentation
+
+VOC_CLASSES = (
+    "aeroplane",
+    "bicycle",
+    "bird",
+    "boat",
+    "bottle",
+    "bus",
+    "car",
+    "cat",
+    "chair",
+    "cow",
+    "diningtable",
+    "dog",
+    "horse",
+    "motorbike",
+    "person",
+    "pottedplant",
+    "sheep",
+    "sofa",
+    "train",
+    "tvmonitor",
+)
+IGNORED = 255  # value of a mask's border, which counts nowhere
+_YEARS = ("2007", "2008", "2009", "2010", "2011", "2012")
+_CORNERS = ("xmin", "ymin", "xmax", "ymax")
+
+
+@dataclass(frozen=True)
+class Objects:
+    """What an image shows.
+
+    Attributes:
+        boxes: (B, 4) float32, x and y of two corners in pixels from the image's corner; a box of
+            one pixel is 1 wide.
+        labels: (B,) int64 places in `VOC_CLASSES`.
+        difficult: (B,) bool, those that no evaluation counts.
+    """
+
+    boxes: torch.Tensor
+    labels: torch.Tensor
+    difficult: torch.Tensor
+
+
+def find_voc(folder: Path, split: str, kind: str = "Main", year: str | None = None) -> Path:
+    """The folder of one year, as `VOCdevkit/VOC2007`.
+
+    Args:
+        folder: that folder, `VOCdevkit`, or the folder that `VOCdevkit` lies in.
+        split: of images, as trainval.
+        kind: of split, Main or Segmentation.
+        year: which, where there are several; the earliest that has the split unless told.
+
+    Raises:
+        FileNotFoundError: if there is none, or none with such a split, listing those there are.
+        ValueError: for a year that torchvision's readers do not know.
+    """
+    if year is not None and year not in _YEARS:
+        raise ValueError(f"--year must be one of {', '.join(_YEARS)}, got {year!r}")
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: there is no such folder of PASCAL VOC")
+    folder = folder.resolve()
+    names = [f"VOC{y}" for y in ([year] if year else _YEARS)]
+    if folder.name.startswith("VOC2"):
+        places = [folder] if folder.name in names else []
+    else:
+        devkit = folder if folder.name == "VOCdevkit" else folder / "VOCdevkit"
+        places = [devkit / name for name in names if (devkit / name).is_dir()]
+    places = [place for place in places if place.parent.name == "VOCdevkit"]
+    if not places:
+        raise FileNotFoundError(
+            f"{folder}: expected VOCdevkit/{names[0]} there, with JPEGImages, Annotations and "
+            f"ImageSets in it"
+        )
+    for place in places:
+        if (place / "ImageSets" / kind / f"{split}.txt").is_file():
+            return place
+    there = sorted(p.stem for p in (places[0] / "ImageSets" / kind).glob("*.txt"))
+    there = [name for name in there if "_" not in name]
+    raise FileNotFoundError(
+        f"{places[0]} has no split {split!r} in ImageSets/{kind}: "
+        f"{', '.join(there) or 'no split at all'}"
+    )
+
+
+class VocObjects:
+    """Images of a split with the objects in them.
+
+    Args:
+        folder: of one year, see `find_voc`.
+        split: train, val, trainval or test.
+
+    Attributes:
+        names: of the images.
+        objects: of each image.
+        sizes: (width, height) of each image in pixels.
+
+    Raises:
+        FileNotFoundError: if an image or its annotation is missing.
+        ValueError: for an empty split, or an annotation that cannot be, naming file and value.
+    """
+
+    def __init__(self, folder: Path, split: str) -> None:
+        self.folder, self.split = folder, split
+        self.reader = _reader(VOCDetection, folder, split)
+        self.names = _checked_names(self.reader, folder, split, "annotation")
+        self.objects: list[Objects] = []
+        self.sizes: list[tuple[int, int]] = []
+        fractional: list[str] = []
+        for number in range(len(self.names)):
+            objects, size = self._read(number, fractional)
+            self.objects.append(objects)
+            self.sizes.append(size)
+        if fractional:
+            warnings.warn(
+                f"{len(fractional)} coordinates of {folder} are no whole numbers, as "
+                f"{fractional[0]}; they are taken as they are",
+                stacklevel=2,
+            )
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies images and objects, 16 hexadecimal digits."""
+        digest = hashlib.blake2b(digest_size=8)
+        for name, objects in zip(self.names, self.objects, strict=True):
+            digest.update(name.encode())
+            for part in (objects.boxes, objects.labels, objects.difficult):
+                digest.update(part.numpy().tobytes())
+        return digest.hexdigest()
+
+    def image(self, number: int) -> Image.Image:
+        """An image, RGB.
+
+        Raises:
+            ValueError: if its size is not what its annotation says.
+        """
+        with Image.open(self.reader.images[number]) as file:
+            image = file.convert("RGB")
+        if image.size != self.sizes[number]:
+            raise ValueError(
+                f"{self.reader.images[number]} has {image.size[0]} x {image.size[1]} pixels, its "
+                f"annotation says {self.sizes[number][0]} x {self.sizes[number][1]}"
+            )
+        return image
+
+    def presence(self) -> torch.Tensor:
+        """(N, 20) float32: 1 a class is there, 0 it is not, NaN its objects are all difficult."""
+        targets = torch.zeros(len(self), len(VOC_CLASSES))
+        for row, objects in zip(targets, self.objects, strict=True):
+            row[objects.labels] = math.nan
+            row[objects.labels[~objects.difficult]] = 1
+        return targets
+
+    def _read(self, number: int, fractional: list[str]) -> tuple[Objects, tuple[int, int]]:
+        path = self.reader.annotations[number]
+        content = _parsed(path)
+        size = _size(content, Path(self.reader.images[number]), path)
+        boxes, labels, difficult = [], [], []
+        for item in content["object"]:
+            name = item.get("name") if isinstance(item, dict) else None
+            if name not in VOC_CLASSES:
+                raise ValueError(
+                    f"{path}: unknown class {name!r}; PASCAL VOC has {', '.join(VOC_CLASSES)}"
+                )
+            boxes.append(_box(item, size, path, fractional))
+            labels.append(VOC_CLASSES.index(name))
+            difficult.append(item.get("difficult") == "1")
+        objects = Objects(
+            torch.tensor(boxes, dtype=torch.float32).view(-1, 4),
+            torch.tensor(labels, dtype=torch.int64),
+            torch.tensor(difficult, dtype=torch.bool),
+        )
+        return objects, size
+
+
+class VocMasks:
+    """Images of a split with the class of each pixel.
+
+    Args:
+        folder: of one year, see `find_voc`.
+        split: train, val, trainval or test.
+
+    Attributes:
+        names: of the images.
+
+    Raises:
+        FileNotFoundError: if an image or its mask is missing.
+        ValueError: for an empty split, or a mask of another size than its image.
+    """
+
+    def __init__(self, folder: Path, split: str) -> None:
+        self.folder, self.split = folder, split
+        self.reader = _reader(VOCSegmentation, folder, split)
+        self.names = _checked_names(self.reader, folder, split, "mask")
+        for image, mask in zip(self.reader.images, self.reader.masks, strict=True):
+            with Image.open(image) as one, Image.open(mask) as other:
+                if one.size != other.size:
+                    raise ValueError(
+                        f"{mask} has {other.size[0]} x {other.size[1]} pixels, its image has "
+                        f"{one.size[0]} x {one.size[1]}"
+                    )
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies the list of images, 16 hexadecimal digits."""
+        return hashlib.blake2b("\0".join(self.names).encode(), digest_size=8).hexdigest()
+
+    def item(self, number: int) -> tuple[Image.Image, torch.Tensor]:
+        """An image, RGB, and its mask (H, W), uint8: 0 background, 1 to 20 classes, 255 ignored.
+
+        Raises:
+            ValueError: for other values in a mask.
+        """
+        image, mask = self.reader[number]
+        classes = torch.from_numpy(np.array(mask))
+        strange = (classes > len(VOC_CLASSES)) & (classes != IGNORED)
+        if classes.ndim != 2 or bool(strange.any()):
+            found = f"value {int(classes[strange][0])}" if classes.ndim == 2 else "colours"
+            raise ValueError(
+                f"{self.reader.masks[number]} has {found}: a mask holds 0 for background, 1 to "
+                f"{len(VOC_CLASSES)} for the classes and {IGNORED} for what is ignored"
+            )
+        return image, classes
+
+
+def _reader(kind: Any, folder: Path, split: str) -> Any:
+    return kind(str(folder.parent.parent), year=folder.name[3:], image_set=split)
+
+
+def _checked_names(reader: Any, folder: Path, split: str, target: str) -> list[str]:
+    names = [Path(path).stem for path in reader.images]
+    if not [name for name in names if name]:
+        raise ValueError(f"{folder}: the split {split!r} lists no image")
+    _refuse_missing(reader.images, "images")
+    _refuse_missing(reader.targets, f"{target}s")
+    return names
+
+
+def _refuse_missing(paths: Sequence[str], what: str) -> None:
+    missing = [path for path in paths if not Path(path).is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"{missing[0]} is missing; {len(paths) - len(missing)} of {len(paths)} {what} are there"
+        )
+
+
+def _parsed(path: str) -> dict[str, Any]:
+    from torchvision.datasets.voc import ET_parse
+
+    try:
+        content = VOCDetection.parse_voc_xml(ET_parse(path).getroot())
+    except ParseError as error:
+        raise ValueError(f"{path} is no annotation of PASCAL VOC ({error})") from error
+    inner = content.get("annotation")
+    if not isinstance(inner, dict) or not isinstance(inner.get("object"), list):
+        raise ValueError(f"{path} is no annotation of PASCAL VOC: it lists no object")
+    return inner
+
+
+def _size(content: dict[str, Any], image: Path, path: str) -> tuple[int, int]:
+    given = content.get("size")
+    if not isinstance(given, dict):
+        with Image.open(image) as file:
+            return file.size
+    try:
+        return int(given["width"]), int(given["height"])
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"{path}: the size of the image must be whole numbers, got {given}") from (
+            error
+        )
+
+
+def _box(
+    item: dict[str, Any], size: tuple[int, int], path: str, fractional: list[str]
+) -> list[float]:
+    """From VOC's pixels, counted from 1 and both inclusive, to lengths from the corner."""
+    given = item.get("bndbox")
+    given = given if isinstance(given, dict) else {}
+    try:
+        corners = [float(given[name]) for name in _CORNERS]
+    except (KeyError, ValueError, TypeError) as error:
+        raise ValueError(
+            f"{path}: a box needs numbers {', '.join(_CORNERS)}, got {dict(given)}"
+        ) from error
+    x1, y1, x2, y2 = corners
+    width, height = size
+    if not all(map(math.isfinite, corners)) or x1 > x2 or y1 > y2:
+        raise ValueError(f"{path}: no box goes from ({x1:g}, {y1:g}) to ({x2:g}, {y2:g})")
+    # a first pixel that is counted from 0 is taken for 1
+    if min(x1, y1) < 0 or x2 > width or y2 > height:
+        raise ValueError(
+            f"{path}: the box from ({x1:g}, {y1:g}) to ({x2:g}, {y2:g}) leaves the image of "
+            f"{width} x {height} pixels"
+        )
+    if any(value != int(value) for value in corners):
+        fractional.append(f"{Path(path).stem}: {next(v for v in corners if v != int(v)):g}")
+    return [max(x1 - 1, 0.0), max(y1 - 1, 0.0), x2, y2]

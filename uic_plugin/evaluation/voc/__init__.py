@@ -1,0 +1,1 @@
+"""The PASCAL VOC tasks of the paper (Table 5): classification, detection and segmentation."""

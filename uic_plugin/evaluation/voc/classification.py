@@ -1,0 +1,201 @@
+"""Multi-label classification of PASCAL VOC: fine-tuned, tested on ten crops (UIC, Table 5).
+
+Source: the protocol of Caron et al., 2018, section 4.3; losses of classes whose objects are all
+difficult do not count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import Dataset
+from torchvision import transforms
+
+from uic_plugin.data.centre import with_border
+from uic_plugin.data.loaders import view_loader
+from uic_plugin.data.voc import VOC_CLASSES, VocObjects
+from uic_plugin.evaluation.voc.average_precision import AveragePrecision, classification_precision
+from uic_plugin.evaluation.voc.fine_tuning import Schedule, fine_tune
+from uic_plugin.evaluation.voc.network import renew_linear, with_mode
+from uic_plugin.networks.staged import StagedNetwork
+
+TRAINED = ("fc6-8", "all")
+
+
+@dataclass(frozen=True)
+class ClassifySettings:
+    """What is trained, and on which views.
+
+    Attributes:
+        train: "fc6-8", the layers behind the convolutions and the new one; "all".
+        keep_fc: start fc6 and fc7 from the pretrained weights; from new ones if not.
+        crop: side of a view in pixels.
+        resize: shorter side before the crops of a test; 256 / 224 of the crop if None.
+        min_scale, max_scale: share of the image that a training view shows.
+        crops: of a test image: 10, or 1.
+        batch_norm: see `with_mode`.
+    """
+
+    train: str = "all"
+    keep_fc: bool = False
+    crop: int = 224
+    resize: int | None = None
+    min_scale: float = 0.1
+    max_scale: float = 0.5
+    crops: int = 10
+    batch_norm: str = "fixed"
+
+    def __post_init__(self) -> None:
+        if self.train not in TRAINED:
+            raise ValueError(f"--train must be {' or '.join(TRAINED)}, got {self.train!r}")
+        if not 0 < self.min_scale <= self.max_scale <= 1:
+            raise ValueError(
+                f"--min-scale and --max-scale must be shares of an image, got {self.min_scale} "
+                f"and {self.max_scale}"
+            )
+        if self.crops not in (1, 10):
+            raise ValueError(f"--crops must be 1 or 10, got {self.crops}")
+        if self.crop < 1 or (self.resize or self.crop) < self.crop:
+            raise ValueError(f"no crop of {self.crop} pixels from {self.resize}: set --resize")
+
+
+class MultiLabelNetwork(nn.Module):
+    """A network with one logit per class behind it.
+
+    Args:
+        backbone: images (B, 3, H, W) to features (B, D).
+        settings: what is trained.
+        seed: of the new layers.
+    """
+
+    def __init__(self, backbone: nn.Module, settings: ClassifySettings, seed: int = 0) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.fc8 = nn.Linear(int(backbone.num_features), len(VOC_CLASSES))  # type: ignore[arg-type]
+        fc = backbone.classifier if isinstance(backbone, StagedNetwork) else nn.Sequential()
+        renew_linear(nn.ModuleList([self.fc8] if settings.keep_fc else [fc, self.fc8]), seed)
+        self.frozen: list[nn.Module] = []
+        if settings.train == "fc6-8":
+            body = backbone.features if isinstance(backbone, StagedNetwork) else backbone
+            self.frozen = [body.requires_grad_(False)]
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits (B, 20)."""
+        return self.fc8(self.backbone(images))
+
+
+class ClassifiedImages(Dataset[Any]):
+    """Items (view, presence of each class).
+
+    Args:
+        images: and their objects.
+        view: an image to a tensor.
+    """
+
+    def __init__(self, images: VocObjects, view: Callable[[Any], torch.Tensor]) -> None:
+        self.source, self.view = images, view
+        self.presence = images.presence()
+        self.samples = [(path, 0) for path in images.reader.images]  # names bad images
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.view(self.source.image(number)), self.presence[number]
+
+
+def presence_loss(logits: torch.Tensor, presence: torch.Tensor) -> torch.Tensor:
+    """Binary cross-entropy, summed over classes and averaged over images; NaN does not count."""
+    counted = ~presence.isnan()
+    loss = F.binary_cross_entropy_with_logits(logits[counted], presence[counted], reduction="sum")
+    return loss / len(logits)
+
+
+def training_view(settings: ClassifySettings, normalize: Any) -> Any:
+    """A random square of the image, mirrored or not."""
+    scale = (settings.min_scale, settings.max_scale)
+    return transforms.Compose(
+        [
+            transforms.RandomHorizontalFlip(),
+            transforms.RandomResizedCrop(settings.crop, scale=scale, ratio=(1, 1)),
+            transforms.ToTensor(),
+            normalize,
+        ]
+    )
+
+
+def evaluation_view(settings: ClassifySettings, normalize: Any) -> Any:
+    """Crops (10 or 1, 3, H, W) of an image."""
+    cut: Any = transforms.TenCrop(settings.crop)
+    if settings.crops == 1:
+        cut = transforms.Compose([transforms.CenterCrop(settings.crop), lambda image: (image,)])
+    tensor = transforms.ToTensor()
+    return transforms.Compose(
+        [
+            transforms.Resize(settings.resize or with_border(settings.crop)),
+            cut,
+            lambda crops: torch.stack([normalize(tensor(crop)) for crop in crops]),
+        ]
+    )
+
+
+def train_classifier(
+    model: MultiLabelNetwork,
+    images: VocObjects,
+    settings: ClassifySettings,
+    schedule: Schedule,
+    folder: Path,
+    *,
+    normalize: Any,
+    identity: dict[str, Any],
+    num_workers: int = 0,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[dict[str, Any]]:
+    """Fine-tune on a split; see `fine_tune` for what is kept and raised."""
+    device = next(model.parameters()).device
+
+    def losses_of(batch: Any) -> dict[str, torch.Tensor]:
+        views, presence = batch
+        return {"loss": presence_loss(model(views.to(device)), presence.to(device))}
+
+    return fine_tune(
+        model,
+        ClassifiedImages(images, training_view(settings, normalize)),
+        losses_of,
+        schedule,
+        folder,
+        set_mode=with_mode(model, settings.batch_norm, model.frozen),
+        identity=identity,
+        num_workers=num_workers,
+        progress=progress,
+    )
+
+
+@torch.no_grad()
+def evaluate_classifier(
+    model: MultiLabelNetwork,
+    images: VocObjects,
+    settings: ClassifySettings,
+    *,
+    normalize: Any,
+    num_workers: int = 0,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[list[AveragePrecision], torch.Tensor]:
+    """Average precision of each class, and the scores (N, 20): logits summed over the crops."""
+    device = next(model.parameters()).device
+    model.eval()
+    dataset = ClassifiedImages(images, evaluation_view(settings, normalize))
+    loader = view_loader(dataset, seed=0, batch_size=4, num_workers=num_workers)
+    scores: list[torch.Tensor] = []
+    for crops, presence in loader:
+        logits = model(crops.flatten(0, 1).to(device)).cpu()
+        scores.append(logits.view(len(presence), settings.crops, -1).sum(1))
+        progress(sum(map(len, scores)), len(dataset))
+    together = torch.cat(scores)
+    return classification_precision(together, dataset.presence), together

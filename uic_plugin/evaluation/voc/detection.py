@@ -1,0 +1,169 @@
+"""Training and testing a detector on PASCAL VOC (UIC, Table 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import Dataset
+from torchvision.transforms.functional import to_tensor
+
+from uic_plugin.data.loaders import view_loader
+from uic_plugin.data.voc import VOC_CLASSES, VocObjects
+from uic_plugin.evaluation.voc.average_precision import (
+    AveragePrecision,
+    Detections,
+    detection_precision,
+)
+from uic_plugin.evaluation.voc.detectors import FastRCNN
+from uic_plugin.evaluation.voc.fine_tuning import Schedule, fine_tune
+from uic_plugin.evaluation.voc.network import with_mode
+from uic_plugin.evaluation.voc.proposals import ProposalCache
+
+
+class DetectionImages(Dataset[Any]):
+    """Items (image, regions, target) of the images that have objects to learn from.
+
+    Args:
+        images: and their objects; difficult ones are not learned from.
+        proposals: regions of each image; none are given without.
+        mirror: whether half of the views are mirrored.
+        all_images: also those without objects, for a test.
+    """
+
+    def __init__(
+        self,
+        images: VocObjects,
+        proposals: ProposalCache | None,
+        *,
+        mirror: bool = False,
+        all_images: bool = False,
+    ) -> None:
+        self.source, self.proposals, self.mirror = images, proposals, mirror
+        self.numbers = [
+            number
+            for number, objects in enumerate(images.objects)
+            if all_images or bool((~objects.difficult).any())
+        ]
+        self.samples = [(images.reader.images[number], 0) for number in self.numbers]
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, place: int) -> tuple[torch.Tensor, Any, dict[str, torch.Tensor]]:
+        number = self.numbers[place]
+        image = to_tensor(self.source.image(number))
+        objects = self.source.objects[number]
+        boxes = objects.boxes[~objects.difficult]
+        regions = torch.empty(0, 4)
+        if self.proposals is not None:
+            regions = self.proposals.of(self.source.reader.images[number])
+        if self.mirror and bool(torch.rand(()) < 0.5):
+            width = image.shape[-1]
+            image, boxes, regions = image.flip(-1), _mirror(boxes, width), _mirror(regions, width)
+        labels = objects.labels[~objects.difficult] + 1  # 0 is the background
+        return image, regions, {"boxes": boxes, "labels": labels}
+
+
+def _mirror(boxes: torch.Tensor, width: int) -> torch.Tensor:
+    return torch.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], 1)
+
+
+def _as_lists(items: list[Any]) -> tuple[list[Any], ...]:
+    """Images have sizes of their own."""
+    return tuple(map(list, zip(*items, strict=True)))
+
+
+def train_detector(
+    model: nn.Module,
+    images: VocObjects,
+    proposals: ProposalCache | None,
+    schedule: Schedule,
+    folder: Path,
+    *,
+    batch_norm: str,
+    identity: dict[str, Any],
+    num_workers: int = 0,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[dict[str, Any]]:
+    """Train all layers of a detector; see `fine_tune` for what is kept and raised.
+
+    Args:
+        model: `FastRCNN` or torchvision's `FasterRCNN`, on its device.
+        images: of the training split.
+        proposals: regions for a `FastRCNN`.
+        schedule: of the training.
+        folder: for checkpoint and curve.
+        batch_norm: see `with_mode`.
+        identity, num_workers, progress: see `fine_tune`.
+    """
+    device = next(model.parameters()).device
+
+    def losses_of(batch: Any) -> dict[str, torch.Tensor]:
+        return dict(model(*_inputs(model, batch, device)))
+
+    return fine_tune(
+        model,
+        DetectionImages(images, proposals, mirror=True),
+        losses_of,
+        schedule,
+        folder,
+        set_mode=with_mode(model, batch_norm),
+        identity=identity,
+        num_workers=num_workers,
+        collate=_as_lists,
+        progress=progress,
+    )
+
+
+def _inputs(model: nn.Module, batch: Any, device: torch.device) -> list[Any]:
+    images, regions, targets = batch
+    inputs: list[Any] = [[image.to(device) for image in images]]
+    if isinstance(model, FastRCNN):
+        inputs.append([boxes.to(device) for boxes in regions])
+    if model.training:
+        inputs.append([{k: v.to(device) for k, v in target.items()} for target in targets])
+    return inputs
+
+
+@torch.no_grad()
+def evaluate_detector(
+    model: nn.Module,
+    images: VocObjects,
+    proposals: ProposalCache | None,
+    *,
+    num_workers: int = 0,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Detections]:
+    """What a detector finds in each image."""
+    device = next(model.parameters()).device
+    model.eval()
+    loader = view_loader(
+        DetectionImages(images, proposals, all_images=True),
+        seed=0,
+        batch_size=1,
+        num_workers=num_workers,
+        collate=_as_lists,
+    )
+    results: list[Detections] = []
+    for batch in loader:
+        for found in model(*_inputs(model, batch, device)):
+            boxes, labels, scores = (found[k].cpu() for k in ("boxes", "labels", "scores"))
+            results.append(Detections(boxes, labels - 1, scores))
+        progress(len(results), len(images))
+    return results
+
+
+def precision_of(found: list[Detections], images: VocObjects) -> list[AveragePrecision]:
+    """Average precision of each class at an overlap of 0.5."""
+    objects = images.objects
+    return detection_precision(
+        found,
+        [o.boxes for o in objects],
+        [o.labels for o in objects],
+        [o.difficult for o in objects],
+        num_classes=len(VOC_CLASSES),
+    )

@@ -1,0 +1,309 @@
+"""Fine-tuning by iterations: stochastic gradient descent that a kill does not set back.
+
+Batches, views and dropout of an iteration depend on (seed, iteration) alone, so that a run that was
+stopped goes on as if it had not been.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import Sampler
+
+from uic_plugin.data.draws import Draw
+from uic_plugin.data.loaders import view_loader
+from uic_plugin.errors import Interrupted, NonFiniteError
+from uic_plugin.files import replacing
+from uic_plugin.report.tables import write_csv
+from uic_plugin.seeding import derive_seed, make_generator
+
+CHECKPOINT_FILE, CURVE_FILE = "finetune.ckpt", "curve.csv"
+POLICIES = ("step", "poly", "constant")
+_POINTS = 200  # of a curve
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long, how fast, and on how many images at a time.
+
+    Attributes:
+        iterations: steps.
+        batch_size: images of a step.
+        lr: learning rate at the start.
+        policy: "step" multiplies it by `lr_decay` every `lr_step` iterations, "poly" by
+            (1 - i / iterations) ** power at iteration i, "constant" by nothing.
+        lr_step, lr_decay, power: see `policy`.
+        warmup: iterations over which the learning rate climbs from a thousandth of itself.
+        momentum, weight_decay: of the descent.
+        clip: largest norm of all gradients together; 0: any.
+        seed: of order, views, dropout and new layers.
+        save_every: iterations between two checkpoints.
+    """
+
+    iterations: int
+    batch_size: int
+    lr: float
+    policy: str = "step"
+    lr_step: int = 5000
+    lr_decay: float = 0.5
+    power: float = 0.9
+    warmup: int = 0
+    momentum: float = 0.9
+    weight_decay: float = 1e-6
+    clip: float = 10.0
+    seed: int = 0
+    save_every: int = 500
+
+    def __post_init__(self) -> None:
+        for name in ("iterations", "batch_size", "lr_step", "save_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{_option(name)} must be at least 1, got {getattr(self, name)}")
+        for name in ("momentum", "weight_decay", "clip", "warmup", "power"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{_option(name)} must be at least 0, got {getattr(self, name)}")
+        if not (self.lr > 0 and math.isfinite(self.lr)):
+            raise ValueError(f"--lr must be above 0, got {self.lr}")
+        if not 0 < self.lr_decay <= 1:
+            raise ValueError(f"--lr-decay must be above 0 and at most 1, got {self.lr_decay}")
+        if self.policy not in POLICIES:
+            raise ValueError(f"--policy must be one of {', '.join(POLICIES)}, got {self.policy!r}")
+
+    def lr_at(self, iteration: int) -> float:
+        """Learning rate of a step, counted from 0."""
+        factor = 1.0
+        if self.policy == "step":
+            factor = self.lr_decay ** (iteration // self.lr_step)
+        elif self.policy == "poly":
+            factor = (1 - iteration / self.iterations) ** self.power
+        if iteration < self.warmup:
+            factor *= 0.001 + 0.999 * iteration / self.warmup
+        return self.lr * factor
+
+
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def fine_tune(
+    model: nn.Module,
+    dataset: Any,
+    losses_of: Callable[[Any], Mapping[str, torch.Tensor]],
+    schedule: Schedule,
+    folder: Path,
+    *,
+    set_mode: Callable[[], Any],
+    identity: Mapping[str, Any],
+    num_workers: int = 0,
+    collate: Callable[[list[Any]], Any] | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[dict[str, Any]]:
+    """Train all parameters of a model that take a gradient; goes on from a checkpoint in `folder`.
+
+    Args:
+        model: on its device.
+        dataset: of training images, whose items draw at random from torch alone.
+        losses_of: a batch to its losses by name; their sum is minimised.
+        schedule: how.
+        folder: for checkpoint and curve.
+        set_mode: puts the model's parts into training or eval mode.
+        identity: what a checkpoint must share with the run that goes on from it; plain values.
+        num_workers: processes that read images.
+        collate: items to a batch; stacked unless told.
+        progress: is told iterations done, and all.
+
+    Returns:
+        The curve: iteration, learning rate and means of the losses since the row before.
+
+    Raises:
+        ValueError: if the checkpoint is damaged or of other settings, or the images are fewer than
+            a batch.
+        NonFiniteError: if the loss is NaN or infinite.
+        Interrupted: if the user stopped it, after a checkpoint.
+    """
+    if len(dataset) < schedule.batch_size:
+        raise ValueError(
+            f"--batch-size {schedule.batch_size} is more than the {len(dataset)} training images"
+        )
+    state = _State(model, schedule, folder, dict(identity))
+    done = state.load()
+    set_mode()
+    if done >= schedule.iterations:
+        return state.curve
+    every = max(1, schedule.iterations // _POINTS)
+    loader = view_loader(
+        dataset,
+        seed=schedule.seed,
+        batch_size=schedule.batch_size,
+        num_workers=num_workers,
+        sampler=_Draws(len(dataset), schedule, done),
+        collate=collate,
+    )
+    device = next(model.parameters()).device
+    with _stop_between_steps() as stopped:
+        for iteration, batch in enumerate(loader, done):
+            losses = _step(model, state.optimizer, batch, losses_of, schedule, iteration, device)
+            state.add(losses)
+            last = iteration + 1 == schedule.iterations
+            if (iteration + 1) % every == 0 or last:
+                state.tell(iteration + 1, schedule.lr_at(iteration))
+            if (iteration + 1) % schedule.save_every == 0 or last or stopped():
+                state.save(iteration + 1)
+            progress(iteration + 1, schedule.iterations)
+            if stopped() and not last:
+                raise Interrupted(
+                    f"stopped after {iteration + 1} of {schedule.iterations} iterations; the same "
+                    f"command goes on from there"
+                )
+    return state.curve
+
+
+def _step(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batch: Any,
+    losses_of: Callable[[Any], Mapping[str, torch.Tensor]],
+    schedule: Schedule,
+    iteration: int,
+    device: torch.device,
+) -> dict[str, float]:
+    for group in optimizer.param_groups:
+        group["lr"] = schedule.lr_at(iteration)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(derive_seed(schedule.seed, "fine-tuning step", iteration))
+        losses = losses_of(batch)
+        total = torch.stack(list(losses.values())).sum()
+        values = {name: float(loss.detach()) for name, loss in losses.items()}
+        if not math.isfinite(float(total.detach())):
+            raise NonFiniteError(
+                f"the loss is {float(total.detach())} at iteration {iteration + 1}: lower --lr "
+                f"(it is {schedule.lr:g}) or set --warmup"
+            )
+        optimizer.zero_grad(set_to_none=True)
+        total.backward()
+    if schedule.clip:
+        nn.utils.clip_grad_norm_(_trained(model), schedule.clip)
+    optimizer.step()
+    return {"loss": sum(values.values()), **(values if len(values) > 1 else {})}
+
+
+def _trained(model: nn.Module) -> list[nn.Parameter]:
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+class _State:
+    """Model, optimizer, curve, and the file that keeps them."""
+
+    def __init__(
+        self, model: nn.Module, schedule: Schedule, folder: Path, identity: dict[str, Any]
+    ) -> None:
+        self.model, self.folder = model, folder
+        self.path = folder / CHECKPOINT_FILE
+        kept = dataclasses.asdict(schedule)
+        del kept["save_every"]
+        self.identity = {**identity, "schedule": kept}
+        self.optimizer = torch.optim.SGD(
+            _trained(model),
+            lr=schedule.lr,
+            momentum=schedule.momentum,
+            weight_decay=schedule.weight_decay,
+        )
+        self.curve: list[dict[str, Any]] = []
+        self._sums: dict[str, float] = {}
+        self._count = 0
+
+    def add(self, losses: Mapping[str, float]) -> None:
+        for name, value in losses.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
+        self._count += 1
+
+    def tell(self, iteration: int, lr: float) -> None:
+        means = {name: value / self._count for name, value in self._sums.items()}
+        self.curve.append({"iteration": iteration, "lr": lr, **means})
+        self._sums, self._count = {}, 0
+
+    def save(self, iteration: int) -> None:
+        state = {
+            "identity": self.identity,
+            "iteration": iteration,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "curve": self.curve,
+            "sums": (self._sums, self._count),
+        }
+        with replacing(self.path) as part:
+            torch.save(state, part)
+        write_csv(self.folder / CURVE_FILE, self.curve)
+
+    def load(self) -> int:
+        """Iterations behind the checkpoint; 0 without one."""
+        if not self.path.exists():
+            return 0
+        device = next(self.model.parameters()).device
+        try:
+            state = torch.load(self.path, map_location=device, weights_only=True)
+            kept = state["identity"]
+        except Exception as error:  # torch raises many kinds for a file that is not its own
+            raise ValueError(f"{self.path} is damaged: remove it to start anew") from error
+        different = [
+            name for name in {**kept, **self.identity} if kept.get(name) != self.identity.get(name)
+        ]
+        if different:
+            raise ValueError(
+                f"{self.path} is of another {', '.join(different)}: give another --out, or remove "
+                f"it to start anew"
+            )
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.curve = state["curve"]
+        self._sums, self._count = state["sums"]
+        return int(state["iteration"])
+
+
+class _Draws(Sampler[int]):
+    """Images of all steps from one on: each pass over them in an order of its own."""
+
+    def __init__(self, images: int, schedule: Schedule, done: int) -> None:
+        self.images, self.schedule, self.done = images, schedule, done
+
+    def __len__(self) -> int:
+        return (self.schedule.iterations - self.done) * self.schedule.batch_size
+
+    def __iter__(self) -> Iterator[int]:
+        passed, order = -1, torch.empty(0)
+        for place in range(len(self)):
+            epoch, at = divmod(self.done * self.schedule.batch_size + place, self.images)
+            if epoch != passed:
+                generator = make_generator(self.schedule.seed, "fine-tuning order", epoch)
+                passed, order = epoch, torch.randperm(self.images, generator=generator)
+            yield Draw.at(int(order[at]), epoch, at)
+
+
+@contextmanager
+def _stop_between_steps() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C and SIGTERM wait for the step to end; a second one does not."""
+    asked: list[int] = []
+
+    def ask(number: int, _: Any) -> None:
+        asked.append(number)
+        if len(asked) > 1:
+            raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    kept = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)

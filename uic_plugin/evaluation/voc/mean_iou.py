@@ -1,0 +1,54 @@
+"""Mean intersection over union of masks, from one confusion matrix over all images.
+
+Source: Everingham et al., 2010, section 4.3; Long et al., FCN, 2015, section 5.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from uic_plugin.data.voc import IGNORED
+
+
+class ConfusionMatrix:
+    """Counts pixels by true and by predicted class.
+
+    Args:
+        num_classes: C; classes are 0 to C - 1.
+
+    Attributes:
+        counts: (C, C) int64, [true class, predicted class].
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        self.counts = torch.zeros(num_classes, num_classes, dtype=torch.int64)
+
+    def add(self, truth: torch.Tensor, predicted: torch.Tensor) -> None:
+        """Count an image; pixels of value 255 in `truth` do not count.
+
+        Args:
+            truth: (H, W) classes.
+            predicted: (H, W) classes.
+
+        Raises:
+            ValueError: for two sizes.
+        """
+        if truth.shape != predicted.shape:
+            raise ValueError(f"masks of {tuple(truth.shape)} and {tuple(predicted.shape)} pixels")
+        size = len(self.counts)
+        counted = truth != IGNORED
+        pairs = truth[counted].long() * size + predicted[counted].long()
+        self.counts += torch.bincount(pairs, minlength=size * size).view(size, size)
+
+    def iou(self) -> torch.Tensor:
+        """(C,) float64 of each class; NaN where it is neither there nor predicted."""
+        right = self.counts.diag().double()
+        return right / (self.counts.sum(0) + self.counts.sum(1) - right)
+
+    def mean_iou(self) -> float:
+        """Mean over the classes that have one."""
+        return float(self.iou().nanmean())
+
+    def pixel_accuracy(self) -> float:
+        """Share of the pixels that count whose class is right."""
+        return float(self.counts.diag().sum() / self.counts.sum())

@@ -1,0 +1,132 @@
+"""What the tasks do to a pretrained network before they train it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from uic_plugin.networks.staged import StagedNetwork
+from uic_plugin.seeding import derive_seed
+
+BATCH_NORM = ("fixed", "train")
+
+
+def with_mode(
+    model: nn.Module, batch_norm: str, frozen: Iterable[nn.Module] = ()
+) -> Callable[[], None]:
+    """What puts a model into the mode it is trained in.
+
+    Args:
+        model: all of it goes into training mode, but
+        batch_norm: "fixed": its BatchNorm layers normalise with the statistics that they have, as
+            where these are folded into the convolutions; "train": with those of the batch.
+        frozen: parts that stay in eval mode.
+
+    Raises:
+        ValueError: for another `batch_norm`.
+    """
+    if batch_norm not in BATCH_NORM:
+        raise ValueError(f"--batch-norm must be {' or '.join(BATCH_NORM)}, got {batch_norm!r}")
+    parts = list(frozen)
+
+    def set_mode() -> None:
+        model.train()
+        if batch_norm == "fixed":
+            parts.extend(norm for norm in model.modules() if isinstance(norm, _BatchNorm))
+        for part in parts:
+            part.eval()
+
+    return set_mode
+
+
+@torch.no_grad()
+def estimate_statistics(network: nn.Module, batches: Iterator[torch.Tensor]) -> None:
+    """Give BatchNorm layers the mean statistics of some batches.
+
+    A network with random weights has none, and would not be normalised while they are fixed.
+
+    Args:
+        network: any; its mode is left as it is.
+        batches: of images (B, 3, H, W).
+    """
+    norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
+    modes = [(module, module.training) for module in network.modules()]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain mean
+    device = next(network.parameters()).device
+    network.train()
+    for images in batches:
+        network(images.to(device))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    for module, mode in modes:
+        module.training = mode
+
+
+def convolutions(network: nn.Module) -> nn.Sequential:
+    """Sobel filter and convolutions of an AlexNet or VGG16, without the last pooling.
+
+    Raises:
+        ValueError: for another network, or one without fc6 and fc7.
+    """
+    staged = staged_network(network)
+    return nn.Sequential(staged.sobel, *list(staged.features)[:-1])
+
+
+def staged_network(network: nn.Module) -> StagedNetwork:
+    """An AlexNet or VGG16 with fc6 and fc7.
+
+    Raises:
+        ValueError: for any other network.
+    """
+    if not isinstance(network, StagedNetwork) or not len(network.classifier):
+        raise ValueError(
+            f"this needs the layers fc6 and fc7 of an alexnet or vgg16, the run's "
+            f"{type(network).__name__} has none"
+        )
+    return network
+
+
+def resnet_stages(network: nn.Module) -> dict[str, int]:
+    """Names and channels of a ResNet's stages, `layer1` to `layer4`.
+
+    Raises:
+        ValueError: for any other network.
+    """
+    children = dict(network.named_children())
+    names = [f"layer{i}" for i in range(1, 5)]
+    if any(name not in children for name in names):
+        raise ValueError(
+            f"this needs a ResNet with stages layer1 to layer4, the run's network is a "
+            f"{type(network).__name__}"
+        )
+    return {name: _channels(children[name]) for name in names}
+
+
+def _channels(stage: nn.Module) -> int:
+    convolution = [m for m in stage.modules() if isinstance(m, nn.Conv2d)]
+    # the last one of a block on the main path; a shortcut's has as many channels
+    return convolution[-1].out_channels
+
+
+def renew_linear(layers: nn.Module, seed: int) -> None:
+    """New weights for linear layers: normal with deviation 0.01, bias 0.1 (as DeepCluster has)."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(seed, "new layers"))
+        for module in layers.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=0.01)
+                nn.init.constant_(module.bias, 0.1)
+
+
+def seeded(build: Callable[[], Any], seed: int) -> Any:
+    """What `build` makes, with random weights of a seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(seed, "new layers"))
+        return build()

@@ -1,0 +1,168 @@
+"""Training and testing a segmentation network on PASCAL VOC (UIC, Table 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import Dataset
+from torchvision.transforms.functional import pad, resize, to_tensor
+from torchvision.transforms.v2.functional import crop
+
+from uic_plugin.data.loaders import view_loader
+from uic_plugin.data.voc import IGNORED, VOC_CLASSES, VocMasks
+from uic_plugin.evaluation.voc.fine_tuning import Schedule, fine_tune
+from uic_plugin.evaluation.voc.mean_iou import ConfusionMatrix
+from uic_plugin.evaluation.voc.network import with_mode
+
+NUM_CLASSES = len(VOC_CLASSES) + 1  # with the background
+
+
+@dataclass(frozen=True)
+class SegmentSettings:
+    """Views of the training, and BatchNorm.
+
+    Attributes:
+        size: shorter side in pixels that images are scaled to; None: as they are.
+        crop: side of a training view in pixels; what an image lacks is ignored.
+        min_scale, max_scale: an image is first scaled by a factor between them, at random.
+        batch_norm: see `with_mode`.
+    """
+
+    size: int | None = None
+    crop: int = 480
+    min_scale: float = 0.5
+    max_scale: float = 2.0
+    batch_norm: str = "fixed"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.min_scale <= self.max_scale:
+            raise ValueError(
+                f"--min-scale and --max-scale must be above 0 and in this order, got "
+                f"{self.min_scale} and {self.max_scale}"
+            )
+        if self.crop < 8 or (self.size is not None and self.size < 8):
+            raise ValueError(
+                f"--crop and --size must be at least 8 pixels, got {self.crop} and {self.size}"
+            )
+
+
+class SegmentedImages(Dataset[Any]):
+    """Items (image (3, H, W), mask (H, W)).
+
+    Args:
+        images: and their masks.
+        settings: of the views.
+        normalize: a tensor with values from 0 to 1 to what the network takes.
+        train: random crops of one size, else whole images; their masks stay at their own size.
+    """
+
+    def __init__(
+        self, images: VocMasks, settings: SegmentSettings, normalize: Any, *, train: bool
+    ) -> None:
+        self.source, self.settings, self.normalize = images, settings, normalize
+        self.train = train
+        self.samples = [(path, 0) for path in images.reader.images]  # names bad images
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+        image, mask = self.source.item(number)
+        view = to_tensor(image)
+        if self.settings.size is not None:
+            view = resize(view, [self.settings.size], antialias=True)
+        if self.train:
+            return self._random_view(view, mask)
+        return self.normalize(view), mask
+
+    def _random_view(
+        self, view: torch.Tensor, mask: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        low, high = self.settings.min_scale, self.settings.max_scale
+        factor = low + (high - low) * float(torch.rand(()))
+        size = [max(1, round(side * factor)) for side in view.shape[-2:]]
+        view = self.normalize(resize(view, size, antialias=True))
+        mask = F.interpolate(mask[None, None], size=size, mode="nearest")[0, 0]
+        side = self.settings.crop
+        lacking = [0, 0, max(0, side - size[1]), max(0, side - size[0])]
+        view, mask = pad(view, lacking), pad(mask, lacking, fill=IGNORED)
+        top, left = (
+            int(torch.randint(length - side + 1, ())) for length in (mask.shape[0], mask.shape[1])
+        )
+        view, mask = crop(view, top, left, side, side), crop(mask, top, left, side, side)
+        if bool(torch.rand(()) < 0.5):
+            view, mask = view.flip(-1), mask.flip(-1)
+        return view, mask
+
+
+def mask_loss(logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy (B, C, H, W) against (B, H, W), mean over the pixels that count."""
+    counted = (masks != IGNORED).sum().clamp(min=1)
+    loss = F.cross_entropy(logits, masks.long(), ignore_index=IGNORED, reduction="sum")
+    return loss / counted
+
+
+def train_segmenter(
+    model: nn.Module,
+    images: VocMasks,
+    settings: SegmentSettings,
+    schedule: Schedule,
+    folder: Path,
+    *,
+    normalize: Any,
+    identity: dict[str, Any],
+    num_workers: int = 0,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[dict[str, Any]]:
+    """Train all layers; see `fine_tune` for what is kept and raised."""
+    device = next(model.parameters()).device
+
+    def losses_of(batch: Any) -> dict[str, torch.Tensor]:
+        views, masks = batch
+        return {"loss": mask_loss(model(views.to(device))["out"], masks.to(device))}
+
+    return fine_tune(
+        model,
+        SegmentedImages(images, settings, normalize, train=True),
+        losses_of,
+        schedule,
+        folder,
+        set_mode=with_mode(model, settings.batch_norm),
+        identity=identity,
+        num_workers=num_workers,
+        progress=progress,
+    )
+
+
+@torch.no_grad()
+def evaluate_segmenter(
+    model: nn.Module,
+    images: VocMasks,
+    settings: SegmentSettings,
+    *,
+    normalize: Any,
+    num_workers: int = 0,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[ConfusionMatrix, list[torch.Tensor]]:
+    """Confusion over all images, and the predicted masks (H, W) uint8 at the images' own size."""
+    device = next(model.parameters()).device
+    model.eval()
+    matrix = ConfusionMatrix(NUM_CLASSES)
+    masks: list[torch.Tensor] = []
+    dataset = SegmentedImages(images, settings, normalize, train=False)
+    for view, truth in view_loader(dataset, seed=0, batch_size=1, num_workers=num_workers):
+        logits = model(view.to(device))["out"]
+        size = truth.shape[-2:]
+        if logits.shape[-2:] != size:
+            logits = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
+        predicted = logits.argmax(1)[0].to(torch.uint8).cpu()
+        matrix.add(truth[0], predicted)
+        masks.append(predicted)
+        progress(len(masks), len(dataset))
+    return matrix, masks

@@ -1,0 +1,324 @@
+"""The tasks of PASCAL VOC on a run's network: train, test, write results and pictures.
+
+Each writes into its folder `results.csv` (a row per class and one of the mean, in percent),
+`curve.csv` and `curve.png`, `pictures.png`, and keeps `finetune.ckpt` to go on from.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from uic_plugin.data.voc import VOC_CLASSES, VocMasks, VocObjects, find_voc
+from uic_plugin.evaluation.voc.average_precision import AveragePrecision, Detections, mean_of
+from uic_plugin.evaluation.voc.classification import (
+    ClassifySettings,
+    MultiLabelNetwork,
+    evaluate_classifier,
+    train_classifier,
+)
+from uic_plugin.evaluation.voc.coco import coco_precision
+from uic_plugin.evaluation.voc.detection import evaluate_detector, precision_of, train_detector
+from uic_plugin.evaluation.voc.detectors import DETECTORS, FastRCNN, faster_rcnn
+from uic_plugin.evaluation.voc.fcn import StagedFCN, resnet_fcn
+from uic_plugin.evaluation.voc.fine_tuning import Schedule
+from uic_plugin.evaluation.voc.network import seeded
+from uic_plugin.evaluation.voc.proposals import ProposalCache, ProposalSettings
+from uic_plugin.evaluation.voc.segmentation import (
+    NUM_CLASSES,
+    SegmentSettings,
+    evaluate_segmenter,
+    train_segmenter,
+)
+from uic_plugin.files import replacing
+from uic_plugin.hosts.voc import PretrainedNetwork
+from uic_plugin.networks.staged import StagedNetwork
+from uic_plugin.report.tables import write_csv
+from uic_plugin.report.voc_pictures import (
+    draw_detections,
+    draw_masks,
+    draw_scores,
+    plot_curve,
+    save_mask,
+)
+
+RESULTS_FILE = "results.csv"
+MEAN = "mean"
+# What shows progress: its name to a context that takes what is done and the whole.
+Counting = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
+
+
+@dataclass(frozen=True)
+class VocData:
+    """Which images.
+
+    Attributes:
+        folder: see `find_voc`.
+        split: to train on.
+        test: to test on.
+        year: of the challenge; the earliest with the split if None.
+    """
+
+    folder: Path
+    split: str = "trainval"
+    test: str = "test"
+    year: str | None = None
+
+    def images(self) -> tuple[VocObjects, VocObjects]:
+        """Of both splits, with objects."""
+        return tuple(  # type: ignore[return-value]
+            VocObjects(find_voc(self.folder, split, "Main", self.year), split)
+            for split in (self.split, self.test)
+        )
+
+    def masks(self) -> tuple[VocMasks, VocMasks]:
+        """Of both splits, with masks."""
+        return tuple(  # type: ignore[return-value]
+            VocMasks(find_voc(self.folder, split, "Segmentation", self.year), split)
+            for split in (self.split, self.test)
+        )
+
+
+@dataclass(frozen=True)
+class DetectSettings:
+    """How boxes are found.
+
+    Attributes:
+        detector: "fast-rcnn" (AlexNet, VGG16) or "faster-rcnn" (ResNets).
+        neck: of Faster R-CNN, "c4" or "fpn".
+        min_size, max_size: see `FastRCNN`.
+        batch_norm: see `with_mode`.
+        proposals: of Fast R-CNN.
+    """
+
+    detector: str
+    neck: str = "c4"
+    min_size: int = 600
+    max_size: int = 1000
+    batch_norm: str = "fixed"
+    proposals: ProposalSettings = dataclasses.field(default_factory=ProposalSettings)
+
+    def __post_init__(self) -> None:
+        if self.detector not in DETECTORS:
+            raise ValueError(f"--detector must be {' or '.join(DETECTORS)}, got {self.detector!r}")
+        if not 32 <= self.min_size <= self.max_size:
+            raise ValueError(
+                f"--min-size must be at least 32 pixels and at most --max-size, got "
+                f"{self.min_size} and {self.max_size}"
+            )
+
+
+def classify(
+    network: PretrainedNetwork,
+    data: VocData,
+    settings: ClassifySettings,
+    schedule: Schedule,
+    folder: Path,
+    counting: Counting,
+) -> list[dict[str, Any]]:
+    """Multi-label classification; see `fine_tune` for what is raised."""
+    images, tested = data.images()
+    network.use_statistics_of(images)
+    identity = _identity("voc-classify", network, images.fingerprint, settings)
+    model = MultiLabelNetwork(network.backbone, settings, schedule.seed).to(network.device)
+    given: dict[str, Any] = {"normalize": network.normalize}
+    given["num_workers"] = network.num_workers
+    with counting("iterations") as progress:
+        curve = train_classifier(
+            model,
+            images,
+            settings,
+            schedule,
+            folder,
+            identity=identity,
+            progress=progress,
+            **given,
+        )
+    with counting("test images") as progress:
+        precision, scores = evaluate_classifier(model, tested, settings, progress=progress, **given)
+    draw_scores(tested, scores, folder / "pictures.png")
+    return _write(folder, curve, _precision_rows(precision))
+
+
+def detect(
+    network: PretrainedNetwork,
+    data: VocData,
+    settings: DetectSettings,
+    schedule: Schedule,
+    folder: Path,
+    counting: Counting,
+    *,
+    cache: Path,
+    processes: int | None = None,
+    say: Callable[[str], None] = print,
+) -> list[dict[str, Any]]:
+    """Detection; see `fine_tune` for what is raised.
+
+    Args:
+        network, data, settings, schedule, folder, counting: as of the other tasks.
+        cache: folder of the proposals of Fast R-CNN.
+        processes: that search for them; as many as there are cores unless told.
+        say: takes a line.
+    """
+    images, tested = data.images()
+    network.use_statistics_of(images)
+    identity = _identity("voc-detect", network, images.fingerprint, settings)
+    model = seeded(lambda: _detector(network, settings), schedule.seed).to(network.device)
+    proposals = None
+    if settings.detector == "fast-rcnn":
+        proposals = ProposalCache(cache, settings.proposals)
+        paths = list(dict.fromkeys([*images.reader.images, *tested.reader.images]))
+        with counting("images searched") as progress:
+            proposals.compute(paths, processes or os.cpu_count() or 1, progress)
+    with counting("iterations") as progress:
+        curve = train_detector(
+            model,
+            images,
+            proposals,
+            schedule,
+            folder,
+            batch_norm=settings.batch_norm,
+            identity=identity,
+            num_workers=network.num_workers,
+            progress=progress,
+        )
+    with counting("test images") as progress:
+        found = evaluate_detector(
+            model, tested, proposals, num_workers=network.num_workers, progress=progress
+        )
+    _write_detections(folder / "detections.json", tested, found)
+    draw_detections(tested, found, folder / "pictures.png")
+    try:
+        coco = coco_precision(found, tested)
+        write_csv(folder / "coco.csv", [{k: _percent(v) for k, v in coco.items()}])
+    except ImportError as error:
+        say(f"coco.csv is not written: {error}")
+    return _write(folder, curve, _precision_rows(precision_of(found, tested)))
+
+
+def segment(
+    network: PretrainedNetwork,
+    data: VocData,
+    head: str,
+    output_stride: int,
+    settings: SegmentSettings,
+    schedule: Schedule,
+    folder: Path,
+    counting: Counting,
+) -> list[dict[str, Any]]:
+    """Segmentation; see `fine_tune` for what is raised.
+
+    Args:
+        network, data, settings, schedule, folder, counting: as of the other tasks.
+        head: of AlexNet and VGG16, see `StagedFCN`.
+        output_stride: of a ResNet, see `resnet_fcn`.
+    """
+    images, tested = data.masks()
+    network.use_statistics_of(images)
+    identity = _identity("voc-segment", network, images.fingerprint, settings)
+    is_staged = isinstance(network.backbone, StagedNetwork)
+    identity["head"] = head if is_staged else f"stride {output_stride}"
+
+    def build() -> nn.Module:
+        if is_staged:
+            return StagedFCN(network.backbone, NUM_CLASSES, head)
+        return resnet_fcn(network.backbone, NUM_CLASSES, output_stride)
+
+    model = seeded(build, schedule.seed).to(network.device)
+    given: dict[str, Any] = {"normalize": network.normalize}
+    given["num_workers"] = network.num_workers
+    with counting("iterations") as progress:
+        curve = train_segmenter(
+            model,
+            images,
+            settings,
+            schedule,
+            folder,
+            identity=identity,
+            progress=progress,
+            **given,
+        )
+    with counting("test images") as progress:
+        matrix, masks = evaluate_segmenter(model, tested, settings, progress=progress, **given)
+    for name, mask in zip(tested.names, masks, strict=True):
+        save_mask(mask, folder / "masks" / f"{name}.png")
+    draw_masks(tested, masks, folder / "pictures.png")
+    rows = [
+        {"class": name, "IoU": _percent(value)}
+        for name, value in zip(("background", *VOC_CLASSES), matrix.iou().tolist(), strict=True)
+    ]
+    return _write(folder, curve, [*rows, {"class": MEAN, "IoU": _percent(matrix.mean_iou())}])
+
+
+def _detector(network: PretrainedNetwork, settings: DetectSettings) -> nn.Module:
+    sizes: dict[str, Any] = {"mean": network.mean, "std": network.std}
+    sizes.update(min_size=settings.min_size, max_size=settings.max_size)
+    if settings.detector == "fast-rcnn":
+        return FastRCNN(network.backbone, len(VOC_CLASSES), **sizes)
+    return faster_rcnn(network.backbone, len(VOC_CLASSES), neck=settings.neck, **sizes)
+
+
+def _identity(task: str, network: PretrainedNetwork, images: str, settings: Any) -> dict[str, Any]:
+    """What a run that goes on must share with the one that was stopped."""
+    return {
+        "task": task,
+        "network": network.fingerprint(),
+        "images": images,
+        "settings": dataclasses.asdict(settings),
+    }
+
+
+def _precision_rows(precision: Sequence[AveragePrecision]) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = [
+        {
+            "class": name,
+            "AP_11point": _percent(value.eleven_point),
+            "AP_area": _percent(value.area),
+            "objects": value.positives,
+        }
+        for name, value in zip(VOC_CLASSES, precision, strict=True)
+    ]
+    eleven, area = ([getattr(p, k) for p in precision] for k in ("eleven_point", "area"))
+    mean = {"AP_11point": _percent(mean_of(eleven)), "AP_area": _percent(mean_of(area))}
+    return [*rows, {"class": MEAN, **mean, "objects": sum(p.positives for p in precision)}]
+
+
+def _percent(value: float) -> float | str:
+    """With two decimals; nothing for what is not a number."""
+    return "" if value != value else round(100 * value, 2)
+
+
+def _write(
+    folder: Path, curve: list[dict[str, Any]], rows: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    plot_curve(curve, folder / "curve.png")
+    write_csv(folder / RESULTS_FILE, rows)
+    return rows
+
+
+def _write_detections(path: Path, images: VocObjects, found: Sequence[Detections]) -> None:
+    content = [
+        {
+            "image": name,
+            "objects": [
+                {"class": VOC_CLASSES[label], "score": round(score, 4), "box": box}
+                for label, score, box in zip(
+                    answers.labels.tolist(),
+                    answers.scores.tolist(),
+                    [[round(corner, 1) for corner in box] for box in answers.boxes.tolist()],
+                    strict=True,
+                )
+            ],
+        }
+        for name, answers in zip(images.names, found, strict=True)
+    ]
+    with replacing(path) as part:
+        part.write_text(json.dumps(content) + "\n")
