@@ -26,6 +26,7 @@ for command in (
     evaluation.linear,
     evaluation.probe,
     transfer.fewshot,
+    transfer.transfer,
     voc.voc_classify,
     voc.voc_detect,
     voc.voc_segment,

@@ -11,7 +11,7 @@ from uic_plugin.cli.common import Overrides, terminal
 
 
 def paper(
-    table: Annotated[str, typer.Argument(help="table1, table2, table3, table7 or table8.")],
+    table: Annotated[str, typer.Argument(help="table1, table2, table3, table5, ..., table8.")],
     overrides: Overrides = None,
     scale: Annotated[str, typer.Option(help="small: a laptop; full: ImageNet.")] = "small",
     seeds: Annotated[int, typer.Option(help="Runs of every row, seeds 0, 1, ...")] = 3,
@@ -20,6 +20,9 @@ def paper(
         "runs/paper"
     ),
     out: Annotated[Path, typer.Option(help="Folder of the CSV file.")] = Path("docs/results"),
+    data: Annotated[
+        Path | None, typer.Option(help="Images of table5 (VOC) or table6 (few-shot); in datasets/.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the commands.")] = False,
 ) -> None:
     """Run what a table of the paper lacks, and print it in the paper's layout."""
@@ -35,6 +38,7 @@ def paper(
         out=out,
         parallel=jobs,
         overrides=overrides or [],
+        data=data,
         console=terminal(),
         dry_run=dry_run,
     )

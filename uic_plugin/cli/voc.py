@@ -128,6 +128,12 @@ def voc_detect(
     save_every: Every = 500,
     min_size: Annotated[int, typer.Option(help="Shorter side of an image in pixels.")] = 600,
     max_size: Annotated[int, typer.Option(help="Longer side, at most.")] = 1000,
+    regions: Annotated[
+        int | None, typer.Option(help="Of an image in a step: 64; c4 128, fpn 512.")
+    ] = None,
+    test_regions: Annotated[
+        int | None, typer.Option(help="Of faster-rcnn in a test: c4 300, fpn 1000.")
+    ] = None,
     batch_norm: BatchNorm = "fixed",
     proposals: Annotated[str, typer.Option(help="Selective search: fast or quality.")] = "fast",
     proposal_side: Annotated[
@@ -149,7 +155,9 @@ def voc_detect(
     from uic_plugin.hosts.voc_tasks import DetectSettings, VocData, detect
 
     searched = ProposalSettings(proposals, proposal_side, proposal_smallest, proposal_most)
-    settings = DetectSettings(detector, neck, min_size, max_size, batch_norm, searched)
+    settings = DetectSettings(
+        detector, neck, min_size, max_size, regions, test_regions, batch_norm, searched
+    )
     schedule = Schedule(
         iterations=iterations,
         batch_size=batch_size,

@@ -95,6 +95,8 @@ class DetectSettings:
         detector: "fast-rcnn" (AlexNet, VGG16) or "faster-rcnn" (ResNets).
         neck: of Faster R-CNN, "c4" or "fpn".
         min_size, max_size: see `FastRCNN`.
+        regions: of an image that a training step takes; 64, of Faster R-CNN see `faster_rcnn`.
+        test_regions: of Faster R-CNN, see `faster_rcnn`.
         batch_norm: see `with_mode`.
         proposals: of Fast R-CNN.
     """
@@ -103,6 +105,8 @@ class DetectSettings:
     neck: str = "c4"
     min_size: int = 600
     max_size: int = 1000
+    regions: int | None = None
+    test_regions: int | None = None
     batch_norm: str = "fixed"
     proposals: ProposalSettings = dataclasses.field(default_factory=ProposalSettings)
 
@@ -114,6 +118,11 @@ class DetectSettings:
                 f"--min-size must be at least 32 pixels and at most --max-size, got "
                 f"{self.min_size} and {self.max_size}"
             )
+        for name in ("regions", "test_regions"):
+            given = getattr(self, name)
+            if given is not None and given < 1:
+                option = f"--{name.replace('_', '-')}"
+                raise ValueError(f"{option} must be at least 1, got {given}")
 
 
 def classify(
@@ -198,7 +207,8 @@ def detect(
     draw_detections(tested, found, folder / "pictures.png")
     try:
         coco = coco_precision(found, tested)
-        write_csv(folder / "coco.csv", [{k: _percent(v) for k, v in coco.items()}])
+        figures = {name: _percent(value) if value >= 0 else "" for name, value in coco.items()}
+        write_csv(folder / "coco.csv", [figures])
     except ImportError as error:
         say(f"coco.csv is not written: {error}")
     return _write(folder, curve, _precision_rows(precision_of(found, tested)))
@@ -262,7 +272,8 @@ def _detector(network: PretrainedNetwork, settings: DetectSettings) -> nn.Module
     sizes: dict[str, Any] = {"mean": network.mean, "std": network.std}
     sizes.update(min_size=settings.min_size, max_size=settings.max_size)
     if settings.detector == "fast-rcnn":
-        return FastRCNN(network.backbone, len(VOC_CLASSES), **sizes)
+        return FastRCNN(network.backbone, len(VOC_CLASSES), regions=settings.regions or 64, **sizes)
+    sizes.update(regions=settings.regions, test_regions=settings.test_regions)
     return faster_rcnn(network.backbone, len(VOC_CLASSES), neck=settings.neck, **sizes)
 
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from uic_plugin.jobs import run_jobs
 from uic_plugin.paper.jobs import plan
 from uic_plugin.paper.results import collect, merged, paper_table
-from uic_plugin.paper.tables import TABLES
+from uic_plugin.paper.tables import PROBE, TABLES
 from uic_plugin.recipes_path import compose_recipe, recipes_dir
 from uic_plugin.report.tables import write_csv
 
@@ -24,6 +24,7 @@ def run_table(
     out: Path,
     parallel: int,
     overrides: Sequence[str],
+    data: Path | None = None,
     console: Console,
     dry_run: bool = False,
 ) -> bool:
@@ -37,6 +38,7 @@ def run_table(
         out: folder of the CSV file.
         parallel: commands at the same time, each with its part of the cores.
         overrides: Hydra overrides of every training.
+        data: images of Tables 5 and 6: folder with VOCdevkit, or of held-out classes.
         console: where the progress and the table go.
         dry_run: compose every recipe and print every command, run nothing.
 
@@ -54,7 +56,7 @@ def run_table(
     if parallel < 1:
         raise ValueError(f"--jobs must be at least 1, got {parallel}")
     table = TABLES[name]
-    jobs = plan(table, scale, seeds, root, overrides)
+    jobs = plan(table, scale, seeds, root, overrides, data)
     for job in jobs:
         if job.recipe:
             compose_recipe(job.recipe, list(job.overrides))
@@ -73,9 +75,12 @@ def run_table(
     console.print(paper_table(table, records, scale))
     if table.note:
         console.print(table.note)
+    what = (
+        "top-1 in percent, probe of the last epoch, 10 crops" if table.task == PROBE else "percent"
+    )
     console.print(
-        f"measured here: top-1 in percent, probe of the last epoch, 10 crops; mean ± standard "
-        f"deviation over the seeds that {out / f'{name}.csv'} names"
+        f"measured here: {what}; mean ± standard deviation over the seeds that "
+        f"{out / f'{name}.csv'} names"
     )
     for failure, log in failed.items():
         console.print(f"failed: {failure} (see {log})")

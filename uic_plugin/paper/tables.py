@@ -1,12 +1,15 @@
 """Rows of the paper's tables: which recipe makes each, and the figure that the paper quotes.
 
-Source: UIC, Tables 1, 2, 3, 7 and 8; top-1 in percent on ImageNet.
+Source: UIC, Tables 1, 2, 3, 5, 6, 7 and 8; networks trained on ImageNet, figures in percent.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from uic_plugin.transfer.tasks import FEWSHOT_COLUMNS
+
+PROBE, FEWSHOT, VOC = "probe", "fewshot", "voc"  # what is measured
 NMI = "NMI t/labels"
 TOP1 = "Top-1"
 _CONV = ("conv3", "conv4", "conv5")
@@ -22,6 +25,9 @@ class Row:
         recipe: name below `imagenet/` or `small/`; None for figures of other papers.
         finetuned: whether the run is fine-tuned on fixed labels before it is probed.
         layer: whose probe is the column `Top-1`.
+        small: recipe at small scale, with its group, where that is another one.
+        resolution: of few-shot images in pixels.
+        untrained: the network of that recipe with its random weights.
     """
 
     cells: tuple[str, ...]
@@ -29,6 +35,16 @@ class Row:
     recipe: str | None = None
     finetuned: bool = False
     layer: str = "features"
+    small: str | None = None
+    resolution: int = 0
+    untrained: bool = False
+
+    def recipe_at(self, scale: str) -> str | None:
+        """The recipe with its group, or None where this scale has none."""
+        if scale == "small" and self.small is not None:
+            return self.small
+        group = "small" if scale == "small" else "imagenet"
+        return None if self.recipe is None else f"{group}/{self.recipe}"
 
 
 @dataclass(frozen=True)
@@ -41,6 +57,7 @@ class PaperTable:
         columns: measured columns.
         rows: from the top.
         note: what a reader should know.
+        task: "probe", "fewshot" or "voc".
     """
 
     title: str
@@ -48,6 +65,11 @@ class PaperTable:
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
     note: str = field(default="")
+    task: str = PROBE
+
+    def rows_at(self, scale: str) -> list[Row]:
+        """Those that are run or quoted at a scale."""
+        return [row for row in self.rows if row.quoted or row.recipe_at(scale)]
 
 
 def _conv(*values: float, nmi: float | None = None) -> dict[str, float]:
@@ -60,6 +82,26 @@ def _last(top1: float, nmi: float | None = None) -> dict[str, float]:
 
 
 _FINETUNED = _conv(41.6, 41.5, 39.0)
+VOC_COLUMNS = ("FC6-8", "ALL", "detection", "segmentation")
+
+
+def _voc(*values: float | None) -> dict[str, float]:
+    return {k: v for k, v in zip(VOC_COLUMNS, values, strict=True) if v is not None}
+
+
+def _fewshot(method: str, arch: str, resolution: int, *quoted: float) -> Row:
+    network = arch.lower().replace("-", "")
+    full = {"UIC": "alexnet_3k", "DeepCluster": "alexnet_deepcluster"}
+    untrained = method == "random"
+    return Row(
+        (method, arch, f"{resolution}x{resolution}"),
+        dict(zip(FEWSHOT_COLUMNS, quoted, strict=True)) if quoted else {},
+        full.get(method) if network == "alexnet" else None,
+        small=f"miniimagenet/{network}_{'uic' if untrained else method.lower()}",
+        resolution=resolution,
+        untrained=untrained,
+    )
+
 
 TABLES = {
     "table1": PaperTable(
@@ -96,6 +138,72 @@ TABLES = {
         ),
         note="The paper's row with augmentation is the fine-tuned network of Table 2, so both rows "
         "are fine-tuned here.",
+    ),
+    "table5": PaperTable(
+        "Table 5. PASCAL VOC: classification and detection (mAP), segmentation (mean IoU)",
+        ("Methods",),
+        VOC_COLUMNS,
+        (
+            Row(("ImageNet Labels",), _voc(78.9, 79.9, 56.8, 48.0)),
+            Row(("Random-RGB",), _voc(33.2, 57.0, 44.5, 30.1)),
+            Row(
+                ("Random-Sobel",),
+                _voc(29.0, 61.9, 47.9, 32.0),
+                "alexnet_3k",
+                small="miniimagenet/alexnet_uic",
+                untrained=True,
+            ),
+            Row(
+                ("DeepCluster",),
+                _voc(72.0, 73.7, 55.4, 45.1),
+                "alexnet_deepcluster",
+                small="miniimagenet/alexnet_deepcluster",
+            ),
+            Row(("SelfLabeling 3k x 10",), _voc(None, 75.3, 55.9, 43.7)),
+            Row(
+                ("UIC",),
+                _voc(76.2, 75.9, 54.9, 45.9),
+                "alexnet_3k",
+                small="miniimagenet/alexnet_uic",
+            ),
+            Row(("Inpainting",), _voc(34.6, 56.5, 44.5, 29.7)),
+            Row(("BiGan",), _voc(52.5, 60.3, 46.9, 35.2)),
+            Row(("Context",), _voc(55.1, 63.1, 51.1, None)),
+            Row(("Colorization",), _voc(61.5, 65.9, 46.9, 35.6)),
+            Row(("Split-brain",), _voc(63.0, 67.1, 46.7, 36.0)),
+            Row(("Jigsaw puzzle",), _voc(None, 67.6, 53.2, 37.6)),
+            Row(("Counting",), _voc(None, 67.7, 51.4, 36.6)),
+            Row(("RotNet",), _voc(70.87, 72.97, 54.4, 39.1)),
+            Row(("RotNet+retrieval",), _voc(None, 74.7, 58.0, 45.9)),
+        ),
+        note="Quoted: PASCAL VOC 2007 (segmentation 2012). mAP measured here is the 11-point one; "
+        "the area under the curve stands in the runs' results.csv. At small scale nothing here is "
+        "a result on PASCAL VOC.",
+        task=VOC,
+    ),
+    "table6": PaperTable(
+        "Table 6. Few-shot classification on the test classes of miniImageNet, 5-way 5-shot",
+        ("Methods", "Arch", "resolution"),
+        FEWSHOT_COLUMNS,
+        (
+            _fewshot("UIC", "AlexNet", 224, 48.79, 53.03, 62.46, 65.05),
+            _fewshot("DeepCluster", "AlexNet", 224, 51.33, 54.42, 60.32, 65.04),
+            _fewshot("SimCLR", "AlexNet", 224),
+            _fewshot("random", "AlexNet", 224),
+            _fewshot("UIC", "AlexNet", 84, 52.43, 54.76, 54.40, 52.85),
+            _fewshot("DeepCluster", "AlexNet", 84, 53.46, 54.87, 49.81, 50.18),
+            _fewshot("SimCLR", "AlexNet", 84),
+            _fewshot("random", "AlexNet", 84),
+            *(
+                _fewshot(method, "ResNet-18", resolution)
+                for resolution in (224, 84)
+                for method in ("UIC", "DeepCluster", "SimCLR", "random")
+            ),
+        ),
+        note="± with one seed: half of the 95 % interval over the episodes; in a ResNet conv3, "
+        "conv4 and conv5 are layer2, layer3 and layer4. At small scale networks are trained on the "
+        "64 train classes of miniImageNet.",
+        task=FEWSHOT,
     ),
     "table7": PaperTable(
         "Table 7. Stronger augmentation",

@@ -131,6 +131,8 @@ def faster_rcnn(
     std: Sequence[float],
     min_size: int = 600,
     max_size: int = 1000,
+    regions: int | None = None,
+    test_regions: int | None = None,
 ) -> FasterRCNN:
     """torchvision's Faster R-CNN on a ResNet.
 
@@ -139,6 +141,8 @@ def faster_rcnn(
         num_classes: without the background.
         neck: "c4": regions from layer3, layer4 is the head; "fpn": a pyramid of all four stages.
         mean, std, min_size, max_size: as of `FastRCNN`.
+        regions: of an image that a training step takes; 128 (C4) or 512 (FPN) unless told.
+        test_regions: of an image that are looked at in a test; 300 or 1000 unless told.
 
     Raises:
         ValueError: for another network or neck.
@@ -148,6 +152,9 @@ def faster_rcnn(
     channels = resnet_stages(network)
     sizes: dict[str, Any] = {"image_mean": list(mean), "image_std": list(std)}
     sizes.update(min_size=min_size, max_size=max_size)
+    usual = (128, 300) if neck == "c4" else (512, 1000)
+    sizes.update(box_batch_size_per_image=regions or usual[0])
+    sizes.update(rpn_post_nms_top_n_test=test_regions or usual[1])
     if neck == "fpn":
         layers = {name: str(number) for number, name in enumerate(channels)}
         pyramid = BackboneWithFPN(
