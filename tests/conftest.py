@@ -116,3 +116,19 @@ def small(digits32, tmp_path):
         "backbone.kwargs.width=0.05",
         "backbone.kwargs.fc_width=32",
     ]
+
+
+@pytest.fixture(scope="session")
+def voc_digits(tmp_path_factory):
+    """Digits in PASCAL VOC's layout; not to be changed."""
+    from voc_tree import make_voc_of_digits
+
+    return make_voc_of_digits(tmp_path_factory.mktemp("voc"))
+
+
+@pytest.fixture
+def own_voc(tmp_path):
+    """The same, to be changed."""
+    from voc_tree import make_voc_of_digits
+
+    return make_voc_of_digits(tmp_path / "own", train=4, test=2) / "VOCdevkit" / "VOC2007"

@@ -17,15 +17,33 @@ def rows():
 
 
 def test_every_row_of_ours_has_a_recipe_at_both_scales():
-    names = {row.recipe for _, row in rows() if row.cells[0].startswith("UIC")}
+    paper = [(table, row) for table, row in rows() if table not in ("table5", "table6")]
+    names = {row.recipe for _, row in paper if row.cells[0].startswith("UIC")}
     assert None not in names
-    assert all(row.recipe is None for _, row in rows() if not row.cells[0].startswith("UIC"))
+    assert all(row.recipe is None for _, row in paper if not row.cells[0].startswith("UIC"))
     for name in names | {"alexnet_finetune", "resnet50_released"}:
         assert f"imagenet/{name}" in list_recipes()
         assert f"small/{name}" in list_recipes()
     full = {n.partition("/")[2] for n in list_recipes() if n.startswith("imagenet/")}
     small = {n.partition("/")[2] for n in list_recipes() if n.startswith("small/")}
-    assert full - small == {"uic", "simclr", "mocov2plus"}
+    # DeepCluster's twin is trained on the images of its tables
+    assert full - small == {"uic", "simclr", "mocov2plus", "alexnet_deepcluster"}
+
+
+def test_transfer_tables_have_recipes_for_what_they_measure():
+    for table in ("table5", "table6"):
+        for row in TABLES[table].rows:
+            for scale in ("small", "full"):
+                recipe = row.recipe_at(scale)
+                assert recipe is None or recipe in list_recipes()
+    measured = {
+        (table, scale): [row.cells for row in TABLES[table].rows if row.recipe_at(scale)]
+        for table in ("table5", "table6")
+        for scale in ("small", "full")
+    }
+    assert measured["table5", "small"] == measured["table5", "full"]
+    assert len(measured["table6", "small"]) == 16  # four methods, two networks, two resolutions
+    assert len(measured["table6", "full"]) == 4  # the paper's rows
 
 
 def test_a_twin_differs_from_the_full_recipe_in_scale_alone():
@@ -83,7 +101,7 @@ def test_dry_run_prints_commands_and_composes_every_recipe(uic, table, scale):
     times = [line for line in done.stdout.splitlines() if line.startswith("    ")]
     assert len(times) == len(commands)  # each says how long it takes
     trainings = [t for c, t in zip(commands, times, strict=True) if c.startswith("uic pretrain")]
-    word = "8 GPUs" if scale == "full" else "2 CPU cores"
+    word = "8 GPUs" if scale == "full" else "CPU core"
     assert all(word in line for line in trainings)
     assert all(any(u in line for u in ("hour", "minute", "second")) for line in times)
 
@@ -102,6 +120,44 @@ def finished_run(folder, top1, nmi):
         "date": "2020-01-01",
     }
     (folder / "probe.done.json").write_text(json.dumps(made))
+
+
+def finished_task(folder, rows):
+    write_csv(folder / "results.csv", rows)
+    made = {"command": "uic fewshot RUN DATA --out=X --ways=5", "hardware": "an abacus"}
+    (folder / f"{folder.name}.done.json").write_text(json.dumps({**made, "date": "2020-01-01"}))
+
+
+def test_figures_of_the_transfer_tables(tmp_path):
+    run = tmp_path / "small" / "alexnet_uic-seed0"
+    layers = ("conv3", "conv4", "conv5", "conv5+mp")
+    for name, first in (("fewshot-84", 40.0), ("fewshot-84-untrained", 30.0)):
+        rows = [
+            {"layer": layer, "accuracy": first + i, "interval": 0.5 + i}
+            for i, layer in enumerate(layers)
+        ]
+        finished_task(run / name, rows)
+    cells = {
+        (record["row"], record["column"]): record
+        for record in collect(TABLES["table6"], "small", [0], tmp_path)
+    }
+    record = cells["UIC | AlexNet | 84x84", "conv5+MP"]
+    assert (record["measured_mean"], record["interval_95"]) == ("43.00", "3.50")
+    assert (record["quoted_imagenet"], record["seeds"]) == (52.85, "0")
+    assert record["recipe"] == "miniimagenet/alexnet_uic"
+    untrained = cells["random | AlexNet | 84x84", "conv3"]
+    assert (untrained["measured_mean"], untrained["quoted_imagenet"]) == ("30.00", "")
+    assert cells["UIC | AlexNet | 224x224", "conv3"]["measured_mean"] == ""
+    task = run / "voc-detect"
+    finished_task(task, [{"class": "mean", "AP_11point": 12.5, "AP_area": 11.0, "objects": 9}])
+    finished_task(run / "voc-segment", [{"class": "mean", "IoU": 7.25}])
+    cells = {
+        (record["row"], record["column"]): record["measured_mean"]
+        for record in collect(TABLES["table5"], "small", [0], tmp_path)
+    }
+    assert cells["UIC", "detection"] == "12.50"
+    assert cells["UIC", "segmentation"] == "7.25"
+    assert cells["UIC", "ALL"] == cells["DeepCluster", "detection"] == ""
 
 
 def test_measured_and_quoted_figures_stand_apart(tmp_path):
@@ -167,7 +223,10 @@ def test_a_failure_stops_its_row_and_names_the_log(uic, small):
 
 def test_mistakes(uic):
     for arguments, part in (
-        (["table9"], "unknown table 'table9': one of table1, table2, table3, table7, table8"),
+        (
+            ["table9"],
+            "unknown table 'table9': one of table1, table2, table3, table5, table6, table7, table8",
+        ),
         (["table1", "--scale", "huge"], "--scale must be small or full, got 'huge'"),
         (["table1", "--seeds", "0"], "--seeds must be at least 1, got 0"),
         (["table1", "--jobs", "0"], "--jobs must be at least 1, got 0"),

@@ -257,8 +257,12 @@ def _reader(kind: Any, folder: Path, split: str) -> Any:
 
 
 def _checked_names(reader: Any, folder: Path, split: str, target: str) -> list[str]:
+    # a blank line is no image
+    named = [number for number, path in enumerate(reader.images) if Path(path).name != ".jpg"]
+    reader.images = [reader.images[number] for number in named]
+    reader.targets = [reader.targets[number] for number in named]
     names = [Path(path).stem for path in reader.images]
-    if not [name for name in names if name]:
+    if not names:
         raise ValueError(f"{folder}: the split {split!r} lists no image")
     _refuse_missing(reader.images, "images")
     _refuse_missing(reader.targets, f"{target}s")

@@ -18,6 +18,7 @@ from uic_plugin.evaluation.voc.network import estimate_statistics
 from uic_plugin.hosts import backbone_of, load_host
 from uic_plugin.hosts.evaluation import load_method
 from uic_plugin.hosts.runs import open_run
+from uic_plugin.networks.layers import FEATURES, layer_shapes
 from uic_plugin.networks.weights import weights_fingerprint
 
 _STATISTICS_IMAGES = 64
@@ -43,6 +44,11 @@ class PretrainedNetwork:
     run: Path
     untrained: bool
     num_workers: int
+
+    @property
+    def num_features(self) -> int:
+        """What it puts out for an image."""
+        return layer_shapes(self.backbone, [FEATURES], self.crop)[FEATURES][0]
 
     @property
     def normalize(self) -> Any:

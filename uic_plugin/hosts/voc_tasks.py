@@ -137,7 +137,9 @@ def classify(
     images, tested = data.images()
     network.use_statistics_of(images)
     identity = _identity("voc-classify", network, images.fingerprint, settings)
-    model = MultiLabelNetwork(network.backbone, settings, schedule.seed).to(network.device)
+    model = MultiLabelNetwork(network.backbone, network.num_features, settings, schedule.seed).to(
+        network.device
+    )
     given: dict[str, Any] = {"normalize": network.normalize}
     given["num_workers"] = network.num_workers
     with counting("iterations") as progress:

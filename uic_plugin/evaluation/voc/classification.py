@@ -70,14 +70,17 @@ class MultiLabelNetwork(nn.Module):
 
     Args:
         backbone: images (B, 3, H, W) to features (B, D).
+        num_features: D.
         settings: what is trained.
         seed: of the new layers.
     """
 
-    def __init__(self, backbone: nn.Module, settings: ClassifySettings, seed: int = 0) -> None:
+    def __init__(
+        self, backbone: nn.Module, num_features: int, settings: ClassifySettings, seed: int = 0
+    ) -> None:
         super().__init__()
         self.backbone = backbone
-        self.fc8 = nn.Linear(int(backbone.num_features), len(VOC_CLASSES))  # type: ignore[arg-type]
+        self.fc8 = nn.Linear(num_features, len(VOC_CLASSES))
         fc = backbone.classifier if isinstance(backbone, StagedNetwork) else nn.Sequential()
         renew_linear(nn.ModuleList([self.fc8] if settings.keep_fc else [fc, self.fc8]), seed)
         self.frozen: list[nn.Module] = []
