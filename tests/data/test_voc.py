@@ -89,7 +89,7 @@ def test_files_that_are_missing_or_no_annotation(own_voc):
     with pytest.raises(FileNotFoundError, match=r"000001.xml is missing; 3 of 4 annotations"):
         VocObjects(own_voc, "trainval")
     path.write_text(kept[:50])
-    with pytest.raises(ValueError, match="000001.xml is no annotation of PASCAL VOC"):
+    with pytest.raises(ValueError, match=r"000001\.xml is no annotation of PASCAL VOC"):
         VocObjects(own_voc, "trainval")
     path.write_text("<other/>")
     with pytest.raises(ValueError, match="it lists no object"):

@@ -1,4 +1,4 @@
-"""`uic voc-classify`, `voc-detect` and `voc-segment` on a run's network, on digits in VOC's layout."""
+"""`uic voc-classify`, `voc-detect`, `voc-segment`: a run's network on digits in VOC's layout."""
 
 import json
 

@@ -85,7 +85,7 @@ def test_stopped_equals_uninterrupted(tmp_path, stop_at):
 
 
 def test_killed_between_checkpoints_equals_uninterrupted(tmp_path):
-    whole, model = train(tmp_path / "whole", SHORT)
+    whole, _ = train(tmp_path / "whole", SHORT)
 
     class Killed(BaseException):
         pass

@@ -1,6 +1,7 @@
 """Selective search: it finds digits, the same ones every time, and searches an image once."""
 
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -53,7 +54,7 @@ def test_an_image_is_searched_once(images, tmp_path):
     again = ProposalCache(tmp_path, ProposalSettings())
     assert again.compute(paths, 2) == 0
     copy = tmp_path / "copy.jpg"  # another name, the same content
-    copy.write_bytes(open(paths[0], "rb").read())
+    copy.write_bytes(Path(paths[0]).read_bytes())
     assert again.compute([str(copy)], 1) == 0
     assert ProposalCache(tmp_path, ProposalSettings(smallest=20)).compute(paths[:1], 1) == 1
     assert all(path.stat().st_mtime_ns == when for path, when in files.items())
