@@ -139,6 +139,8 @@ def test_one_line_for_a_mistake(uic, alexnet_run, voc_digits, own_voc, tmp_path)
         (["voc-detect", voc_digits, "--detector", "faster-rcnn"], "needs a ResNet"),
         (["voc-detect", voc_digits, "--min-size", "5"], "--min-size must be at least 32"),
         (["voc-segment", voc_digits, "--head", "4s", "--split", "trainval"], "--head must be one"),
+        (["voc-segment", voc_digits, "--crop", "0"], "set --batch-size 1 (it is 8)"),
+        (["voc-segment", voc_digits, "--crop", "3"], "--crop and --size must be at least 8"),
         (["voc-segment", own_voc, "--split", "trainval"], "'trainval' lists no image"),
     ):
         test = [] if given[0] == "voc-classify" else ["--test", "test"]

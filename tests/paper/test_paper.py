@@ -225,7 +225,7 @@ def test_mistakes(uic):
     for arguments, part in (
         (
             ["table9"],
-            "unknown table 'table9': one of table1, table2, table3, table5, table6, table7, table8",
+            f"unknown table 'table9': one of {', '.join(TABLES)}",
         ),
         (["table1", "--scale", "huge"], "--scale must be small or full, got 'huge'"),
         (["table1", "--seeds", "0"], "--seeds must be at least 1, got 0"),

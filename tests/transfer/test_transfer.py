@@ -12,7 +12,7 @@ from uic_plugin.transfer.tasks import TransferPlan, fewshot_layer
 FAST = [
     *("--option", "voc-classify.iterations=3", "--option", "voc-classify.crop=64"),
     *("--option", "voc-classify.batch_size=4"),
-    *("--option", "voc-segment.iterations=3", "--option", "voc-segment.crop=64"),
+    *("--option", "voc-segment.iterations=3"),
     *("--option", "fewshot.episodes=20", "--option", "fewshot.resolution=32"),
     *("--option", "fewshot.queries=5"),
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,6 +26,7 @@ Warmup = Annotated[int, typer.Option(help="Iterations over which it climbs.")]
 Momentum = Annotated[float, typer.Option(help="Of the descent.")]
 Decay = Annotated[float, typer.Option(help="Of the weights.")]
 Clip = Annotated[float, typer.Option(help="Largest norm of the gradient; 0: any.")]
+Precision = Annotated[str, typer.Option(help="Of the training: 32 or bf16.")]
 Seed = Annotated[int, typer.Option(help="Of order, views, dropout and new layers.")]
 Every = Annotated[int, typer.Option(help="Iterations between two checkpoints.")]
 BatchNorm = Annotated[str, typer.Option(help="Its statistics: fixed, or train (of the batch).")]
@@ -52,6 +54,7 @@ def voc_classify(
     momentum: Momentum = 0.9,
     weight_decay: Decay = 1e-6,
     clip: Clip = 10.0,
+    precision: Precision = "32",
     seed: Seed = 0,
     save_every: Every = 500,
     crop: Annotated[int | None, typer.Option(help="Side in pixels; the recipe's.")] = None,
@@ -68,24 +71,9 @@ def voc_classify(
 ) -> None:
     """Multi-label classification: fine-tuned, average precision of each class."""
     from uic_plugin.evaluation.voc.classification import ClassifySettings
-    from uic_plugin.evaluation.voc.fine_tuning import Schedule
     from uic_plugin.hosts.voc_tasks import VocData, classify
 
-    schedule = Schedule(
-        iterations=iterations,
-        batch_size=batch_size,
-        lr=lr,
-        policy=policy,
-        lr_step=lr_step,
-        lr_decay=lr_decay,
-        power=power,
-        warmup=warmup,
-        momentum=momentum,
-        weight_decay=weight_decay,
-        clip=clip,
-        seed=seed,
-        save_every=save_every,
-    )
+    schedule = _schedule(locals())
     network = _network(run, untrained, set_)
     settings = ClassifySettings(
         train=train,
@@ -124,6 +112,7 @@ def voc_detect(
     momentum: Momentum = 0.9,
     weight_decay: Decay = 5e-4,
     clip: Clip = 10.0,
+    precision: Precision = "32",
     seed: Seed = 0,
     save_every: Every = 500,
     min_size: Annotated[int, typer.Option(help="Shorter side of an image in pixels.")] = 600,
@@ -150,7 +139,6 @@ def voc_detect(
     set_: Set = None,
 ) -> None:
     """Detection: all layers fine-tuned, average precision of each class at an overlap of 0.5."""
-    from uic_plugin.evaluation.voc.fine_tuning import Schedule
     from uic_plugin.evaluation.voc.proposals import ProposalSettings
     from uic_plugin.hosts.voc_tasks import DetectSettings, VocData, detect
 
@@ -158,21 +146,7 @@ def voc_detect(
     settings = DetectSettings(
         detector, neck, min_size, max_size, regions, test_regions, batch_norm, searched
     )
-    schedule = Schedule(
-        iterations=iterations,
-        batch_size=batch_size,
-        lr=lr,
-        policy=policy,
-        lr_step=lr_step,
-        lr_decay=lr_decay,
-        power=power,
-        warmup=warmup,
-        momentum=momentum,
-        weight_decay=weight_decay,
-        clip=clip,
-        seed=seed,
-        save_every=save_every,
-    )
+    schedule = _schedule(locals())
     network = _network(run, untrained, set_)
     name = detector if detector == "fast-rcnn" else f"{detector}-{neck}"
     folder = out or _folder(network, f"voc-detect-{name}")
@@ -209,10 +183,11 @@ def voc_segment(
     momentum: Momentum = 0.9,
     weight_decay: Decay = 1e-4,
     clip: Clip = 10.0,
+    precision: Precision = "32",
     seed: Seed = 0,
     save_every: Every = 500,
     size: Annotated[int | None, typer.Option(help="Shorter side of an image; its own.")] = None,
-    crop: Annotated[int, typer.Option(help="Side of a training view in pixels.")] = 480,
+    crop: Annotated[int, typer.Option(help="Side of a training view; 0: whole images.")] = 480,
     min_scale: Annotated[float, typer.Option(help="Smallest random scale.")] = 0.5,
     max_scale: Annotated[float, typer.Option(help="Largest.")] = 2.0,
     batch_norm: BatchNorm = "fixed",
@@ -221,31 +196,23 @@ def voc_segment(
     set_: Set = None,
 ) -> None:
     """Segmentation: all layers fine-tuned, mean intersection over union of 21 classes."""
-    from uic_plugin.evaluation.voc.fine_tuning import Schedule
     from uic_plugin.evaluation.voc.segmentation import SegmentSettings
     from uic_plugin.hosts.voc_tasks import VocData, segment
 
     settings = SegmentSettings(size, crop, min_scale, max_scale, batch_norm)
-    schedule = Schedule(
-        iterations=iterations,
-        batch_size=batch_size,
-        lr=lr,
-        policy=policy,
-        lr_step=lr_step,
-        lr_decay=lr_decay,
-        power=power,
-        warmup=warmup,
-        momentum=momentum,
-        weight_decay=weight_decay,
-        clip=clip,
-        seed=seed,
-        save_every=save_every,
-    )
+    schedule = _schedule(locals())
     network = _network(run, untrained, set_)
     folder = out or _folder(network, "voc-segment")
     data = VocData(vocdir, split, test, year)
     rows = segment(network, data, head, output_stride, settings, schedule, folder, _counting)
     _show(rows, folder, "21 classes")
+
+
+def _schedule(given: dict[str, Any]) -> Any:
+    """From the options of a command."""
+    from uic_plugin.evaluation.voc.fine_tuning import Schedule
+
+    return Schedule(**{field.name: given[field.name] for field in dataclasses.fields(Schedule)})
 
 
 def _network(run: Path, untrained: bool, overrides: list[str] | None) -> Any:

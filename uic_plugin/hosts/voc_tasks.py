@@ -15,28 +15,38 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from uic_plugin.data.voc import VOC_CLASSES, VocMasks, VocObjects, find_voc
 from uic_plugin.evaluation.voc.average_precision import AveragePrecision, Detections, mean_of
 from uic_plugin.evaluation.voc.classification import (
+    ClassifiedImages,
     ClassifySettings,
     MultiLabelNetwork,
+    classification_losses,
     evaluate_classifier,
-    train_classifier,
+    training_view,
 )
 from uic_plugin.evaluation.voc.coco import coco_precision
-from uic_plugin.evaluation.voc.detection import evaluate_detector, precision_of, train_detector
+from uic_plugin.evaluation.voc.detection import (
+    DetectionImages,
+    as_lists,
+    detection_losses,
+    evaluate_detector,
+    precision_of,
+)
 from uic_plugin.evaluation.voc.detectors import DETECTORS, FastRCNN, faster_rcnn
 from uic_plugin.evaluation.voc.fcn import StagedFCN, resnet_fcn
-from uic_plugin.evaluation.voc.fine_tuning import Schedule
-from uic_plugin.evaluation.voc.network import seeded
+from uic_plugin.evaluation.voc.fine_tuning import Schedule, fine_tune
+from uic_plugin.evaluation.voc.network import seeded, with_mode
 from uic_plugin.evaluation.voc.proposals import ProposalCache, ProposalSettings
 from uic_plugin.evaluation.voc.segmentation import (
     NUM_CLASSES,
+    SegmentedImages,
     SegmentSettings,
     evaluate_segmenter,
-    train_segmenter,
+    segmentation_losses,
 )
 from uic_plugin.files import replacing
 from uic_plugin.hosts.voc import PretrainedNetwork
@@ -125,6 +135,36 @@ class DetectSettings:
                 raise ValueError(f"{option} must be at least 1, got {given}")
 
 
+@dataclass(frozen=True)
+class _Training:
+    """What the tasks train in one way: see `fine_tune`."""
+
+    model: nn.Module
+    dataset: Any
+    losses: Callable[[nn.Module, Any], dict[str, torch.Tensor]]
+    set_mode: Callable[[], None]
+    identity: dict[str, Any]
+    collate: Callable[[list[Any]], Any] | None = None
+
+    def run(
+        self, network: PretrainedNetwork, schedule: Schedule, folder: Path, counting: Counting
+    ) -> list[dict[str, Any]]:
+        """The curve."""
+        with counting("iterations") as progress:
+            return fine_tune(
+                self.model,
+                self.dataset,
+                lambda batch: self.losses(self.model, batch),
+                schedule,
+                folder,
+                set_mode=self.set_mode,
+                identity=self.identity,
+                num_workers=network.num_workers,
+                collate=self.collate,
+                progress=progress,
+            )
+
+
 def classify(
     network: PretrainedNetwork,
     data: VocData,
@@ -137,24 +177,21 @@ def classify(
     images, tested = data.images()
     network.use_statistics_of(images)
     identity = _identity("voc-classify", network, images.fingerprint, settings)
-    model = MultiLabelNetwork(network.backbone, network.num_features, settings, schedule.seed).to(
-        network.device
-    )
-    given: dict[str, Any] = {"normalize": network.normalize}
-    given["num_workers"] = network.num_workers
-    with counting("iterations") as progress:
-        curve = train_classifier(
-            model,
-            images,
-            settings,
-            schedule,
-            folder,
-            identity=identity,
-            progress=progress,
-            **given,
-        )
+    width = network.num_features
+    model = MultiLabelNetwork(network.backbone, width, settings, schedule.seed).to(network.device)
+    dataset = ClassifiedImages(images, training_view(settings, network.normalize))
+    set_mode = with_mode(model, settings.batch_norm, model.frozen)
+    training = _Training(model, dataset, classification_losses, set_mode, identity)
+    curve = training.run(network, schedule, folder, counting)
     with counting("test images") as progress:
-        precision, scores = evaluate_classifier(model, tested, settings, progress=progress, **given)
+        precision, scores = evaluate_classifier(
+            model,
+            tested,
+            settings,
+            normalize=network.normalize,
+            num_workers=network.num_workers,
+            progress=progress,
+        )
     draw_scores(tested, scores, folder / "pictures.png")
     return _write(folder, curve, _precision_rows(precision))
 
@@ -189,18 +226,10 @@ def detect(
         paths = list(dict.fromkeys([*images.reader.images, *tested.reader.images]))
         with counting("images searched") as progress:
             proposals.compute(paths, processes or os.cpu_count() or 1, progress)
-    with counting("iterations") as progress:
-        curve = train_detector(
-            model,
-            images,
-            proposals,
-            schedule,
-            folder,
-            batch_norm=settings.batch_norm,
-            identity=identity,
-            num_workers=network.num_workers,
-            progress=progress,
-        )
+    dataset = DetectionImages(images, proposals, mirror=True)
+    set_mode = with_mode(model, settings.batch_norm)
+    training = _Training(model, dataset, detection_losses, set_mode, identity, as_lists)
+    curve = training.run(network, schedule, folder, counting)
     with counting("test images") as progress:
         found = evaluate_detector(
             model, tested, proposals, num_workers=network.num_workers, progress=progress
@@ -233,6 +262,11 @@ def segment(
         head: of AlexNet and VGG16, see `StagedFCN`.
         output_stride: of a ResNet, see `resnet_fcn`.
     """
+    if not settings.crop and schedule.batch_size > 1:
+        raise ValueError(
+            f"--crop 0 trains on whole images, whose sizes differ: set --batch-size 1 "
+            f"(it is {schedule.batch_size})"
+        )
     images, tested = data.masks()
     network.use_statistics_of(images)
     identity = _identity("voc-segment", network, images.fingerprint, settings)
@@ -245,21 +279,19 @@ def segment(
         return resnet_fcn(network.backbone, NUM_CLASSES, output_stride)
 
     model = seeded(build, schedule.seed).to(network.device)
-    given: dict[str, Any] = {"normalize": network.normalize}
-    given["num_workers"] = network.num_workers
-    with counting("iterations") as progress:
-        curve = train_segmenter(
-            model,
-            images,
-            settings,
-            schedule,
-            folder,
-            identity=identity,
-            progress=progress,
-            **given,
-        )
+    dataset = SegmentedImages(images, settings, network.normalize, train=True)
+    set_mode = with_mode(model, settings.batch_norm)
+    training = _Training(model, dataset, segmentation_losses, set_mode, identity)
+    curve = training.run(network, schedule, folder, counting)
     with counting("test images") as progress:
-        matrix, masks = evaluate_segmenter(model, tested, settings, progress=progress, **given)
+        matrix, masks = evaluate_segmenter(
+            model,
+            tested,
+            settings,
+            normalize=network.normalize,
+            num_workers=network.num_workers,
+            progress=progress,
+        )
     for name, mask in zip(tested.names, masks, strict=True):
         save_mask(mask, folder / "masks" / f"{name}.png")
     draw_masks(tested, masks, folder / "pictures.png")
@@ -281,12 +313,10 @@ def _detector(network: PretrainedNetwork, settings: DetectSettings) -> nn.Module
 
 def _identity(task: str, network: PretrainedNetwork, images: str, settings: Any) -> dict[str, Any]:
     """What a run that goes on must share with the one that was stopped."""
-    return {
-        "task": task,
-        "network": network.fingerprint(),
-        "images": images,
-        "settings": dataclasses.asdict(settings),
-    }
+    kept = dataclasses.asdict(settings)
+    for name in ("crops", "resize", "test_regions"):  # of tests alone
+        kept.pop(name, None)
+    return {"task": task, "network": network.fingerprint(), "images": images, "settings": kept}
 
 
 def _precision_rows(precision: Sequence[AveragePrecision]) -> list[dict[str, Any]]:

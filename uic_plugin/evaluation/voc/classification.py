@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,8 +20,7 @@ from uic_plugin.data.centre import with_border
 from uic_plugin.data.loaders import view_loader
 from uic_plugin.data.voc import VOC_CLASSES, VocObjects
 from uic_plugin.evaluation.voc.average_precision import AveragePrecision, classification_precision
-from uic_plugin.evaluation.voc.fine_tuning import Schedule, fine_tune
-from uic_plugin.evaluation.voc.network import renew_linear, with_mode
+from uic_plugin.evaluation.voc.network import renew_linear
 from uic_plugin.networks.staged import StagedNetwork
 
 TRAINED = ("fc6-8", "all")
@@ -148,36 +146,11 @@ def evaluation_view(settings: ClassifySettings, normalize: Any) -> Any:
     )
 
 
-def train_classifier(
-    model: MultiLabelNetwork,
-    images: VocObjects,
-    settings: ClassifySettings,
-    schedule: Schedule,
-    folder: Path,
-    *,
-    normalize: Any,
-    identity: dict[str, Any],
-    num_workers: int = 0,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> list[dict[str, Any]]:
-    """Fine-tune on a split; see `fine_tune` for what is kept and raised."""
+def classification_losses(model: nn.Module, batch: Any) -> dict[str, torch.Tensor]:
+    """What a step of the training minimises."""
     device = next(model.parameters()).device
-
-    def losses_of(batch: Any) -> dict[str, torch.Tensor]:
-        views, presence = batch
-        return {"loss": presence_loss(model(views.to(device)), presence.to(device))}
-
-    return fine_tune(
-        model,
-        ClassifiedImages(images, training_view(settings, normalize)),
-        losses_of,
-        schedule,
-        folder,
-        set_mode=with_mode(model, settings.batch_norm, model.frozen),
-        identity=identity,
-        num_workers=num_workers,
-        progress=progress,
-    )
+    views, presence = batch
+    return {"loss": presence_loss(model(views.to(device)), presence.to(device))}
 
 
 @torch.no_grad()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,8 +18,6 @@ from uic_plugin.evaluation.voc.average_precision import (
     detection_precision,
 )
 from uic_plugin.evaluation.voc.detectors import FastRCNN
-from uic_plugin.evaluation.voc.fine_tuning import Schedule, fine_tune
-from uic_plugin.evaluation.voc.network import with_mode
 from uic_plugin.evaluation.voc.proposals import ProposalCache
 
 
@@ -72,51 +69,14 @@ def _mirror(boxes: torch.Tensor, width: int) -> torch.Tensor:
     return torch.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], 1)
 
 
-def _as_lists(items: list[Any]) -> tuple[list[Any], ...]:
-    """Images have sizes of their own."""
+def as_lists(items: list[Any]) -> tuple[list[Any], ...]:
+    """A batch of items whose images have sizes of their own."""
     return tuple(map(list, zip(*items, strict=True)))
 
 
-def train_detector(
-    model: nn.Module,
-    images: VocObjects,
-    proposals: ProposalCache | None,
-    schedule: Schedule,
-    folder: Path,
-    *,
-    batch_norm: str,
-    identity: dict[str, Any],
-    num_workers: int = 0,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> list[dict[str, Any]]:
-    """Train all layers of a detector; see `fine_tune` for what is kept and raised.
-
-    Args:
-        model: `FastRCNN` or torchvision's `FasterRCNN`, on its device.
-        images: of the training split.
-        proposals: regions for a `FastRCNN`.
-        schedule: of the training.
-        folder: for checkpoint and curve.
-        batch_norm: see `with_mode`.
-        identity, num_workers, progress: see `fine_tune`.
-    """
-    device = next(model.parameters()).device
-
-    def losses_of(batch: Any) -> dict[str, torch.Tensor]:
-        return dict(model(*_inputs(model, batch, device)))
-
-    return fine_tune(
-        model,
-        DetectionImages(images, proposals, mirror=True),
-        losses_of,
-        schedule,
-        folder,
-        set_mode=with_mode(model, batch_norm),
-        identity=identity,
-        num_workers=num_workers,
-        collate=_as_lists,
-        progress=progress,
-    )
+def detection_losses(model: nn.Module, batch: Any) -> dict[str, torch.Tensor]:
+    """What a step of the training minimises, by the names that torchvision has."""
+    return dict(model(*_inputs(model, batch, next(model.parameters()).device)))
 
 
 def _inputs(model: nn.Module, batch: Any, device: torch.device) -> list[Any]:
@@ -146,7 +106,7 @@ def evaluate_detector(
         seed=0,
         batch_size=1,
         num_workers=num_workers,
-        collate=_as_lists,
+        collate=as_lists,
     )
     results: list[Detections] = []
     for batch in loader:

@@ -119,7 +119,8 @@ class _RegionPool(nn.Module):
     def forward(
         self, maps: dict[str, torch.Tensor], regions: list[torch.Tensor], sizes: Any
     ) -> torch.Tensor:
-        return self.pool(maps["conv5"], regions)
+        # the operation knows no bfloat16
+        return self.pool(maps["conv5"].float(), [boxes.float() for boxes in regions])
 
 
 def faster_rcnn(

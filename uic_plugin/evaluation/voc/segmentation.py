@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,9 +15,7 @@ from torchvision.transforms.v2.functional import crop
 
 from uic_plugin.data.loaders import view_loader
 from uic_plugin.data.voc import IGNORED, VOC_CLASSES, VocMasks
-from uic_plugin.evaluation.voc.fine_tuning import Schedule, fine_tune
 from uic_plugin.evaluation.voc.mean_iou import ConfusionMatrix
-from uic_plugin.evaluation.voc.network import with_mode
 
 NUM_CLASSES = len(VOC_CLASSES) + 1  # with the background
 
@@ -29,7 +26,8 @@ class SegmentSettings:
 
     Attributes:
         size: shorter side in pixels that images are scaled to; None: as they are.
-        crop: side of a training view in pixels; what an image lacks is ignored.
+        crop: side of a training view in pixels; what an image lacks is ignored. 0: whole images,
+            one at a time, as FCN was trained.
         min_scale, max_scale: an image is first scaled by a factor between them, at random.
         batch_norm: see `with_mode`.
     """
@@ -46,9 +44,10 @@ class SegmentSettings:
                 f"--min-scale and --max-scale must be above 0 and in this order, got "
                 f"{self.min_scale} and {self.max_scale}"
             )
-        if self.crop < 8 or (self.size is not None and self.size < 8):
+        if 0 < self.crop < 8 or self.crop < 0 or (self.size is not None and self.size < 8):
             raise ValueError(
-                f"--crop and --size must be at least 8 pixels, got {self.crop} and {self.size}"
+                f"--crop and --size must be at least 8 pixels (--crop 0: whole images), got "
+                f"{self.crop} and {self.size}"
             )
 
 
@@ -90,12 +89,11 @@ class SegmentedImages(Dataset[Any]):
         view = self.normalize(resize(view, size, antialias=True))
         mask = F.interpolate(mask[None, None], size=size, mode="nearest")[0, 0]
         side = self.settings.crop
-        lacking = [0, 0, max(0, side - size[1]), max(0, side - size[0])]
-        view, mask = pad(view, lacking), pad(mask, lacking, fill=IGNORED)
-        top, left = (
-            int(torch.randint(length - side + 1, ())) for length in (mask.shape[0], mask.shape[1])
-        )
-        view, mask = crop(view, top, left, side, side), crop(mask, top, left, side, side)
+        if side:
+            lacking = [0, 0, max(0, side - size[1]), max(0, side - size[0])]
+            view, mask = pad(view, lacking), pad(mask, lacking, fill=IGNORED)
+            top, left = (int(torch.randint(length - side + 1, ())) for length in mask.shape)
+            view, mask = crop(view, top, left, side, side), crop(mask, top, left, side, side)
         if bool(torch.rand(()) < 0.5):
             view, mask = view.flip(-1), mask.flip(-1)
         return view, mask
@@ -108,36 +106,11 @@ def mask_loss(logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
     return loss / counted
 
 
-def train_segmenter(
-    model: nn.Module,
-    images: VocMasks,
-    settings: SegmentSettings,
-    schedule: Schedule,
-    folder: Path,
-    *,
-    normalize: Any,
-    identity: dict[str, Any],
-    num_workers: int = 0,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> list[dict[str, Any]]:
-    """Train all layers; see `fine_tune` for what is kept and raised."""
+def segmentation_losses(model: nn.Module, batch: Any) -> dict[str, torch.Tensor]:
+    """What a step of the training minimises."""
     device = next(model.parameters()).device
-
-    def losses_of(batch: Any) -> dict[str, torch.Tensor]:
-        views, masks = batch
-        return {"loss": mask_loss(model(views.to(device))["out"], masks.to(device))}
-
-    return fine_tune(
-        model,
-        SegmentedImages(images, settings, normalize, train=True),
-        losses_of,
-        schedule,
-        folder,
-        set_mode=with_mode(model, settings.batch_norm),
-        identity=identity,
-        num_workers=num_workers,
-        progress=progress,
-    )
+    views, masks = batch
+    return {"loss": mask_loss(model(views.to(device))["out"], masks.to(device))}
 
 
 @torch.no_grad()
