@@ -52,6 +52,15 @@ def test_the_folder_is_found_from_above(voc_digits, given):
     assert len(VocMasks(found, "trainval")) == 10
 
 
+def test_a_folder_may_be_a_link(voc_digits, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "VOCdevkit").symlink_to(voc_digits / "VOCdevkit")
+    (tmp_path / "VOCdevkit").mkdir()
+    (tmp_path / "VOCdevkit" / "VOC2007").symlink_to(voc_digits / "VOCdevkit" / "VOC2007")
+    for given in (tmp_path, tmp_path / "elsewhere", tmp_path / "VOCdevkit" / "VOC2007"):
+        assert len(VocObjects(find_voc(given, "test"), "test")) == 6
+
+
 def test_coordinates_with_fractions_are_taken_with_a_warning(own_voc):
     write(own_voc, [("dog", (1, 45.7, 9, 50), False)])
     with pytest.warns(UserWarning, match=r"1 coordinates .*no whole numbers, as 000000: 45\.7"):

@@ -148,6 +148,24 @@ def test_one_line_for_a_mistake(uic, alexnet_run, voc_digits, own_voc, tmp_path)
         one_line(done, message)
 
 
+def test_what_a_worker_finds_is_one_line_too(uic, alexnet_run, own_voc, tmp_path):
+    """An image of another size than its annotation says, a mask of other values, a broken image."""
+    Image.new("L", (112, 80), 77).save(own_voc / "SegmentationClass" / "000001.png")
+    Image.new("RGB", (90, 80)).save(own_voc / "JPEGImages" / "000002.jpg")
+    (own_voc / "JPEGImages" / "000003.jpg").write_bytes(b"no image")
+    workers = ["--set", "accelerator=cpu", "--set", "data.num_workers=1", "--out", tmp_path / "bad"]
+    for names, task, message in (
+        ("000001", "voc-segment", "has value 77"),
+        ("000002", "voc-classify", "has 90 x 80 pixels, its annotation says 112 x 80"),
+        ("000003", "voc-classify", "not an image"),
+    ):
+        for kind in ("Main", "Segmentation"):
+            (own_voc / "ImageSets" / kind / "trainval.txt").write_text(names)
+        given = [task, alexnet_run, own_voc, "--split", "trainval", "--test", "test"]
+        done = uic(*given, "--batch-size", "1", "--crop", "64", "--iterations", "2", *workers)
+        one_line(done, message)
+
+
 def test_the_palette_is_vocs():
     palette = voc_palette()
     assert palette[:6].tolist() == [

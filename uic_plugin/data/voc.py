@@ -22,6 +22,8 @@ import torch
 from PIL import Image
 from torchvision.datasets import VOCDetection, VOCSegmentation
 
+from uic_plugin.data.images import BadImageError
+
 VOC_CLASSES = (
     "aeroplane",
     "bicycle",
@@ -82,7 +84,7 @@ def find_voc(folder: Path, split: str, kind: str = "Main", year: str | None = No
         raise ValueError(f"--year must be one of {', '.join(_YEARS)}, got {year!r}")
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: there is no such folder of PASCAL VOC")
-    folder = folder.resolve()
+    folder = folder.absolute()  # what a link is called counts, not where it leads
     names = [f"VOC{y}" for y in ([year] if year else _YEARS)]
     if folder.name.startswith("VOC2"):
         places = [folder] if folder.name in names else []
@@ -158,12 +160,12 @@ class VocObjects:
         """An image, RGB.
 
         Raises:
-            ValueError: if its size is not what its annotation says.
+            BadImageError: if its size is not what its annotation says.
         """
         with Image.open(self.reader.images[number]) as file:
             image = file.convert("RGB")
         if image.size != self.sizes[number]:
-            raise ValueError(
+            raise BadImageError(
                 f"{self.reader.images[number]} has {image.size[0]} x {image.size[1]} pixels, its "
                 f"annotation says {self.sizes[number][0]} x {self.sizes[number][1]}"
             )
@@ -238,14 +240,14 @@ class VocMasks:
         """An image, RGB, and its mask (H, W), uint8: 0 background, 1 to 20 classes, 255 ignored.
 
         Raises:
-            ValueError: for other values in a mask.
+            BadImageError: for other values in a mask.
         """
         image, mask = self.reader[number]
         classes = torch.from_numpy(np.array(mask))
         strange = (classes > len(VOC_CLASSES)) & (classes != IGNORED)
         if classes.ndim != 2 or bool(strange.any()):
             found = f"value {int(classes[strange][0])}" if classes.ndim == 2 else "colours"
-            raise ValueError(
+            raise BadImageError(
                 f"{self.reader.masks[number]} has {found}: a mask holds 0 for background, 1 to "
                 f"{len(VOC_CLASSES)} for the classes and {IGNORED} for what is ignored"
             )

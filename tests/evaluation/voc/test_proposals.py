@@ -1,6 +1,7 @@
 """Selective search: it finds digits, the same ones every time, and searches an image once."""
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,14 @@ def test_an_image_is_searched_once(images, tmp_path):
     assert again.compute([str(copy)], 1) == 0
     assert ProposalCache(tmp_path, ProposalSettings(smallest=20)).compute(paths[:1], 1) == 1
     assert all(path.stat().st_mtime_ns == when for path, when in files.items())
+
+
+def test_two_runs_search_the_same_images_at_once(images, tmp_path):
+    caches = [ProposalCache(tmp_path, ProposalSettings()) for _ in range(2)]
+    paths = images.reader.images
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lambda cache: cache.compute(paths, 2), caches))
+    assert len(list(tmp_path.rglob("*.npy"))) == len(list(tmp_path.rglob("*.*"))) == len(paths)
 
 
 def test_a_damaged_image_leaves_the_others(images, tmp_path):

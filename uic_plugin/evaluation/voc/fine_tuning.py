@@ -164,7 +164,7 @@ def fine_tune(
             if (iteration + 1) % schedule.save_every == 0 or last or stopped():
                 state.save(iteration + 1)
             progress(iteration + 1, schedule.iterations)
-            if stopped() and not last:
+            if stopped():
                 raise Interrupted(
                     f"stopped after {iteration + 1} of {schedule.iterations} iterations; the same "
                     f"command goes on from there"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -142,8 +143,11 @@ def selective_search(image: Image.Image, settings: ProposalSettings) -> np.ndarr
 def _search(path: str, out: str, settings: ProposalSettings) -> None:
     with Image.open(path) as image:
         boxes = selective_search(image, settings)
-    with replacing(Path(out)) as part, open(part, "wb") as file:
+    # another run may search in the same image at the same time
+    own = Path(f"{out}.{os.getpid()}")
+    with replacing(own) as part, open(part, "wb") as file:
         np.save(file, boxes)
+    os.replace(own, out)
 
 
 def _opencv() -> Any:
