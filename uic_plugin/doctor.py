@@ -20,7 +20,12 @@ _OWN = {
     "hydra-core": ">=1.3,<2",
 }
 # modules of optional features, and the extra that brings them
-_OPTIONAL = {"faiss": "clustering", "pyarrow": "parquet"}
+_OPTIONAL = {
+    "faiss": "clustering",
+    "pyarrow": "parquet",
+    "cv2.ximgproc": "voc",
+    "faster_coco_eval": "voc",
+}
 
 
 @dataclass(frozen=True)
@@ -63,10 +68,17 @@ def _distribution(name: str, versions: str) -> Finding:
 
 
 def _optional(module: str, extra: str) -> Finding:
-    if importlib.util.find_spec(module) is not None:
+    if _is_there(module):
         return Finding(module, "there", "ok")
     remedy = f"pip install 'uic-plugin[{extra}]' for what needs it"
     return Finding(module, "-", "optional", remedy)
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ImportError:  # of the package that it is in
+        return False
 
 
 def _import() -> Finding:

@@ -37,7 +37,7 @@ STEPS = {
     ("resnet18", "voc-detect"): "--detector faster-rcnn --neck fpn --iterations 250 --lr 0.02 "
     "--lr-step 150 --min-size 160 --max-size 240 --regions 64 --test-regions 200 --precision bf16",
     ("alexnet", "voc-segment"): "--head 8s --iterations 1200 --lr 0.02",
-    ("resnet18", "voc-segment"): "--output-stride 8 --iterations 500 --lr 0.01",
+    ("resnet18", "voc-segment"): "--output-stride 8 --iterations 1000 --lr 0.01",
 }
 SHARED = {
     "voc-classify": "--policy poly --min-scale 0.5 --max-scale 1",

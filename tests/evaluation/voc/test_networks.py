@@ -91,8 +91,15 @@ def test_region_pooling_on_the_whole_image_is_the_networks_own_pooling():
     assert pooled[0, 0, 0, -1] == 12
 
 
-def test_fast_rcnn_gives_losses_and_boxes_within_the_image():
-    model = FastRCNN(alexnet(image_size=64), 3, **NORMALIZE, min_size=96, max_size=200)
+@pytest.mark.parametrize(
+    "network",
+    [
+        lambda: alexnet(image_size=64),
+        lambda: VGG16(image_size=64, width=0.05, fc_width=24, sobel=True),
+    ],
+)
+def test_fast_rcnn_gives_losses_and_boxes_within_the_image(network):
+    model = FastRCNN(network(), 3, **NORMALIZE, min_size=96, max_size=200)
     image = torch.rand(3, 80, 112)
     regions = torch.tensor([[0.0, 0.0, 60.0, 60.0], [30.0, 10.0, 112.0, 80.0]])
     target = {"boxes": torch.tensor([[2.0, 2.0, 58.0, 58.0]]), "labels": torch.tensor([2])}
