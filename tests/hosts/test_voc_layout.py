@@ -115,12 +115,13 @@ def test_ten_images_are_learned_by_heart(uic, network, ten_images, tmp_path, tas
     if (name, task) == ("alexnet", "voc-detect"):
         pytest.importorskip("cv2.ximgproc")
     options = f"{STEPS[name, task]} {SHARED[task]}".split()
-    short = int(options[options.index("--iterations") + 1]) // 3
+    short = int(options[options.index("--iterations") + 1]) // 2
     reached, losses = {}, {}
     for weights, steps in (("pretrained", 0), ("pretrained", short), ("untrained", short)):
         given = [task, run, ten_images, *options, "--out", f"{weights}{steps}"]
         given += ["--set", "data.num_workers=0", "--set", "accelerator=cpu"]
-        given += ["--iterations", steps] if steps else []
+        if steps:
+            given += ["--iterations", steps, "--lr-step", 2 * steps // 3]
         done = uic(*given, *(["--untrained"] if weights == "untrained" else []))
         assert done.returncode == 0, done.stderr
         out = tmp_path / f"{weights}{steps}"
