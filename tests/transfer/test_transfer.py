@@ -96,6 +96,7 @@ def test_what_a_network_takes(tmp_path):
     assert fewshot_layer("vgg16", "conv5+MP") == "conv5+mp"
     chosen = TransferPlan("small", tmp_path, tmp_path, options={"voc-detect": ["--lr=0.5"]})
     job = chosen.detect_job(tmp_path, "resnet18", tmp_path)
+    assert "--neck=fpn" in job.arguments
     assert job.arguments[-1] == "--lr=0.5"  # what a user says stands last, and counts
 
 

@@ -85,7 +85,10 @@ def transfer_jobs(table: PaperTable, row: Row, network: Job, plan: TransferPlan)
         jobs = [plan.fewshot_job(run, backbone, run, row.resolution, untrained=untrained)]
     else:
         jobs = [
-            *(plan.classify_job(run, run, part, untrained=untrained) for part in ("fc6-8", "all")),
+            *(
+                plan.classify_job(run, backbone, run, part, untrained=untrained)
+                for part in ("fc6-8", "all")
+            ),
             plan.detect_job(run, backbone, run, untrained=untrained),
             plan.segment_job(run, backbone, run, untrained=untrained),
         ]

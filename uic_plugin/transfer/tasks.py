@@ -54,7 +54,12 @@ _SMALL_RESNET = {
         "--test-regions=200",
         "--min-size=160",
         "--max-size=240",
-    )
+        "--iterations=200",
+        "--lr-step=150",
+        "--precision=bf16",
+    ),
+    SEGMENT: ("--output-stride=16", "--iterations=600", "--lr=0.01", "--precision=bf16"),
+    CLASSIFY: ("--iterations=200", "--lr-step=100", "--precision=bf16"),
 }
 # The years of Table 5
 _FULL = {
@@ -110,23 +115,23 @@ class TransferPlan:
         name = f"{FEWSHOT}-{resolution}{'-untrained' * untrained}"
         folder = out / name
         arguments = [FEWSHOT, str(run), str(self.fewshot), *given, f"--out={folder}/results.csv"]
-        return self._job(FEWSHOT, name, run, folder, arguments, untrained)
+        return self._job(FEWSHOT, name, run, backbone, folder, arguments, untrained)
 
-    def classify_job(self, run: Path, out: Path, train: str, *, untrained: bool = False) -> Job:
+    def classify_job(
+        self, run: Path, backbone: str, out: Path, train: str, *, untrained: bool = False
+    ) -> Job:
         """VOC classification of "fc6-8" or "all"."""
         name = f"{CLASSIFY}-{train}{'-untrained' * untrained}"
         arguments = [CLASSIFY, str(run), str(self.voc), f"--train={train}", f"--out={out / name}"]
-        return self._job(CLASSIFY, name, run, out / name, arguments, untrained)
+        return self._job(CLASSIFY, name, run, backbone, out / name, arguments, untrained)
 
     def detect_job(self, run: Path, backbone: str, out: Path, *, untrained: bool = False) -> Job:
         """VOC detection with the detector that the network takes."""
         detector = "fast-rcnn" if backbone in _STAGED else "faster-rcnn"
         name = f"{DETECT}{'-untrained' * untrained}"
         given = [f"--detector={detector}", f"--out={out / name}"]
-        if detector == "faster-rcnn" and self.scale == "small":
-            given += _SMALL_RESNET[DETECT]
         arguments = [DETECT, str(run), str(self.voc), *given]
-        return self._job(DETECT, name, run, out / name, arguments, untrained)
+        return self._job(DETECT, name, run, backbone, out / name, arguments, untrained)
 
     def segment_job(self, run: Path, backbone: str, out: Path, *, untrained: bool = False) -> Job:
         """VOC segmentation; at small scale with the finest head."""
@@ -134,7 +139,7 @@ class TransferPlan:
         arguments = [SEGMENT, str(run), str(self.voc), f"--out={out / name}"]
         if self.scale == "small" and backbone in _STAGED:
             arguments.append("--head=8s")
-        return self._job(SEGMENT, name, run, out / name, arguments, untrained)
+        return self._job(SEGMENT, name, run, backbone, out / name, arguments, untrained)
 
     def jobs(
         self, tasks: Sequence[str], run: Path, backbone: str, out: Path, *, untrained: bool = False
@@ -154,7 +159,7 @@ class TransferPlan:
                 ]
             elif task == CLASSIFY:
                 made += [
-                    self.classify_job(run, out, train, untrained=untrained)
+                    self.classify_job(run, backbone, out, train, untrained=untrained)
                     for train in ("fc6-8", "all")
                 ]
             elif task == DETECT:
@@ -168,12 +173,15 @@ class TransferPlan:
         task: str,
         name: str,
         run: Path,
+        backbone: str,
         folder: Path,
         arguments: Sequence[str],
         untrained: bool,
     ) -> Job:
         own = [f"--seed={self.seed}", *self.options.get(task, ())]
         usual = (_SMALL if self.scale == "small" else _FULL)[task]
+        if self.scale == "small" and backbone not in _STAGED:
+            arguments = [*arguments, *_SMALL_RESNET.get(task, ())]
         said = {argument.partition("=")[0] for argument in (*arguments, *own)}
         usual = tuple(option for option in usual if option.partition("=")[0] not in said)
         return Job(
