@@ -90,6 +90,7 @@ def test_a_task_from_end_to_end(uic, network, voc_digits, tmp_path, task):
     one_line(uic(*given, "--lr", "0.002"), "is of another schedule: give another --out")
 
 
+@pytest.mark.slow
 def test_untrained_is_another_network_with_statistics_of_the_images(uic, network, voc_digits):
     name, run = network
     task = ["voc-classify", run, voc_digits, *options(name, "voc-classify"), "--iterations", 2]
@@ -148,6 +149,7 @@ def test_one_line_for_a_mistake(uic, alexnet_run, voc_digits, own_voc, tmp_path)
         one_line(done, message)
 
 
+@pytest.mark.slow
 def test_what_a_worker_finds_is_one_line_too(uic, alexnet_run, own_voc, tmp_path):
     """An image of another size than its annotation says, a mask of other values, a broken image."""
     Image.new("L", (112, 80), 77).save(own_voc / "SegmentationClass" / "000001.png")

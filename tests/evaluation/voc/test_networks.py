@@ -54,7 +54,7 @@ def test_fcn_computes_what_fc6_and_fc7_did():
     assert torch.allclose(middle, features[0], atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+@pytest.mark.parametrize("name", ["resnet18", pytest.param("resnet50", marks=pytest.mark.slow)])
 def test_a_dilated_resnet_computes_the_strided_one_and_more(name):
     """Every fourth place of the finer map has the value that the coarse map had."""
     image = torch.randn(1, 3, 96, 96)
@@ -113,6 +113,7 @@ def test_fast_rcnn_gives_losses_and_boxes_within_the_image(network):
     assert set(found["labels"].tolist()) <= {1, 2, 3}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("neck", ["c4", "fpn"])
 def test_faster_rcnn_trains_all_layers(neck):
     model = faster_rcnn(resnet(), 3, neck=neck, **NORMALIZE, min_size=64, max_size=96)

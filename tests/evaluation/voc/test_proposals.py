@@ -61,6 +61,7 @@ def test_an_image_is_searched_once(images, tmp_path):
     assert all(path.stat().st_mtime_ns == when for path, when in files.items())
 
 
+@pytest.mark.slow
 def test_two_runs_search_the_same_images_at_once(images, tmp_path):
     caches = [ProposalCache(tmp_path, ProposalSettings()) for _ in range(2)]
     paths = images.reader.images
