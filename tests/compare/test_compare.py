@@ -124,6 +124,7 @@ def test_costs_of_the_turn_of_an_epoch(uic, tmp_path, digits):
     assert "error: --images must be at least --classes" in wrong.stderr
 
 
+@pytest.mark.slow
 def test_few_annotated_classes_have_no_linear_figure(uic, tmp_path, digits):
     data = tmp_path / "three"
     for part in ("train", "val"):
