@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from xml.etree.ElementTree import ParseError
 
 import numpy as np
 import torch
@@ -23,48 +22,10 @@ from PIL import Image
 from torchvision.datasets import VOCDetection, VOCSegmentation
 
 from uic_plugin.data.images import BadImageError
+from uic_plugin.data.voc_annotation import VOC_CLASSES, Objects, read_annotation
 
-VOC_CLASSES = (
-    "aeroplane",
-    "bicycle",
-    "bird",
-    "boat",
-    "bottle",
-    "bus",
-    "car",
-    "cat",
-    "chair",
-    "cow",
-    "diningtable",
-    "dog",
-    "horse",
-    "motorbike",
-    "person",
-    "pottedplant",
-    "sheep",
-    "sofa",
-    "train",
-    "tvmonitor",
-)
 IGNORED = 255  # value of a mask's border, which counts nowhere
 _YEARS = ("2007", "2008", "2009", "2010", "2011", "2012")
-_CORNERS = ("xmin", "ymin", "xmax", "ymax")
-
-
-@dataclass(frozen=True)
-class Objects:
-    """What an image shows.
-
-    Attributes:
-        boxes: (B, 4) float32, x and y of two corners in pixels from the image's corner; a box of
-            one pixel is 1 wide.
-        labels: (B,) int64 places in `VOC_CLASSES`.
-        difficult: (B,) bool, those that no evaluation counts.
-    """
-
-    boxes: torch.Tensor
-    labels: torch.Tensor
-    difficult: torch.Tensor
 
 
 def find_voc(folder: Path, split: str, kind: str = "Main", year: str | None = None) -> Path:
@@ -133,7 +94,9 @@ class VocObjects:
         self.sizes: list[tuple[int, int]] = []
         fractional: list[str] = []
         for number in range(len(self.names)):
-            objects, size = self._read(number, fractional)
+            objects, size = read_annotation(
+                Path(self.reader.annotations[number]), Path(self.reader.images[number]), fractional
+            )
             self.objects.append(objects)
             self.sizes.append(size)
         if fractional:
@@ -178,27 +141,6 @@ class VocObjects:
             row[objects.labels] = math.nan
             row[objects.labels[~objects.difficult]] = 1
         return targets
-
-    def _read(self, number: int, fractional: list[str]) -> tuple[Objects, tuple[int, int]]:
-        path = self.reader.annotations[number]
-        content = _parsed(path)
-        size = _size(content, Path(self.reader.images[number]), path)
-        boxes, labels, difficult = [], [], []
-        for item in content["object"]:
-            name = item.get("name") if isinstance(item, dict) else None
-            if name not in VOC_CLASSES:
-                raise ValueError(
-                    f"{path}: unknown class {name!r}; PASCAL VOC has {', '.join(VOC_CLASSES)}"
-                )
-            boxes.append(_box(item, size, path, fractional))
-            labels.append(VOC_CLASSES.index(name))
-            difficult.append(item.get("difficult") == "1")
-        objects = Objects(
-            torch.tensor(boxes, dtype=torch.float32).view(-1, 4),
-            torch.tensor(labels, dtype=torch.int64),
-            torch.tensor(difficult, dtype=torch.bool),
-        )
-        return objects, size
 
 
 class VocMasks:
@@ -254,6 +196,37 @@ class VocMasks:
         return image, classes
 
 
+@dataclass(frozen=True)
+class VocData:
+    """Which images.
+
+    Attributes:
+        folder: see `find_voc`.
+        split: to train on.
+        test: to test on.
+        year: of the challenge; the earliest with the split if None.
+    """
+
+    folder: Path
+    split: str = "trainval"
+    test: str = "test"
+    year: str | None = None
+
+    def images(self) -> tuple[VocObjects, VocObjects]:
+        """Of both splits, with objects."""
+        return tuple(  # type: ignore[return-value]
+            VocObjects(find_voc(self.folder, split, "Main", self.year), split)
+            for split in (self.split, self.test)
+        )
+
+    def masks(self) -> tuple[VocMasks, VocMasks]:
+        """Of both splits, with masks."""
+        return tuple(  # type: ignore[return-value]
+            VocMasks(find_voc(self.folder, split, "Segmentation", self.year), split)
+            for split in (self.split, self.test)
+        )
+
+
 def _reader(kind: Any, folder: Path, split: str) -> Any:
     return kind(str(folder.parent.parent), year=folder.name[3:], image_set=split)
 
@@ -277,56 +250,3 @@ def _refuse_missing(paths: Sequence[str], what: str) -> None:
         raise FileNotFoundError(
             f"{missing[0]} is missing; {len(paths) - len(missing)} of {len(paths)} {what} are there"
         )
-
-
-def _parsed(path: str) -> dict[str, Any]:
-    from torchvision.datasets.voc import ET_parse
-
-    try:
-        content = VOCDetection.parse_voc_xml(ET_parse(path).getroot())
-    except ParseError as error:
-        raise ValueError(f"{path} is no annotation of PASCAL VOC ({error})") from error
-    inner = content.get("annotation")
-    if not isinstance(inner, dict) or not isinstance(inner.get("object"), list):
-        raise ValueError(f"{path} is no annotation of PASCAL VOC: it lists no object")
-    return inner
-
-
-def _size(content: dict[str, Any], image: Path, path: str) -> tuple[int, int]:
-    given = content.get("size")
-    if not isinstance(given, dict):
-        with Image.open(image) as file:
-            return file.size
-    try:
-        return int(given["width"]), int(given["height"])
-    except (KeyError, ValueError) as error:
-        raise ValueError(f"{path}: the size of the image must be whole numbers, got {given}") from (
-            error
-        )
-
-
-def _box(
-    item: dict[str, Any], size: tuple[int, int], path: str, fractional: list[str]
-) -> list[float]:
-    """From VOC's pixels, counted from 1 and both inclusive, to lengths from the corner."""
-    given = item.get("bndbox")
-    given = given if isinstance(given, dict) else {}
-    try:
-        corners = [float(given[name]) for name in _CORNERS]
-    except (KeyError, ValueError, TypeError) as error:
-        raise ValueError(
-            f"{path}: a box needs numbers {', '.join(_CORNERS)}, got {dict(given)}"
-        ) from error
-    x1, y1, x2, y2 = corners
-    width, height = size
-    if not all(map(math.isfinite, corners)) or x1 > x2 or y1 > y2:
-        raise ValueError(f"{path}: no box goes from ({x1:g}, {y1:g}) to ({x2:g}, {y2:g})")
-    # a first pixel that is counted from 0 is taken for 1
-    if min(x1, y1) < 0 or x2 > width or y2 > height:
-        raise ValueError(
-            f"{path}: the box from ({x1:g}, {y1:g}) to ({x2:g}, {y2:g}) leaves the image of "
-            f"{width} x {height} pixels"
-        )
-    if any(value != int(value) for value in corners):
-        fractional.append(f"{Path(path).stem}: {next(v for v in corners if v != int(v)):g}")
-    return [max(x1 - 1, 0.0), max(y1 - 1, 0.0), x2, y2]

@@ -7,9 +7,8 @@ Each writes into its folder `results.csv` (a row per class and one of the mean, 
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,14 +17,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from uic_plugin.data.voc import VOC_CLASSES, VocMasks, VocObjects, find_voc
-from uic_plugin.evaluation.voc.average_precision import AveragePrecision, Detections, mean_of
+from uic_plugin.data.voc import VocData
 from uic_plugin.evaluation.voc.classification import (
     ClassifiedImages,
     ClassifySettings,
     MultiLabelNetwork,
     classification_losses,
     evaluate_classifier,
+    evaluation_view,
     training_view,
 )
 from uic_plugin.evaluation.voc.coco import coco_precision
@@ -36,11 +35,17 @@ from uic_plugin.evaluation.voc.detection import (
     evaluate_detector,
     precision_of,
 )
-from uic_plugin.evaluation.voc.detectors import DETECTORS, FastRCNN, faster_rcnn
+from uic_plugin.evaluation.voc.detectors import DetectSettings, make_detector
 from uic_plugin.evaluation.voc.fcn import StagedFCN, resnet_fcn
 from uic_plugin.evaluation.voc.fine_tuning import Schedule, fine_tune
 from uic_plugin.evaluation.voc.network import seeded, with_mode
-from uic_plugin.evaluation.voc.proposals import ProposalCache, ProposalSettings
+from uic_plugin.evaluation.voc.outputs import (
+    iou_rows,
+    percent,
+    precision_rows,
+    write_detections,
+)
+from uic_plugin.evaluation.voc.proposals import ProposalCache
 from uic_plugin.evaluation.voc.segmentation import (
     NUM_CLASSES,
     SegmentedImages,
@@ -48,7 +53,6 @@ from uic_plugin.evaluation.voc.segmentation import (
     evaluate_segmenter,
     segmentation_losses,
 )
-from uic_plugin.files import replacing
 from uic_plugin.hosts.voc import PretrainedNetwork
 from uic_plugin.networks.staged import StagedNetwork
 from uic_plugin.report.tables import write_csv
@@ -61,78 +65,8 @@ from uic_plugin.report.voc_pictures import (
 )
 
 RESULTS_FILE = "results.csv"
-MEAN = "mean"
 # What shows progress: its name to a context that takes what is done and the whole.
 Counting = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
-
-
-@dataclass(frozen=True)
-class VocData:
-    """Which images.
-
-    Attributes:
-        folder: see `find_voc`.
-        split: to train on.
-        test: to test on.
-        year: of the challenge; the earliest with the split if None.
-    """
-
-    folder: Path
-    split: str = "trainval"
-    test: str = "test"
-    year: str | None = None
-
-    def images(self) -> tuple[VocObjects, VocObjects]:
-        """Of both splits, with objects."""
-        return tuple(  # type: ignore[return-value]
-            VocObjects(find_voc(self.folder, split, "Main", self.year), split)
-            for split in (self.split, self.test)
-        )
-
-    def masks(self) -> tuple[VocMasks, VocMasks]:
-        """Of both splits, with masks."""
-        return tuple(  # type: ignore[return-value]
-            VocMasks(find_voc(self.folder, split, "Segmentation", self.year), split)
-            for split in (self.split, self.test)
-        )
-
-
-@dataclass(frozen=True)
-class DetectSettings:
-    """How boxes are found.
-
-    Attributes:
-        detector: "fast-rcnn" (AlexNet, VGG16) or "faster-rcnn" (ResNets).
-        neck: of Faster R-CNN, "c4" or "fpn".
-        min_size, max_size: see `FastRCNN`.
-        regions: of an image that a training step takes; 64, of Faster R-CNN see `faster_rcnn`.
-        test_regions: of Faster R-CNN, see `faster_rcnn`.
-        batch_norm: see `with_mode`.
-        proposals: of Fast R-CNN.
-    """
-
-    detector: str
-    neck: str = "c4"
-    min_size: int = 600
-    max_size: int = 1000
-    regions: int | None = None
-    test_regions: int | None = None
-    batch_norm: str = "fixed"
-    proposals: ProposalSettings = dataclasses.field(default_factory=ProposalSettings)
-
-    def __post_init__(self) -> None:
-        if self.detector not in DETECTORS:
-            raise ValueError(f"--detector must be {' or '.join(DETECTORS)}, got {self.detector!r}")
-        if not 32 <= self.min_size <= self.max_size:
-            raise ValueError(
-                f"--min-size must be at least 32 pixels and at most --max-size, got "
-                f"{self.min_size} and {self.max_size}"
-            )
-        for name in ("regions", "test_regions"):
-            given = getattr(self, name)
-            if given is not None and given < 1:
-                option = f"--{name.replace('_', '-')}"
-                raise ValueError(f"{option} must be at least 1, got {given}")
 
 
 @dataclass(frozen=True)
@@ -184,16 +118,12 @@ def classify(
     training = _Training(model, dataset, classification_losses, set_mode, identity)
     curve = training.run(network, schedule, folder, counting)
     with counting("test images") as progress:
+        views = ClassifiedImages(tested, evaluation_view(settings, network.normalize))
         precision, scores = evaluate_classifier(
-            model,
-            tested,
-            settings,
-            normalize=network.normalize,
-            num_workers=network.num_workers,
-            progress=progress,
+            model, views, num_workers=network.num_workers, progress=progress
         )
     draw_scores(tested, scores, folder / "pictures.png")
-    return _write(folder, curve, _precision_rows(precision))
+    return _write(folder, curve, precision_rows(precision))
 
 
 def detect(
@@ -219,7 +149,9 @@ def detect(
     images, tested = data.images()
     network.use_statistics_of(images)
     identity = _identity("voc-detect", network, images.fingerprint, settings)
-    model = seeded(lambda: _detector(network, settings), schedule.seed).to(network.device)
+    model = seeded(
+        lambda: make_detector(network.backbone, settings, network.mean, network.std), schedule.seed
+    ).to(network.device)
     proposals = None
     if settings.detector == "fast-rcnn":
         proposals = ProposalCache(cache, settings.proposals)
@@ -234,15 +166,15 @@ def detect(
         found = evaluate_detector(
             model, tested, proposals, num_workers=network.num_workers, progress=progress
         )
-    _write_detections(folder / "detections.json", tested, found)
+    write_detections(folder / "detections.json", tested, found)
     draw_detections(tested, found, folder / "pictures.png")
     try:
         coco = coco_precision(found, tested)
-        figures = {name: _percent(value) if value >= 0 else "" for name, value in coco.items()}
+        figures = {name: percent(value) if value >= 0 else "" for name, value in coco.items()}
         write_csv(folder / "coco.csv", [figures])
     except ImportError as error:
         say(f"coco.csv is not written: {error}")
-    return _write(folder, curve, _precision_rows(precision_of(found, tested)))
+    return _write(folder, curve, precision_rows(precision_of(found, tested)))
 
 
 def segment(
@@ -284,31 +216,14 @@ def segment(
     training = _Training(model, dataset, segmentation_losses, set_mode, identity)
     curve = training.run(network, schedule, folder, counting)
     with counting("test images") as progress:
+        views = SegmentedImages(tested, settings, network.normalize, train=False)
         matrix, masks = evaluate_segmenter(
-            model,
-            tested,
-            settings,
-            normalize=network.normalize,
-            num_workers=network.num_workers,
-            progress=progress,
+            model, views, num_workers=network.num_workers, progress=progress
         )
     for name, mask in zip(tested.names, masks, strict=True):
         save_mask(mask, folder / "masks" / f"{name}.png")
     draw_masks(tested, masks, folder / "pictures.png")
-    rows = [
-        {"class": name, "IoU": _percent(value)}
-        for name, value in zip(("background", *VOC_CLASSES), matrix.iou().tolist(), strict=True)
-    ]
-    return _write(folder, curve, [*rows, {"class": MEAN, "IoU": _percent(matrix.mean_iou())}])
-
-
-def _detector(network: PretrainedNetwork, settings: DetectSettings) -> nn.Module:
-    sizes: dict[str, Any] = {"mean": network.mean, "std": network.std}
-    sizes.update(min_size=settings.min_size, max_size=settings.max_size)
-    if settings.detector == "fast-rcnn":
-        return FastRCNN(network.backbone, len(VOC_CLASSES), regions=settings.regions or 64, **sizes)
-    sizes.update(regions=settings.regions, test_regions=settings.test_regions)
-    return faster_rcnn(network.backbone, len(VOC_CLASSES), neck=settings.neck, **sizes)
+    return _write(folder, curve, iou_rows(matrix))
 
 
 def _identity(task: str, network: PretrainedNetwork, images: str, settings: Any) -> dict[str, Any]:
@@ -319,49 +234,9 @@ def _identity(task: str, network: PretrainedNetwork, images: str, settings: Any)
     return {"task": task, "network": network.fingerprint(), "images": images, "settings": kept}
 
 
-def _precision_rows(precision: Sequence[AveragePrecision]) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = [
-        {
-            "class": name,
-            "AP_11point": _percent(value.eleven_point),
-            "AP_area": _percent(value.area),
-            "objects": value.positives,
-        }
-        for name, value in zip(VOC_CLASSES, precision, strict=True)
-    ]
-    eleven, area = ([getattr(p, k) for p in precision] for k in ("eleven_point", "area"))
-    mean = {"AP_11point": _percent(mean_of(eleven)), "AP_area": _percent(mean_of(area))}
-    return [*rows, {"class": MEAN, **mean, "objects": sum(p.positives for p in precision)}]
-
-
-def _percent(value: float) -> float | str:
-    """With two decimals; nothing for what is not a number."""
-    return "" if value != value else round(100 * value, 2)
-
-
 def _write(
     folder: Path, curve: list[dict[str, Any]], rows: list[dict[str, Any]]
 ) -> list[dict[str, Any]]:
     plot_curve(curve, folder / "curve.png")
     write_csv(folder / RESULTS_FILE, rows)
     return rows
-
-
-def _write_detections(path: Path, images: VocObjects, found: Sequence[Detections]) -> None:
-    content = [
-        {
-            "image": name,
-            "objects": [
-                {"class": VOC_CLASSES[label], "score": round(score, 4), "box": box}
-                for label, score, box in zip(
-                    answers.labels.tolist(),
-                    answers.scores.tolist(),
-                    [[round(corner, 1) for corner in box] for box in answers.boxes.tolist()],
-                    strict=True,
-                )
-            ],
-        }
-        for name, answers in zip(images.names, found, strict=True)
-    ]
-    with replacing(path) as part:
-        part.write_text(json.dumps(content) + "\n")

@@ -155,23 +155,26 @@ def classification_losses(model: nn.Module, batch: Any) -> dict[str, torch.Tenso
 
 @torch.no_grad()
 def evaluate_classifier(
-    model: MultiLabelNetwork,
-    images: VocObjects,
-    settings: ClassifySettings,
+    model: nn.Module,
+    images: ClassifiedImages,
     *,
-    normalize: Any,
     num_workers: int = 0,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[list[AveragePrecision], torch.Tensor]:
-    """Average precision of each class, and the scores (N, 20): logits summed over the crops."""
+    """Average precision of each class, and the scores (N, 20): logits summed over the crops.
+
+    Args:
+        model: on its device.
+        images: whose views are crops (10 or 1, 3, H, W).
+        num_workers: processes that read images.
+        progress: is told images done, and all.
+    """
     device = next(model.parameters()).device
     model.eval()
-    dataset = ClassifiedImages(images, evaluation_view(settings, normalize))
-    loader = view_loader(dataset, seed=0, batch_size=4, num_workers=num_workers)
     scores: list[torch.Tensor] = []
-    for crops, presence in loader:
+    for crops, presence in view_loader(images, seed=0, batch_size=4, num_workers=num_workers):
         logits = model(crops.flatten(0, 1).to(device)).cpu()
-        scores.append(logits.view(len(presence), settings.crops, -1).sum(1))
-        progress(sum(map(len, scores)), len(dataset))
+        scores.append(logits.view(len(presence), crops.shape[1], -1).sum(1))
+        progress(sum(map(len, scores)), len(images))
     together = torch.cat(scores)
-    return classification_precision(together, dataset.presence), together
+    return classification_precision(together, images.presence), together

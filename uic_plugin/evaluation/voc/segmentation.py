@@ -116,20 +116,24 @@ def segmentation_losses(model: nn.Module, batch: Any) -> dict[str, torch.Tensor]
 @torch.no_grad()
 def evaluate_segmenter(
     model: nn.Module,
-    images: VocMasks,
-    settings: SegmentSettings,
+    images: SegmentedImages,
     *,
-    normalize: Any,
     num_workers: int = 0,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[ConfusionMatrix, list[torch.Tensor]]:
-    """Confusion over all images, and the predicted masks (H, W) uint8 at the images' own size."""
+    """Confusion over all images, and the predicted masks (H, W) uint8 at the images' own size.
+
+    Args:
+        model: on its device.
+        images: whole ones.
+        num_workers: processes that read images.
+        progress: is told images done, and all.
+    """
     device = next(model.parameters()).device
     model.eval()
     matrix = ConfusionMatrix(NUM_CLASSES)
     masks: list[torch.Tensor] = []
-    dataset = SegmentedImages(images, settings, normalize, train=False)
-    for view, truth in view_loader(dataset, seed=0, batch_size=1, num_workers=num_workers):
+    for view, truth in view_loader(images, seed=0, batch_size=1, num_workers=num_workers):
         logits = model(view.to(device))["out"]
         size = truth.shape[-2:]
         if logits.shape[-2:] != size:
@@ -137,5 +141,5 @@ def evaluate_segmenter(
         predicted = logits.argmax(1)[0].to(torch.uint8).cpu()
         matrix.add(truth[0], predicted)
         masks.append(predicted)
-        progress(len(masks), len(dataset))
+        progress(len(masks), len(images))
     return matrix, masks
