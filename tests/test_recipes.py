@@ -1,5 +1,7 @@
 """Every packaged recipe composes, builds its method, and says in its header what it is."""
 
+import re
+
 import pytest
 import torch
 
@@ -53,3 +55,19 @@ def test_own_folder_of_recipes(tmp_path):
     assert (cfg.name, cfg.optimizer.lr, cfg.max_epochs) == ("mine", 0.7, 3)
     assert cfg.method == "uic"
     assert compose_recipe("digits/uic", [], tmp_path).name == "digits-uic"
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_what_is_as_in_another_recipe_is_so(name):
+    """A comment `key: value  # as in RECIPE` holds."""
+    path = recipes_dir() / f"{name}.yaml"
+    for line in path.read_text().splitlines():
+        match = re.fullmatch(r"\s+(\w+): (\S+)\s+# as in ([\w/]+)", line)
+        if match and match[3] in RECIPES:
+            other = (recipes_dir() / f"{match[3]}.yaml").read_text()
+            assert re.search(rf"^\s+{match[1]}: {match[2]}\s", other, re.M), line
+
+
+def test_the_released_setting_has_what_the_released_code_has():
+    cfg = compose_recipe("imagenet/resnet50_released", [])
+    assert (cfg.precision, cfg.sync_batchnorm) == (32, False)

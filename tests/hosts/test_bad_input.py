@@ -71,7 +71,8 @@ def custom(folder, *more):
         ),
         (["data.dataset=custom"], ["data.train_path is not set"]),
         (["data.dataset=mnist"], ["'mnist'", "custom"]),
-        (["data.format=dali"], ["DALI", "data.format=image_folder"]),
+        (["data.format=tar"], ["data.format must be one of image_folder", "'tar'"]),
+        (["weights_allow_missing=fc6"], ["weights_allow_missing", "list of names", "'fc6'"]),
         (["method_kwargs.num_pseudo_classes=0"], ["num_pseudo_classes", "at least 2, got 0"]),
         (["method_kwargs.num_pseudo_classes=1"], ["num_pseudo_classes", "at least 2, got 1"]),
         (

@@ -3,7 +3,7 @@
 import pytest
 from omegaconf import OmegaConf
 
-from uic_plugin.hosts.foreign import set_views
+from uic_plugin.hosts.foreign import check_two_crops, set_views
 
 
 @pytest.mark.parametrize(
@@ -24,3 +24,17 @@ def test_set_views(recipe, views, expected):
     assert [pipeline.num_crops for pipeline in pipelines] == expected
     set_views(pipelines, views)  # a second time changes nothing
     assert [pipeline.num_crops for pipeline in pipelines] == expected
+
+
+def test_crops_of_two_sizes_are_named():
+    def pipelines(*crops):
+        return OmegaConf.create([{"crop_size": s, "num_crops": n} for s, n in crops])
+
+    for fine in ([(32, 2)], [(32, 1), (32, 1)], [(224, 2), (96, 6)]):
+        check_two_crops(pipelines(*fine))
+    with pytest.raises(
+        ValueError, match=r"crops of 64, 32 pixels.*crop_size of every pipeline to 64"
+    ):
+        check_two_crops(pipelines((64, 1), (32, 1)))
+    with pytest.raises(ValueError, match=r"crops of 32 pixels.*augmentations.0.num_crops=2"):
+        check_two_crops(pipelines((32, 1)))

@@ -135,6 +135,24 @@ def test_pretrain_linear_knn(script, digits, tmp_path):
     assert knn.stdout.count("Result: acc@1=") == 2
 
 
+def test_a_recipe_for_dali_trains_and_says_so(script, digits, tmp_path):
+    dali = ["data.format=dali", "max_epochs=1", "checkpoint.dir=out"]
+    done = script(*pretrain_command(digits, *dali))
+    said = [line for line in done.stderr.splitlines() if "dali" in line.lower()]
+    assert "data.format=dali is taken for image_folder" in said[0]
+    assert labels_of(checkpoint_in(tmp_path / "out" / "uic"))["epoch"] == 1
+
+
+def test_crops_of_two_sizes_end_in_one_line(script, digits):
+    command = [part.replace("simclr.yaml", "byol.yaml") for part in pretrain_command(digits)]
+    done = script(*command, "augmentations.0.crop_size=64", check=False)
+    assert done.returncode == 1
+    errors = [line for line in done.stderr.splitlines() if "error" in line.lower()]
+    assert len(errors) == 1
+    assert "crops of 64, 32 pixels" in errors[0]
+    assert "Traceback" not in done.stderr
+
+
 def test_resume_with_the_hosts_own_option(script, digits, tmp_path):
     """2 epochs, then resume_from_checkpoint to 4, equal 4 without a stop."""
     constant = ["scheduler.name=none", "auto_resume.enabled=false"]

@@ -134,6 +134,8 @@ def test_selflabel_fills_its_classes_equally(recipe):
         (3, "linear", 8, [4, 8]),  # times 0, 4, 8; the first labels are those of time 0
         (4, "quadratic", 9, [1, 4, 9]),
         (1, "quadratic", 9, []),
+        (26, "linear", 25, list(range(1, 26))),  # 25 * (7 / 25) is above 7 when rounded
+        (50, "linear", 49, list(range(1, 50))),
     ],
 )
 def test_schedule_of_selflabel(recipe, updates, spacing, epochs, expected):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from uic_plugin.errors import NonFiniteError
 from uic_plugin.hosts import find_host, load_host
 from uic_plugin.hosts.datasets import pretrain_loader
 from uic_plugin.hosts.evaluation import (
@@ -183,6 +184,12 @@ def test_a_stream_of_images_without_numbers(recipe, host_trainer):
         trainer.fit(bank_method, torch.utils.data.DataLoader(Stream(), batch_size=None))
 
 
+def test_a_recipe_for_dali_reads_its_images_without_it(recipe, tmp_path):
+    with pytest.warns(UserWarning, match="dali is taken for image_folder.*DALI shuffles"):
+        dali = train(recipe("data.format=dali", "max_epochs=1", f"run_dir={tmp_path / 'a'}"))
+    assert same(dali, train(recipe("max_epochs=1", f"run_dir={tmp_path / 'b'}")))
+
+
 def test_momentum_is_what_the_hosts_scripts_set(recipe):
     state = train(recipe("max_epochs=1"))
     assert state["optimizer_states"][0]["param_groups"][0]["momentum"] == 0.9
@@ -219,6 +226,67 @@ def test_annotations_change_nothing(recipe, tmp_path):
         if not name.startswith("classifier"):  # the host's online probe learns from annotations
             assert torch.equal(weight, seen["state_dict"][name]), name
     assert torch.equal(seen["uic"]["bank"]["targets"], unseen["uic"]["bank"]["targets"])
+
+
+CLIP = "+gradient_clip_val=0.1"
+TRAININGS = {
+    "norm": ["digits/uic", CLIP],
+    "value": ["digits/uic", "+gradient_clip_val=0.001", "+gradient_clip_algorithm=value"],
+    "accumulated": ["digits/uic", CLIP, "+accumulate_grad_batches=2"],
+    "bf16": ["digits/uic", CLIP, "precision=bf16-mixed"],
+    "deepcluster": ["digits/deepcluster", CLIP],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"), [(n, s) for n, *s in TRAININGS.values()], ids=TRAININGS
+)
+def test_annotations_change_nothing_under_clipping(recipe, tmp_path, name, settings):
+    def run(folder, *more):
+        return train(recipe(f"run_dir={tmp_path / folder}", *settings, *more, name=name))
+
+    seen, unseen = run("a"), run("b", "data.no_labels=true")
+    for part, weight in unseen["state_dict"].items():
+        if not part.startswith("classifier"):
+            assert torch.equal(weight, seen["state_dict"][part]), part
+    assert torch.equal(seen["uic"]["bank"]["targets"], unseen["uic"]["bank"]["targets"])
+
+
+def test_clipping_clips_what_a_method_trains(recipe, tmp_path):
+    clipped = train(recipe(CLIP, f"run_dir={tmp_path / 'a'}", "max_epochs=1"))
+    free = train(recipe(f"run_dir={tmp_path / 'b'}", "max_epochs=1"))
+    name = "head.classifier.weight"
+    assert not torch.equal(clipped["state_dict"][name], free["state_dict"][name])
+
+
+def test_an_overflow_of_the_online_classifier_skips_no_step(recipe):
+    """What a scaler of 16-bit training looks at: all gradients of the optimizer together."""
+    method = build_method(prepare_config(recipe())[0])
+    optimizer = torch.optim.SGD(method.parameters(), lr=0.1)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    out = method(torch.rand(4, 3, 16, 16))
+    own = out["pseudo_logits"].logsumexp(1).mean()
+    overflowing = (out["logits"] * 1e38).sum()  # its gradient leaves float32 when scaled
+    head = method.head.classifier.weight.detach().clone()
+    online = method.classifier.weight.detach().clone()
+    scaler.scale(own + overflowing).backward()
+    scaler.step(optimizer)
+    scaler.update()
+    assert scaler.get_scale() == 2.0**10
+    assert not torch.equal(method.head.classifier.weight, head)
+    assert torch.isfinite(method.classifier.weight).all()
+    assert torch.equal(method.classifier.weight, online)
+
+
+@pytest.mark.parametrize("name", ["digits/uic", "digits/any"])
+def test_a_diverged_online_classifier_stops_the_run_at_once(recipe, name):
+    other = [] if name == "digits/uic" else ["methods=rotnet"]
+    cfg = recipe("optimizer.classifier_lr=1e38", *other, name=name)
+    with pytest.raises(
+        NonFiniteError, match=r"online classifier is (nan|inf) at step \d+ \(epoch 1"
+    ):
+        train(cfg)
+    assert not _path(cfg).exists()
 
 
 def test_golden_losses(recipe):

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from uic_plugin.networks import VGG16, AlexNet
 from uic_plugin.networks.layers import layer_shapes
@@ -82,3 +83,42 @@ def test_a_size_that_cannot_be(kind):
         kind(image_size=8)
     with pytest.raises(ValueError, match=r"got 32\.5"):
         kind(image_size=32.5)
+
+
+class Operators(TorchDispatchMode):
+    """Notes the operators that run."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = set()
+
+    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+        self.seen.add(operator.overloadpacket.__name__)
+        return operator(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("build", [AlexNet, VGG16])
+def test_pooling_is_left_out_where_it_does_nothing(build):
+    """Its gradient is not deterministic on CUDA, and `deterministic: true` refuses it."""
+    network = build(image_size=64, width=0.1, fc_width=8)
+    with Operators() as own:
+        network(torch.rand(2, 3, 64, 64)).sum().backward()
+    assert not [name for name in own.seen if "adaptive" in name]
+    with Operators() as other:
+        network(torch.rand(2, 3, 96, 96))
+    assert [name for name in other.seen if "adaptive" in name]
+
+
+@pytest.mark.parametrize("build", [AlexNet, VGG16])
+def test_before_the_last_activation_is_fc7_itself(build):
+    network = build(image_size=32, width=0.1, fc_width=8).eval()
+    images = torch.rand(4, 3, 32, 32)
+    linear = [module for module in network.classifier if isinstance(module, nn.Linear)][-1]
+    outputs = []
+    linear.register_forward_hook(lambda module, inputs, output: outputs.append(output.clone()))
+    found = network.before_last_activation(images)
+    assert torch.equal(found, outputs[0])
+    assert (found < 0).any()
+    assert torch.equal(found.relu(), network(images))
+    bare = build(image_size=32, width=0.1, fc_width=0).eval()
+    assert torch.equal(bare.before_last_activation(images), bare(images))

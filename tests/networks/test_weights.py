@@ -4,6 +4,7 @@ import pytest
 import timm
 import torch
 import torchvision
+from timm.layers import resample_abs_pos_embed
 
 from uic_plugin.networks import VGG16, AlexNet, Conv4
 from uic_plugin.networks.weights import load_weights, read_state, save_weights
@@ -94,19 +95,59 @@ def test_nothing_that_fits_is_an_error(tmp_path):
         load_weights(Conv4(4), tmp_path / "resnet.pth")
 
 
-def test_a_part_is_listed(tmp_path):
+def test_a_part_is_an_error_unless_allowed_by_name(tmp_path):
     network = Conv4(4)
     state = {k: v for k, v in network.state_dict().items() if not k.startswith("conv4")}
     state["conv1.0.weight"] = torch.zeros(1, 3, 3, 3)
     torch.save(state, tmp_path / "part.pth")
     other = Conv4(4)
-    kept = other.conv4[0].weight.clone()
-    report = load_weights(other, tmp_path / "part.pth")
+    kept = {name: value.clone() for name, value in other.state_dict().items()}
+    with pytest.raises(
+        ValueError, match=r"6 of 20 weights are not in the file: conv1\.0\.weight \(1"
+    ):
+        load_weights(other, tmp_path / "part.pth")
+    with pytest.raises(ValueError, match=r"5 of 20 .*: conv4.*weights_allow_missing=\[conv4\.0\."):
+        load_weights(other, tmp_path / "part.pth", allow_missing=["conv1.0.weight"])
+    for name, value in other.state_dict().items():
+        assert torch.equal(value, kept[name]), name  # nothing was loaded
+    allowed = ["conv1.0.weight", "conv4.*"]
+    report = load_weights(other, tmp_path / "part.pth", allow_missing=allowed)
     assert report.missing[0] == "conv1.0.weight (1, 3, 3, 3) instead of (4, 3, 3, 3)"
     assert "conv4.0.weight" in report.missing
     assert "6 of 20 weights are not in the file: conv1.0.weight (1, 3" in report.summary()
-    assert torch.equal(other.conv4[0].weight, kept)
+    assert torch.equal(other.conv4[0].weight, kept["conv4.0.weight"])
     assert torch.equal(other.conv2[0].weight, network.conv2[0].weight)
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("vit_tiny_patch16_224", "pos_embed"),
+        ("swin_tiny_patch4_window7_224", "layers.0.blocks.0.attn.relative_position_bias_table"),
+    ],
+)
+def test_position_embeddings_are_interpolated(tmp_path, name, key):
+    small = {"depths": (1, 1)} if name.startswith("swin") else {"depth": 1}
+    source = timm.create_model(name, num_classes=0, img_size=224, **small)
+    with torch.no_grad():  # whatever the size, an interpolated constant is the constant
+        source.get_parameter(key).fill_(3.0)
+    torch.save(source.state_dict(), tmp_path / "vit.pth")
+    window = {"window_size": 4} if name.startswith("swin") else {}
+    target = timm.create_model(name, num_classes=0, img_size=128, **small, **window)
+    assert not load_weights(target, tmp_path / "vit.pth").missing
+    found, original = target.state_dict()[key], source.state_dict()[key]
+    assert found.shape != original.shape
+    assert torch.allclose(found, torch.full_like(found, 3.0), atol=1e-4)
+
+
+def test_interpolated_as_timm_does(tmp_path):
+    source = timm.create_model("vit_tiny_patch16_224", num_classes=0, depth=1)
+    target = timm.create_model("vit_tiny_patch16_224", num_classes=0, depth=1, img_size=128)
+    torch.save(source.state_dict(), tmp_path / "vit.pth")
+    load_weights(target, tmp_path / "vit.pth")
+    wanted = resample_abs_pos_embed(source.pos_embed, (8, 8), num_prefix_tokens=1)
+    assert torch.equal(target.pos_embed, wanted)
+    assert torch.equal(target.pos_embed[:, 0], source.pos_embed[:, 0])  # of the class token
 
 
 def test_files_that_hold_no_weights(tmp_path):

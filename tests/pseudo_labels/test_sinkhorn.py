@@ -143,3 +143,25 @@ def test_impossible_input_is_named():
         sinkhorn_labels(torch.tensor([[0.0, float("nan")]]))
     with pytest.warns(UserWarning, match="stopped after 1 iterations"):
         sinkhorn_labels(random_scores(50, 4), tolerance=1e-9, max_iterations=1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_callers_scores_stay_as_they_are(dtype):
+    scores = random_scores(40, 5).to(dtype)
+    kept = scores.clone()
+    labels = sinkhorn_labels(scores, power=10.0, tolerance=1e-8).labels
+    assert torch.equal(scores, kept)
+    _, wanted = plain(kept, 10.0, 500)
+    assert (labels.numpy() == wanted).mean() > 0.95  # ties of rounding
+
+
+def test_an_error_that_is_no_number_does_not_count_as_converged():
+    """As when the sums of another rank are NaN."""
+    calls = []
+
+    def total(values):
+        calls.append(len(values))
+        return values * float("nan") if len(calls) == 4 else values  # the first error
+
+    with pytest.raises(ValueError, match=r"at power 25.0 .*NaN after 1 iterations"):
+        sinkhorn_labels(random_scores(8, 3), total=total)

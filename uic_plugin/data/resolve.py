@@ -54,11 +54,6 @@ def resolve_data(data: DictConfig) -> DataSource:
     name = data.dataset
     if name not in KNOWN_DATASETS:
         raise ValueError(f"unknown data.dataset {name!r}: one of {', '.join(KNOWN_DATASETS)}")
-    if data.get("format", "image_folder") == "dali":
-        raise ValueError(
-            "uic decides the order of the images, which DALI does not allow: use "
-            "data.format=image_folder"
-        )
     kind = data.get("format", "image_folder")
     if kind not in FORMATS:
         raise ValueError(f"data.format must be one of {', '.join(FORMATS)}, got {kind!r}")

@@ -173,18 +173,25 @@ class FiniteLoss(pl.Callback):
         """Look at the loss.
 
         Raises:
-            NonFiniteError: naming step and images.
+            NonFiniteError: naming step and images, or the online classifier.
         """
         value = float(loss.detach())
         if math.isfinite(value):
             return
+        step = f"step {trainer.global_step + 1} (epoch {trainer.current_epoch + 1})"
+        own = getattr(pl_module, "own_loss", None)
+        if own is not None and math.isfinite(float(own)):
+            raise NonFiniteError(
+                f"the loss of the host's online classifier is {value} at {step}, that of "
+                f"{pl_module.name} itself is {float(own):.4g}: set a lower "
+                f"optimizer.classifier_lr, or data.no_labels=true to train without the classifier"
+            )
         name = getattr(pl_module, "image_name", str)
         images = [] if self._images is None else self._images.tolist()
         names = ", ".join(name(image) for image in images[:8])
         more = f" and {len(images) - 8} more" if len(images) > 8 else ""
         raise NonFiniteError(
-            f"the loss is {value} at step {trainer.global_step + 1} (epoch "
-            f"{trainer.current_epoch + 1}), on images {names}{more}. No checkpoint holds this "
+            f"the loss is {value} at {step}, on images {names}{more}. No checkpoint holds this "
             f"step. Go on from the last one with resume_from_checkpoint=FILE in another run_dir, "
             f"with a lower optimizer.lr, gradient_clip_val or precision=32; if the images are at "
             f"fault, mend them"

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from omegaconf import ListConfig
+from omegaconf import DictConfig, ListConfig
 
 from uic_plugin.methods import OWN_METHODS, MethodOptions, UICOptions
 
@@ -73,3 +73,35 @@ def set_views(pipelines: ListConfig, views: int) -> None:
     chosen = large[:views] if len(large) >= views else large[:1] * views
     for number, pipeline in enumerate(pipelines):
         pipeline.num_crops = chosen.count(number)
+
+
+def without_dali(data: DictConfig) -> None:
+    """Let a recipe that asks for DALI read its images without it, in place, and say so."""
+    if data.get("format", "image_folder") != "dali":
+        return
+    data.format = "image_folder"
+    warnings.warn(
+        "data.format=dali is taken for image_folder: pseudo labels decide the order of the images, "
+        "and DALI shuffles on its own",
+        stacklevel=2,
+    )
+
+
+def check_two_crops(pipelines: ListConfig) -> None:
+    """Refuse what solo-learn's `main_pretrain.py` refuses without a word: not two large crops.
+
+    It counts a pipeline's crops as large where their size is that of the first pipeline, and wants
+    two; a method of ours that needs one then leaves the other out.
+
+    Raises:
+        ValueError: naming the sizes.
+    """
+    sizes = [int(pipeline.crop_size) for pipeline in pipelines for _ in range(pipeline.num_crops)]
+    count = sizes.count(sizes[0]) if sizes else 0
+    if count == 2:
+        return
+    raise ValueError(
+        f"the recipe's augmentations make crops of {', '.join(map(str, sizes))} pixels, and "
+        f"main_pretrain.py wants two of the first one's size: set augmentations.N.crop_size of "
+        f"every pipeline to {sizes[0] if sizes else 224}, or augmentations.0.num_crops=2"
+    )

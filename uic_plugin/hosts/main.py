@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import solo.args.pretrain
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from solo.data.classification_dataloader import prepare_transforms as _prepare_transforms
 from solo.data.pretrain_dataloader import (
@@ -26,7 +28,8 @@ from torchvision.transforms import Normalize
 from uic_plugin.hosts.attach import attach_method
 from uic_plugin.hosts.auto_resume import skip_damaged_checkpoints
 from uic_plugin.hosts.checkpoints import FiniteLoss
-from uic_plugin.hosts.foreign import own_options, set_views
+from uic_plugin.hosts.foreign import check_two_crops, own_options, set_views, without_dali
+from uic_plugin.hosts.online_classifier import clip_apart, keep_gradients_finite
 from uic_plugin.hosts.online_knn import collect_only
 from uic_plugin.hosts.schedules import LINEAR, with_linear_decay
 from uic_plugin.methods import OWN_METHODS
@@ -48,6 +51,7 @@ class _Adapter(BaseMethod):
     def __init__(self, cfg: DictConfig) -> None:
         super().__init__(cfg)
         collect_only(self)
+        keep_gradients_finite(self.classifier)
         given = dict(self.cfg.method_kwargs)
         options = self.make_options(given, self.cfg.data.num_classes)
         seed = int(OmegaConf.select(self.cfg, "seed", default=5))
@@ -81,6 +85,11 @@ class _Adapter(BaseMethod):
         """Stop at a loss that is no number, in whatever script."""
         return [*super().configure_callbacks(), FiniteLoss()]
 
+    def configure_gradient_clipping(self, *args: Any, **kwargs: Any) -> None:
+        """Clip what the method trains and the host's online classifier apart."""
+        clip = partial(super().configure_gradient_clipping, *args, **kwargs)
+        clip_apart(clip, self, self.classifier)
+
     def configure_optimizers(self) -> Any:
         """The host's, with a linear schedule too."""
         return with_linear_decay(self, super().configure_optimizers)
@@ -107,9 +116,33 @@ UICMethod = HOSTED["uic"]
 
 def register() -> None:
     """Add our methods and networks to the host's registries."""
+    if not isinstance(BaseMethod._BACKBONES, _Networks):  # the first time
+        BaseMethod._BACKBONES = _Networks(BaseMethod._BACKBONES)
+        solo.args.pretrain.add_and_assert_dataset_cfg = _fit_recipe(
+            solo.args.pretrain.add_and_assert_dataset_cfg
+        )
     METHODS.update(HOSTED)
     skip_damaged_checkpoints(AutoResumer)
-    BaseMethod._BACKBONES = _Networks(BaseMethod._BACKBONES)
+
+
+def _fit_recipe(check: Callable[[DictConfig], DictConfig]) -> Callable[[DictConfig], DictConfig]:
+    """The host's first look at a recipe, with ours after it.
+
+    `main_pretrain.py` asserts two crops before it builds a method, and takes the format of the
+    images for granted.
+    """
+
+    def fit(cfg: DictConfig) -> DictConfig:
+        cfg = check(cfg)
+        if OmegaConf.select(cfg, "method") in OWN_METHODS and "augmentations" in cfg:
+            without_dali(cfg.data)
+            try:
+                check_two_crops(cfg.augmentations)
+            except ValueError as error:  # in a script of the host, where nobody catches it
+                raise SystemExit(f"error: {error}") from None
+        return cfg
+
+    return fit
 
 
 class _Networks(dict[str, Callable[..., nn.Module]]):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from torch import nn
 from uic_plugin.hosts.attach import attach_method
 from uic_plugin.hosts.auto_resume import skip_damaged_checkpoints
 from uic_plugin.hosts.checkpoints import FiniteLoss
+from uic_plugin.hosts.online_classifier import clip_apart, keep_gradients_finite
 from uic_plugin.hosts.online_knn import collect_only
 from uic_plugin.hosts.schedules import LINEAR, with_linear_decay
 from uic_plugin.methods import OWN_METHODS
@@ -56,6 +58,7 @@ class _Adapter(BaseMethod):
         seed = kwargs.get("seed")
         super().__init__(**kwargs)
         collect_only(self)
+        keep_gradients_finite(self.classifier)
         self.build_head(self.features_dim, options, 5 if seed is None else int(seed))
 
     @classmethod
@@ -80,6 +83,11 @@ class _Adapter(BaseMethod):
     def configure_callbacks(self) -> list[Any]:
         """Stop at a loss that is no number, in whatever script."""
         return [*super().configure_callbacks(), FiniteLoss()]
+
+    def configure_gradient_clipping(self, *args: Any, **kwargs: Any) -> None:
+        """Clip what the method trains and the host's online classifier apart."""
+        clip = partial(super().configure_gradient_clipping, *args, **kwargs)
+        clip_apart(clip, self, self.classifier)
 
     def configure_optimizers(self) -> Any:
         """The host's, with a linear schedule too."""

@@ -9,11 +9,11 @@ from functools import partial
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from uic_plugin.data.resolve import DataSource, resolve_data, without_images
 from uic_plugin.hosts import load_host, register
-from uic_plugin.hosts.foreign import HOST_OPTIONS, own_options, set_views
+from uic_plugin.hosts.foreign import HOST_OPTIONS, own_options, set_views, without_dali
 from uic_plugin.hosts.schedules import with_linear_decay
 from uic_plugin.methods import NUM_ROTATIONS, OWN_METHODS, RotNet
 from uic_plugin.networks import find_backbone
@@ -69,6 +69,12 @@ def prepare_config(cfg: DictConfig, *, needs_images: bool = True) -> tuple[DictC
         value = OmegaConf.select(cfg, key, default=0)
         if type(value) is not int or value < lowest:
             raise ValueError(f"{key} must be a whole number of at least {lowest}, got {value!r}")
+    allowed = cfg.get("weights_allow_missing") or ListConfig([])
+    if not isinstance(allowed, ListConfig) or not all(type(name) is str for name in allowed):
+        raise ValueError(
+            f"weights_allow_missing must be a list of names, as ['classifier.*'], got {allowed!r}"
+        )
+    without_dali(cfg.data)
     if needs_images:
         source = resolve_data(cfg.data)
         cfg.data.train_path = str(source.train.resolve())

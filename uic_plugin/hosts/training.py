@@ -55,6 +55,7 @@ _UNUSED_SECTIONS = ("wandb", "checkpoint", "auto_resume", "auto_umap", "dali")
 _TRAINER_KEYS = (
     "accumulate_grad_batches",
     "gradient_clip_val",
+    "gradient_clip_algorithm",
     "num_nodes",
     "limit_train_batches",
     "limit_val_batches",
@@ -124,7 +125,7 @@ def pretrain(
     method.bad_images = loader.dataset.bad_images  # type: ignore[attr-defined]
     _check_network(backbone_of(method), cfg.augmentations[0].crop_size)
     if cfg.get("weights") and not resume:
-        start_from(method, Path(cfg.weights).expanduser())
+        start_from(method, Path(cfg.weights).expanduser(), cfg.get("weights_allow_missing") or ())
     val_loader = None
     if source.labelled and source.val is not None and cfg.knn_eval.enabled:
         val_loader = image_loader(eval_datasets(cfg, source)[1], cfg)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,22 @@ from uic_plugin.networks.heads import PseudoClassHead
 from uic_plugin.networks.weights import load_weights, read_state
 
 
-def start_from(method: Any, path: Path) -> None:
+def start_from(method: Any, path: Path, allow_missing: Sequence[str] = ()) -> None:
     """Copy the network's weights from a file, and the head's where the file has one.
 
-    Warns of what of the network the file lacks.
+    Warns of weights that keep their random values because they are allowed to.
+
+    Args:
+        method: of the host, or ours.
+        path, allow_missing: see `load_weights`.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if nothing in it fits, or its head is of another kind or number of classes.
+        ValueError: if it lacks weights that may not be missing, or its head is of another kind or
+            number of classes.
     """
     network = backbone_of(method)
-    report = load_weights(network, path)
+    report = load_weights(network, path, allow_missing=allow_missing)
     if report.summary():
         warnings.warn(f"{path}: {report.summary()}", stacklevel=2)
     momentum = getattr(method, f"momentum_{load_host().BACKBONE_KEY}", None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import torch
 from torch import nn
 
 from uic_plugin.methods.options import MethodOptions
@@ -50,11 +51,13 @@ class OwnMethod:
         name: of the method, in recipes and checkpoints.
         options_class: what a recipe may say.
         options: what it says.
+        own_loss: of the last step, without the host's online classifier.
     """
 
     name: ClassVar[str]
     options_class: ClassVar[type[MethodOptions]] = MethodOptions
     options: Any
+    own_loss: torch.Tensor | None = None
 
     @classmethod
     def make_options(cls, given: Mapping[str, Any], num_classes: int) -> Any:
@@ -71,3 +74,20 @@ class OwnMethod:
 
     def attach_images(self, num_samples: int) -> None:
         """Told the number of images, where a method keeps no labels of them."""
+
+    def with_online_loss(
+        self, own: torch.Tensor, online: torch.Tensor, annotations: torch.Tensor
+    ) -> torch.Tensor:
+        """Return the method's own loss plus that of the host's online classifier.
+
+        The latter is NaN, with a gradient of 0, where no image of the batch is annotated, and
+        counts as 0 then. Any other NaN or infinity stays: the classifier has diverged, and the run
+        has to stop and say so.
+
+        Args:
+            own: scalar; what the method learns from, also kept in `own_loss`.
+            online: scalar; the host's loss.
+            annotations: (B,) classes by people, -1 for none.
+        """
+        self.own_loss = own.detach()
+        return own + torch.where((annotations >= 0).any(), online, torch.zeros_like(online))

@@ -1,6 +1,7 @@
 """DeepCluster (Caron et al., 2018).
 
-1. Before every epoch, features of a centred view of all images, network in eval mode.
+1. Before every epoch, features of a centred view of all images, network in eval mode; of AlexNet
+   and VGG16 what fc7 puts out before its ReLU, which the authors' code cuts off.
 2. PCA with whitening, unit length, k-means: the clusters are the labels.
 3. A new classifier, class-balanced order without empty clusters, cross-entropy.
 
@@ -36,6 +37,7 @@ class DeepCluster(PseudoLabelMethod):
             self,
             options.num_pseudo_classes,
             seeds=[derive_seed(self.seed, "k-means", self.label_epoch)],
+            forward=getattr(self._network, "before_last_activation", None),
             pca_dim=options.pca_dim,
             iterations=options.kmeans_iterations,
         )

@@ -61,7 +61,7 @@ class InstDisc(OwnMethod, HostMethod):
         loss = self._loss(embeddings, index)
         self._remember(embeddings.detach(), index)
         self.log("train_instdisc_loss", loss.detach(), on_epoch=True, sync_dist=True, prog_bar=True)
-        return loss + torch.nan_to_num(outs["loss"])
+        return self.with_online_loss(loss, outs["loss"], annotations)
 
     def _loss(self, embeddings: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
         """Eq. 2 of all images; or Eq. 7, with `num_negatives` of images drawn uniformly."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -11,10 +11,12 @@ from uic_plugin.methods.ranks import all_rows, on_first_rank
 from uic_plugin.pseudo_labels.kmeans import cluster_features
 from uic_plugin.seeding import derive_seed
 
+Forward = Callable[[torch.Tensor], torch.Tensor]  # images (B, 3, H, W) to features (B, D)
+
 
 @torch.no_grad()
 def features_of_share(
-    method: Any, *, training: bool
+    method: Any, *, training: bool, forward: Forward | None = None
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Index (B,) and features (B, D) of this rank's share of all images, batch by batch.
 
@@ -24,8 +26,10 @@ def features_of_share(
     Args:
         method: a `PseudoLabelMethod` with its `label_loader`.
         training: whether dropout and batch statistics are those of training.
+        forward: of the network; its own by default.
     """
     network, head = method._network, method.head
+    forward = forward or network
     modules = [*network.modules(), *head.modules()]
     modes = [module.training for module in modules]
     network.train(training)
@@ -36,13 +40,18 @@ def features_of_share(
     )
     for index, views, *_ in method.label_loader:
         view = views if isinstance(views, torch.Tensor) else views[0]
-        yield index.to(device), network(view.to(device))
+        yield index.to(device), forward(view.to(device))
     for module, mode in zip(modules, modes, strict=True):
         module.training = mode
 
 
 def cluster_images(
-    method: Any, num_clusters: int, *, seeds: Sequence[int], **options: Any
+    method: Any,
+    num_clusters: int,
+    *,
+    seeds: Sequence[int],
+    forward: Forward | None = None,
+    **options: Any,
 ) -> torch.Tensor:
     """Clusters of all images by one pass, once for each seed; on every rank.
 
@@ -50,13 +59,14 @@ def cluster_images(
         method: a `PseudoLabelMethod` with its `label_loader`.
         num_clusters: K.
         seeds: of the clusterings.
+        forward: see `features_of_share`.
         options: further ones of `cluster_features`.
 
     Returns:
         (N, number of seeds) int64.
     """
     indices, parts = [], []
-    for index, features in features_of_share(method, training=False):
+    for index, features in features_of_share(method, training=False, forward=forward):
         indices.append(index)
         parts.append(features.float().cpu())
     (index,) = all_rows(torch.cat(indices))

@@ -241,8 +241,7 @@ class PseudoLabelMethod(KeptLabels):
             is_endless and trainer.is_last_batch
         ):
             self._turn_epoch()
-        # The host's loss is NaN where no image of the batch is annotated; its gradient is not.
-        return loss + torch.nan_to_num(outs["loss"])
+        return self.with_online_loss(loss, outs["loss"], annotations)
 
     def targets(
         self, index: torch.Tensor, label_logits: torch.Tensor | None, annotations: torch.Tensor

@@ -52,5 +52,5 @@ class RotNet(OwnMethod, HostMethod):
         if self.knn_eval:  # the host's online k-NN, as its own step feeds it
             known = annotations != -1
             self.knn(train_features=upright[known], train_targets=annotations[known])
-        # NaN where no image of the batch is annotated; its gradient is not
-        return loss + torch.nan_to_num(F.cross_entropy(online, annotations, ignore_index=-1))
+        probed = F.cross_entropy(online, annotations, ignore_index=-1)
+        return self.with_online_loss(loss, probed, annotations)

@@ -42,9 +42,10 @@ class SelfLabel(PseudoLabelMethod):
         """Whether labels are assigned anew when `epoch`, counted from 1, is over."""
         options, whole = self.options, self.trainer.max_epochs
         power = 2 if options.label_spacing == "quadratic" else 1
-        count = max(options.label_updates - 1, 1)
-        times = [whole * (number / count) ** power for number in range(options.label_updates)]
-        return any(epoch - 1 < time <= epoch for time in times)
+        count = max(options.label_updates - 1, 1) ** power
+        # in whole numbers: a rounded time may fall into the epoch after its own
+        times = (whole * number**power for number in range(options.label_updates))
+        return any((epoch - 1) * count < time <= epoch * count for time in times)
 
     @torch.no_grad()
     def relabel(self) -> None:

@@ -14,7 +14,7 @@ class CosineClassifier(nn.Linear):
         super().__init__(in_features, num_classes, bias=False)
 
     def forward(self, embeddings: torch.Tensor) -> torch.Tensor:
-        """(B, K) cosines of embeddings (B, D)."""
+        """Return the cosines (B, K) of embeddings (B, D)."""
         return F.linear(F.normalize(embeddings, dim=1), F.normalize(self.weight, dim=1))
 
 
@@ -23,6 +23,9 @@ class PseudoClassHead(nn.Module):
 
     The MLP (UIC, section 5.2: "as proposed by SimCLR", kept for probing) ends in ReLU: a linear
     classifier follows, and two linear layers in a row would be one.
+
+    It computes in the precision of its own weights, float32 in mixed precision: labels are the
+    argmax of the logits, and in bfloat16 a few percent of all rows have two equal largest ones.
 
     Args:
         in_features: width of the features.
@@ -60,9 +63,10 @@ class PseudoClassHead(nn.Module):
         self.classifier = kind(in_features, heads * num_classes)
 
     def forward(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Embeddings (B, D) that the classifier reads, and its logits (B, H * K)."""
-        embeddings = self.mlp(features)
-        return embeddings, self.classifier(embeddings)
+        """Return the embeddings (B, D) that the classifier reads, and its logits (B, H * K)."""
+        with torch.autocast(features.device.type, enabled=False):
+            embeddings = self.mlp(features.to(self.classifier.weight.dtype))
+            return embeddings, self.classifier(embeddings)
 
     def per_head(self, logits: torch.Tensor) -> list[torch.Tensor]:
         """Logits (B, H * K) as one (B, K) for each of H heads."""

@@ -68,9 +68,27 @@ class StagedNetwork(nn.Module):
         self.num_features = fc_width
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Features (B, num_features) of RGB images (B, 3, H, W)."""
-        x = self.avgpool(self.features(self.sobel(images)))
-        return self.classifier(x.flatten(1))
+        """Return features (B, num_features) of RGB images (B, 3, H, W)."""
+        return self.classifier(self._flat(images))
+
+    def before_last_activation(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the features without their last ReLU: fc7's own output (B, num_features).
+
+        DeepCluster's authors cut that ReLU off before they cluster. Without fc6 and fc7 these are
+        the features.
+        """
+        x = self._flat(images)
+        last = max((i for i, m in enumerate(self.classifier) if isinstance(m, nn.ReLU)), default=0)
+        return self.classifier[:last](x)
+
+    def _flat(self, images: torch.Tensor) -> torch.Tensor:
+        """Return what fc6 reads, (B, channels * last_side ** 2)."""
+        x = self.features(self.sobel(images))
+        # At the network's own size the pooling does nothing, but its gradient is not
+        # deterministic on CUDA, which `deterministic: true` refuses.
+        if x.shape[-2:] != (self.last_side, self.last_side) or self.last_side == 1:
+            x = self.avgpool(x)
+        return x.flatten(1)
 
     def init_weights(self) -> None:
         """Weights for ReLU (He et al., 2015), whatever the width."""

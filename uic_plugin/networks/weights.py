@@ -9,7 +9,10 @@ Networks keep torchvision's names of their weights; timm's differ for VGG16 alon
 from __future__ import annotations
 
 import hashlib
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -40,29 +43,36 @@ class WeightReport:
     missing: list[str]
     unused: list[str]
 
-    def summary(self) -> str:
-        """One line for a user; empty if nothing is missing."""
-        if not self.missing:
+    def summary(self, missing: Sequence[str] | None = None) -> str:
+        """Return one line for a user about `missing`, or some of it; empty if there is none."""
+        missing = self.missing if missing is None else missing
+        if not missing:
             return ""
-        shown = ", ".join(self.missing[:6]) + (", ..." if len(self.missing) > 6 else "")
+        shown = ", ".join(missing[:6]) + (", ..." if len(missing) > 6 else "")
         total = len(self.loaded) + len(self.missing)
-        return f"{len(self.missing)} of {total} weights are not in the file: {shown}"
+        return f"{len(missing)} of {total} weights are not in the file: {shown}"
 
 
-def load_weights(network: nn.Module, path: Path) -> WeightReport:
+def load_weights(
+    network: nn.Module, path: Path, *, allow_missing: Sequence[str] = ()
+) -> WeightReport:
     """Copy weights from a file into a network, by name and shape.
 
+    Position embeddings that a network of timm has for images of another size are interpolated.
+
     Args:
-        network: a backbone.
+        network: a backbone; left as it was on an error.
         path: a checkpoint of a run, a bare state dict, or `.safetensors`.
+        allow_missing: names of weights that may keep their values because the file lacks them or
+            has them in another shape; `*` stands for any part of a name.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file holds no weights, or none that the network has.
+        ValueError: if the file holds no weights, or lacks some that the network has.
     """
     state = backbone_state(read_state(path))
     own = network.state_dict()
-    state = _from_timm(state, own)
+    state = _resized_by_timm(network, _from_timm(state, own), own)
     fitting = {k: v for k, v in state.items() if k in own and v.shape == own[k].shape}
     wanted = [name for name in own if not name.endswith(_COUNTERS)]
     report = WeightReport(
@@ -80,6 +90,18 @@ def load_weights(network: nn.Module, path: Path) -> WeightReport:
         raise ValueError(
             f"no weight in {path} fits this {type(network).__name__}: the file has "
             f"{', '.join(list(state)[:3])}, the network wants {', '.join(wanted[:3])}"
+        )
+    refused = [
+        name
+        for name in report.missing
+        if not any(fnmatchcase(name.split(" ")[0], allowed) for allowed in allow_missing)
+    ]
+    if refused:
+        first = refused[0].split(" ")[0]
+        raise ValueError(
+            f"{path}: {report.summary(refused)}. Choose the network that the file is of, or allow "
+            f"by name what is to keep its random values: weights_allow_missing=[{first}], or "
+            f"weights_allow_missing=['{first.split('.')[0]}.*']"
         )
     network.load_state_dict(fitting, strict=False)
     return report
@@ -175,6 +197,23 @@ def _from_timm(
                 name, value = target, value.reshape(len(value), -1) if value.ndim > 1 else value
         renamed[name] = value
     return renamed
+
+
+def _resized_by_timm(
+    network: nn.Module, state: dict[str, torch.Tensor], own: dict[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """Return the state with what depends on the image's size fitted, as timm does on loading.
+
+    timm keeps a filter of checkpoints beside each family of networks; it interpolates position
+    embeddings, tables of relative positions and patch embeddings.
+    """
+    if all(state[name].shape == own[name].shape for name in own if name in state):
+        return state
+    for kind in type(network).__mro__:
+        convert = getattr(sys.modules.get(kind.__module__), "checkpoint_filter_fn", None)
+        if kind.__module__.startswith("timm.models.") and convert is not None:
+            return dict(convert(dict(state), network))
+    return state
 
 
 def _to_timm(network: nn.Module, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

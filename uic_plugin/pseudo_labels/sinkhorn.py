@@ -83,7 +83,8 @@ def sinkhorn_labels(
         largest: maximum of a tensor over ranks.
 
     Raises:
-        ValueError: for scores of another shape or that are not finite, or numbers out of range.
+        ValueError: for scores of another shape or that are not finite, numbers out of range, or a
+            power at which the numbers leave float64.
     """
     if scores.ndim != 2 or 0 in scores.shape:
         raise ValueError(f"scores must be (images, classes), got {tuple(scores.shape)}")
@@ -103,7 +104,7 @@ def sinkhorn_labels(
     c = torch.full((len(scores),), 1 / num_images, dtype=torch.float64, device=problem.device)
     mass = total(problem.column_sums(c))
     error, iteration = math.inf, 0
-    while error > tolerance and iteration < max_iterations:
+    while not error <= tolerance and iteration < max_iterations:
         r = 1 / (num_classes * mass)
         c_new, mass = problem.iterate(r, num_images)
         mass = total(mass)
@@ -112,6 +113,11 @@ def sinkhorn_labels(
         is_look = iteration % _CHECK_EVERY == 0
         if is_look:
             error = float(total((c / c_new - 1).abs().sum()[None]))
+            if math.isnan(error):
+                raise ValueError(
+                    f"Sinkhorn-Knopp has no solution in float64 at power {power} (its error is NaN "
+                    f"after {iteration + 1} iterations): choose a smaller power"
+                )
         c = c_new
         iteration += 1
         if is_look and float(largest(_spread(c, r))) > _FACTOR_LIMIT:
@@ -155,8 +161,9 @@ class _Problem:
 
     def _logarithms(self) -> Iterator[tuple[slice, torch.Tensor]]:
         for rows in self.blocks:
-            block = self.scores[rows].to(self.device, torch.float64)
-            yield rows, block.mul_(self.power).add_(self.row[rows, None]).add_(self.column)
+            # a product of its own: `to` returns the caller's tensor where nothing has to change
+            block = self.scores[rows].to(self.device, torch.float64) * self.power
+            yield rows, block.add_(self.row[rows, None]).add_(self.column)
 
     def _kernels(self) -> Iterator[tuple[slice, torch.Tensor]]:
         if self.kernel:
