@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from plain_uic import train_plainly
 
 from uic_plugin.errors import NonFiniteError
 from uic_plugin.hosts import find_host, load_host
@@ -289,15 +290,19 @@ def test_a_diverged_online_classifier_stops_the_run_at_once(recipe, name):
     assert not _path(cfg).exists()
 
 
-def test_golden_losses(recipe):
-    """The first two epochs of the recipe, to three digits; measured on torch 2.15, CPU."""
-    cfg = recipe()
-    train(cfg)
+@pytest.mark.parametrize("head", ["mlp", "linear"])
+def test_a_plain_loop_gives_the_same_losses_and_labels(recipe, head):
+    """Two epochs of the recipe; notices any change of recipe, step, order, view or seed."""
+    cfg = recipe(f"method_kwargs.head={head}", "method_kwargs.num_pseudo_classes=40")
+    labels = train(cfg)["uic"]["bank"]["targets"]
     rows = history(cfg.run_dir)
     losses = [float(row.get("train_uic_loss_epoch") or row["train_uic_loss"]) for row in rows]
-    assert losses == pytest.approx([3.4810, 3.4420], abs=0.002)  # the same on both lines
-    # a random guess among 30 classes costs ln 30
-    assert abs(losses[0] - math.log(30)) < 0.3
+    plain = train_plainly(cfg)
+    assert losses == pytest.approx([epoch.loss for epoch in plain], rel=1e-6)
+    assert labels.tolist() == plain[-1].labels
+    # a random guess among 40 classes costs ln 40
+    assert abs(losses[0] - math.log(40)) < 0.3
+    assert 2 < losses[1] < losses[0]
 
 
 def test_telemetry_is_logged_by_the_host(recipe):
