@@ -8,8 +8,8 @@ import pytest
 
 from uic_plugin.threads import wait_passively
 
-# Before torch is loaded. Lightning's and OpenMP's threads fight on few cores; one each is faster for
-# networks this small.
+# Before torch is loaded. Lightning's and OpenMP's threads fight on few cores; one each is faster
+# for networks this small.
 wait_passively()
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch  # noqa: E402

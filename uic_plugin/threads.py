@@ -14,10 +14,7 @@ import logging
 import os
 
 WAIT_POLICY = "OMP_WAIT_POLICY"
-_OWN_CHOICE = (
-    WAIT_POLICY,
-    "GOMP_SPINCOUNT",
-)  # the second overrides what the first says of spinning
+_OWN_CHOICE = (WAIT_POLICY, "GOMP_SPINCOUNT")  # the second overrules the first
 
 
 def wait_passively() -> None:
