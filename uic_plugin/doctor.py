@@ -70,7 +70,7 @@ def _distribution(name: str, versions: str) -> Finding:
 
 
 def _faiss() -> Finding:
-    """Which distribution brings faiss: several do, for CPUs or for GPUs, all with the same files."""
+    """Which distribution brings faiss: several do, for CPUs or GPUs, all with the same files."""
     found = sorted(set(importlib.metadata.packages_distributions().get("faiss", [])))
     if len(found) > 1:
         remedy = (
