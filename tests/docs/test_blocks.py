@@ -1,4 +1,4 @@
-"""Every `bash` block of README.md and docs/ is run at small scale, or listed with the reason why not.
+"""Every `bash` block of README.md and docs/ is run at small scale, or listed with the reason.
 
 `blocks.yaml` beside this file says which, and what is scaled down: a new block that is in neither
 part fails, and so does an entry whose block is gone.
@@ -24,7 +24,7 @@ FENCE = re.compile(r"^[ \t]*```(\w+)[ \t]*\n(.*?)^[ \t]*```[ \t]*$", re.MULTILIN
 SHELLS = {"sh", "shell", "console", "zsh"}  # a command in one of these would not be found
 MARK = "cifar10 1"  # of a finished tree, see uic_plugin.data.cifar10
 
-# A command of a block gets the entry's `add` behind its own arguments: of `uic pretrain`, `pretrain`.
+# A command of a block gets the entry's `add` behind its own: `uic pretrain` that of `pretrain`.
 PRELUDE = r"""
 set -euo pipefail
 uic() { local more="ADD_${1//-/_}"; command uic "$@" ${!more-}; }
