@@ -12,7 +12,12 @@ STAMP := $(VENV)/.host-$(subst /,_,$(HOST))
 SOLO_LEARN := $(if $(filter pypi main,$(HOST)),,$(abspath $(HOST)))
 export SOLO_LEARN
 
-.PHONY: help install demo test test-slow lint bench clean
+# those that train, whose floating-point sums depend on the instructions of the processor
+TRAINING := tests/hosts/test_training.py tests/hosts/test_methods.py tests/hosts/test_label_stages.py \
+	tests/hosts/test_schedules.py tests/hosts/test_small_recipes.py tests/hosts/test_checkpoints.py \
+	tests/hosts/test_migrate.py tests/pseudo_labels tests/networks tests/evaluation tests/compare
+
+.PHONY: help install demo test test-slow test-isa lint bench clean
 help:
 	@sed -n 1,4p Makefile
 
@@ -51,6 +56,11 @@ test: lint
 
 test-slow: $(VENV)/.test
 	$(BIN)/python -m pytest -m slow
+
+# as on a processor without vector instructions beyond SSE 4.1, and on one with AVX2 but not AVX-512
+test-isa: $(VENV)/.test
+	ONEDNN_MAX_CPU_ISA=SSE41 ATEN_CPU_CAPABILITY=default $(BIN)/python -m pytest -n 2 $(TRAINING)
+	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 $(BIN)/python -m pytest -n 2 $(TRAINING)
 
 bench: $(VENV)/.test
 	$(BIN)/python -m pytest -m benchmark --benchmark-enable -s tests/benchmarks

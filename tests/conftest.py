@@ -5,11 +5,16 @@ import sys
 import warnings
 
 import pytest
-import torch
 
-# Lightning's and OpenMP's threads fight on few cores; one each is faster for networks this small.
-torch.set_num_threads(1)
+from uic_plugin.threads import wait_passively
+
+# Before torch is loaded. Lightning's and OpenMP's threads fight on few cores; one each is faster
+# for networks this small.
+wait_passively()
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+import torch  # noqa: E402
+
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -119,8 +119,6 @@ def test_labels_of_any_values_are_checked(count):
 
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
 def test_label_files(tmp_path, count, ending):
-    if ending == "parquet":
-        pytest.importorskip("pyarrow")
     path = tmp_path / f"labels.{ending}"
     names = [f"a/{number:03d}.png" for number in range(40)]
     scores = np.linspace(0, 1, 40, dtype=np.float32)

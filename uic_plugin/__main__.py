@@ -11,6 +11,8 @@ import runpy
 import sys
 from pathlib import Path
 
+from uic_plugin.threads import wait_passively
+
 
 def main() -> None:
     """Register, then run the script that the command line names."""
@@ -19,6 +21,7 @@ def main() -> None:
     script = Path(sys.argv[1])
     if not script.is_file():
         raise SystemExit(f"error: there is no script {script}: give the path of main_knn.py, say")
+    wait_passively()  # registration imports torch, and so does the script
     from uic_plugin.hosts import HostError, register
 
     # `solo` may lie beside the script, in a clone that was never installed

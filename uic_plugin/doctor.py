@@ -18,11 +18,12 @@ _OWN = {
     "numpy": ">=1.26",
     "scikit-learn": ">=1.4",
     "hydra-core": ">=1.3,<2",
+    "pyarrow": ">=15",
+    "threadpoolctl": ">=3",
 }
 # modules of optional features, and the extra that brings them
 _OPTIONAL = {
-    "faiss": "clustering",
-    "pyarrow": "parquet",
+    "datasets": "datasets",
     "cv2.ximgproc": "voc",
     "faster_coco_eval": "voc",
 }
@@ -52,6 +53,7 @@ def examine() -> tuple[list[Finding], bool]:
     findings += [_distribution(name, versions) for name, versions in needs.items()]
     if all(finding.state == "ok" for finding in findings):
         findings += [_import(), _device()]
+    findings.append(_faiss())
     findings += [_optional(module, extra) for module, extra in _OPTIONAL.items()]
     return findings, all(finding.state in ("ok", "optional") for finding in findings)
 
@@ -65,6 +67,23 @@ def _distribution(name: str, versions: str) -> Finding:
     if not SpecifierSet(versions).contains(found, prereleases=True):
         return Finding(name, found, f"needs {versions}", remedy)
     return Finding(name, found, "ok")
+
+
+def _faiss() -> Finding:
+    """Which distribution brings faiss: several do, for CPUs or GPUs, all with the same files."""
+    found = sorted(set(importlib.metadata.packages_distributions().get("faiss", [])))
+    if len(found) > 1:
+        remedy = (
+            f"each overwrote files of the other: pip uninstall {' '.join(found)}, then "
+            f"pip install the one you want"
+        )
+        return Finding("faiss", " and ".join(found), "two at once", remedy)
+    try:
+        import faiss
+    except ImportError:
+        return Finding("faiss", "-", "missing", "pip install faiss-cpu, or faiss-gpu for GPUs")
+    gpus = getattr(faiss, "get_num_gpus", int)()
+    return Finding("faiss", f"{faiss.__version__} of {''.join(found)}, {gpus} GPUs", "ok")
 
 
 def _optional(module: str, extra: str) -> Finding:

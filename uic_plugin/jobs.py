@@ -79,7 +79,8 @@ def run_jobs(jobs: list[Job], parallel: int, say: Callable[[str], None]) -> dict
 
     Args:
         jobs: those that others need first.
-        parallel: commands at the same time, each with its part of the cores.
+        parallel: commands at the same time. Each gets its share of the cores as OMP_NUM_THREADS,
+            unless the user has set that.
         say: is told when one has ended.
 
     Returns:
@@ -135,7 +136,7 @@ def _run(job: Job, cores: int, processes: dict[str, subprocess.Popen[bytes]]) ->
     started = time.perf_counter()
     log = job.log
     log.parent.mkdir(parents=True, exist_ok=True)
-    environment = {**os.environ, "OMP_NUM_THREADS": str(cores)}
+    environment = {"OMP_NUM_THREADS": str(cores), **os.environ}  # the user's choice counts
     with open(log, "ab") as file:
         try:  # the command inherits the lock: it lasts as long as the command, whoever started it
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

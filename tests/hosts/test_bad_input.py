@@ -1,5 +1,6 @@
 """A user's mistakes: one clear line with the way out, exit code not 0, nothing lost."""
 
+import importlib.metadata
 import os
 import signal
 import subprocess
@@ -266,8 +267,6 @@ def test_no_solo_learn(uic, monkeypatch):
 
 @pytest.mark.parametrize("version", ["1.0.3", "0.9", "1.0.5"])
 def test_another_version_of_solo_learn(monkeypatch, version):
-    import importlib.metadata
-
     monkeypatch.setattr(importlib.metadata, "version", lambda name: version)
     with pytest.raises(HostError, match=f"solo-learn {version} is not supported.*1.0.2.*1.0.6"):
         find_host()
@@ -280,8 +279,6 @@ def test_doctor_is_content_here(uic):
 
 
 def test_doctor_names_what_is_missing(monkeypatch):
-    import importlib.metadata
-
     from uic_plugin.doctor import examine
 
     real = importlib.metadata.version
@@ -298,6 +295,26 @@ def test_doctor_names_what_is_missing(monkeypatch):
     assert state["einops"].state == "missing"
     assert state["einops"].remedy == 'pip install "einops"'
     assert state["torchmetrics"].remedy == 'pip install "torchmetrics>=0.11,<0.12"'
+
+
+def test_doctor_says_which_faiss(monkeypatch):
+    from uic_plugin import doctor
+
+    def found(*distributions):
+        monkeypatch.setattr(
+            importlib.metadata, "packages_distributions", lambda: {"faiss": list(distributions)}
+        )
+        return doctor._faiss()
+
+    one = found("faiss-gpu")  # whichever brings it: no distribution is asked for by name
+    assert (one.state, one.remedy) == ("ok", "")
+    assert "of faiss-gpu, " in one.found
+    two = found("faiss-gpu", "faiss-cpu")
+    assert two.state == "two at once"
+    assert "pip uninstall faiss-cpu faiss-gpu" in two.remedy
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    none = found()
+    assert (none.state, none.remedy) == ("missing", "pip install faiss-cpu, or faiss-gpu for GPUs")
 
 
 def test_dali_is_refused_inside_the_host_too():

@@ -120,8 +120,6 @@ def test_label_file_of_other_images(recipe, digits, tmp_path):
 
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
 def test_label_command(uic, trained, digits, tmp_path, ending):
-    if ending == "parquet":
-        pytest.importorskip("pyarrow")
     out = tmp_path / f"labels.{ending}"
     done = uic("label", trained, digits / "train", "--out", out)
     assert done.returncode == 0, done.stderr

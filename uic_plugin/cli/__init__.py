@@ -13,6 +13,7 @@ from typing import Any
 import typer
 
 from uic_plugin.cli import compare, evaluation, labels, paper, train, transfer, voc
+from uic_plugin.threads import wait_passively
 
 app = typer.Typer(
     help="Unsupervised Image Classification inside solo-learn.",
@@ -48,6 +49,7 @@ app.add_typer(labels.labels_app, name="labels")
 
 def main() -> None:
     """Run the command; a user's mistake is one line and exit code 1, not a stack trace."""
+    wait_passively()  # nothing above has imported torch: the subcommands do
     debug = "--debug" in sys.argv or bool(os.environ.get("UIC_DEBUG"))
     sys.argv = _joined_layers([argument for argument in sys.argv if argument != "--debug"])
     if not debug:

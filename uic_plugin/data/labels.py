@@ -1,6 +1,6 @@
 """Label files: one row per image with its path, pseudo label, confidence and entropy.
 
-Parquet (needs pyarrow: `pip install "uic-plugin[parquet]"`) or CSV, by the file's ending.
+Parquet or CSV, by the file's ending.
 """
 
 from __future__ import annotations
@@ -180,6 +180,7 @@ def _pyarrow() -> Any:
         import pyarrow.parquet
     except ImportError as error:
         raise ImportError(
-            'Parquet needs pyarrow: pip install "uic-plugin[parquet]", or write a .csv'
+            "Parquet needs pyarrow, which this plugin is installed with: pip install pyarrow, or "
+            "write a .csv"
         ) from error
     return pyarrow

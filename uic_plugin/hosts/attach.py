@@ -28,6 +28,7 @@ from uic_plugin.hosts.checkpoints import write_whole_checkpoints
 from uic_plugin.methods import PseudoLabelMethod
 from uic_plugin.methods.bank_place import RankPlace
 from uic_plugin.pseudo_labels import BankSampler, ClassBalancedSampler, ShuffledSampler
+from uic_plugin.threads import log_spinning_advice
 
 
 def attach_method(method: Any, source: Any) -> None:
@@ -49,6 +50,8 @@ def attach_method(method: Any, source: Any) -> None:
             "DataLoader over a dataset that has a length"
         )
     write_whole_checkpoints(method.trainer)
+    if method.trainer.is_global_zero:
+        log_spinning_advice()  # under the host's own scripts, which do not set how threads wait
     if not is_numbered:  # a stream in an order of its own
         method.attach(0, None, None)
         return

@@ -145,7 +145,7 @@ class UICOptions(PseudoLabelOptions):
         balanced_sampling: draw all classes equally often; off: every image once.
         fix_empty_classes: split the largest class for each empty one.
         label_init: "random", independent draws; "balanced", equal class sizes; "clusters", k-means
-            on the untrained network's features, once (a variant of ours: needs faiss).
+            on the untrained network's features, once (a variant of ours).
         views: 1: the loss and the next label come from one view; 2: the label from the first,
             the loss on the second.
         label_view: "train": labels come from the training step's own view; "center": from a pass

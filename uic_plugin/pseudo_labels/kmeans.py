@@ -129,6 +129,7 @@ def _faiss() -> Any:
         import faiss
     except ImportError as error:
         raise ImportError(
-            "clustering needs faiss: pip install 'uic-plugin[clustering]', or faiss-gpu for a GPU"
+            "clustering needs faiss, which this plugin is installed with: pip install faiss-cpu, "
+            "or faiss-gpu for GPUs"
         ) from error
     return faiss
