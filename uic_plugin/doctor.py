@@ -23,6 +23,7 @@ _OWN = {
 _OPTIONAL = {
     "faiss": "clustering",
     "pyarrow": "parquet",
+    "tensorboard": "tensorboard",
     "cv2.ximgproc": "voc",
     "faster_coco_eval": "voc",
 }
