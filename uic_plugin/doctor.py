@@ -24,6 +24,7 @@ _OWN = {
 # modules of optional features, and the extra that brings them
 _OPTIONAL = {
     "datasets": "datasets",
+    "tensorboard": "tensorboard",
     "cv2.ximgproc": "voc",
     "faster_coco_eval": "voc",
 }

@@ -62,7 +62,8 @@ class History(pl.Callback):
         values = {
             name: float(value)
             for name, value in trainer.callback_metrics.items()
-            if not name.endswith("_step")
+            # Lightning 2's monitor of a logger adds the learning rates, with a logger alone
+            if not name.endswith("_step") and not name.startswith("lr-")
         }
         values.update(
             {f"uic_{k}": v for k, v in (getattr(pl_module, "epoch_metrics", None) or {}).items()}

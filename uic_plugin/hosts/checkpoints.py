@@ -110,8 +110,11 @@ class RunCheckpoint(pl.Callback):
             raise SystemExit(128 + signal.SIGTERM)
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        """Save; then stop, if asked to."""
+        """Save."""
         self._save(trainer)
+
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        """Stop, if asked to: not before, loggers get an epoch's metrics after its last hook."""
         if self._must_stop(pl_module):
             raise SystemExit(128 + signal.SIGTERM)
 

@@ -64,6 +64,7 @@ def prepare_config(cfg: DictConfig, *, needs_images: bool = True) -> tuple[DictC
         ("optimizer.batch_size", 1),
         ("data.num_workers", 0),
         ("snapshots", 0),
+        ("log_classes_every", 0),
         ("checkpoint_steps", 0),
     ):
         value = OmegaConf.select(cfg, key, default=0)

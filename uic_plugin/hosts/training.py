@@ -23,6 +23,7 @@ from uic_plugin.files import replacing
 from uic_plugin.hosts import backbone_of, load_host
 from uic_plugin.hosts.attach import images_of
 from uic_plugin.hosts.datasets import eval_datasets, image_loader, pretrain_loader
+from uic_plugin.hosts.loggers import logger_names, logging_to
 from uic_plugin.hosts.runs import (
     CHECKPOINT_FILE,
     CONFIG_FILE,
@@ -50,7 +51,7 @@ from uic_plugin.networks.layers import FEATURES, layer_shapes
 from uic_plugin.report.progress import EpochReporter
 
 # Sections of solo-learn's recipes that its own scripts read and `uic pretrain` does not.
-_UNUSED_SECTIONS = ("wandb", "checkpoint", "auto_resume", "auto_umap", "dali")
+_UNUSED_SECTIONS = ("checkpoint", "auto_resume", "auto_umap", "dali")
 # Settings that go to Lightning's Trainer as they are.
 _TRAINER_KEYS = (
     "accumulate_grad_batches",
@@ -97,6 +98,7 @@ def pretrain(
 
     Raises:
         ValueError: for a recipe that cannot be, or a run folder of other settings.
+        ImportError: if a logger's package is missing.
         FileNotFoundError: for data or a checkpoint that is not there.
         CheckpointError: if a checkpoint cannot be written.
         Interrupted: if the user stopped the run.
@@ -106,6 +108,7 @@ def pretrain(
 
     started = time.perf_counter()
     cfg, source = prepare_config(cfg)
+    logger_names(cfg)  # a wrong one is said at once
     unused = [name for name in _UNUSED_SECTIONS if name in cfg]
     if unused:
         warnings.warn(f"uic pretrain does not use {', '.join(unused)} of the recipe", stacklevel=2)
@@ -156,7 +159,8 @@ def pretrain(
             damaged = run_dir / f"{CHECKPOINT_FILE}.damaged"
             os.replace(run_dir / CHECKPOINT_FILE, damaged)
     try:
-        with unknown_options_named(cfg):
+        log = logging_to(trainer, cfg, run_dir, resume, images_of(loader))
+        with unknown_options_named(cfg), log:
             fit(trainer, method, loader, val_loader, resume)
     except RuntimeError as error:
         if is_lost_rank(error):

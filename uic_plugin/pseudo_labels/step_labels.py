@@ -159,7 +159,7 @@ class StepTelemetry(EpochTelemetry):
         """
         confidence, entropy, count = self.sums.tolist()
         self.sums = torch.zeros_like(self.sums)
-        sizes = bank.class_sizes().numpy()
+        sizes = self.class_sizes = bank.class_sizes().numpy()
         metrics = {
             "classes_used": float((sizes > 0).sum()),
             "class_size_min": float(sizes.min()),

@@ -30,6 +30,7 @@ class EpochTelemetry:
     Attributes:
         sums: (3,) float64, sums of confidence and entropy and the count of assignments; kept as
             one tensor so that ranks can add theirs with one reduction.
+        class_sizes: (K,) images per class after the last turn of the epoch; None before the first.
     """
 
     def __init__(self, annotations: np.ndarray | None = None) -> None:
@@ -38,6 +39,7 @@ class EpochTelemetry:
             self.annotations = np.asarray(annotations)
         self.sums = torch.zeros(3, dtype=torch.float64)
         self.nmi_previous = 0.0
+        self.class_sizes: np.ndarray | None = None
 
     def compare(self, previous: torch.Tensor, labels: torch.Tensor) -> None:
         """Take note of how far the labels of two epochs agree, (N,) each."""
@@ -70,7 +72,7 @@ class EpochTelemetry:
         confidence, entropy, count = self.sums.tolist()
         self.sums = torch.zeros_like(self.sums)
         labels = bank.labels.cpu().numpy()
-        sizes = bank.class_sizes().numpy()
+        sizes = self.class_sizes = bank.class_sizes().numpy()
         metrics = {
             "nmi_previous": self.nmi_previous,
             "changed": turn.num_changed / len(bank),
