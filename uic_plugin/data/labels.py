@@ -1,14 +1,17 @@
 """Label files: one row per image with its path, pseudo label, confidence and entropy.
 
-Parquet (needs pyarrow: `pip install "uic-plugin[parquet]"`) or CSV, by the file's ending.
+Parquet (needs pyarrow: `pip install "uic-plugin[parquet]"`) or CSV, by the file's ending. Further
+columns are kept: `second` and `second_confidence` (next best class), `agreement` (share of heads),
+`name` (of the class), `source_label` (class before edits), `wrong` and `hidden` (0 or 1).
 """
 
 from __future__ import annotations
 
 import csv
+import hashlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +33,34 @@ class LabelTable:
         labels: (N,) int64 pseudo labels.
         confidence: (N,) float32 softmax score of the label, in [0, 1].
         entropy: (N,) float32 entropy of the softmax in nats.
+        extra: further columns by name, (N,) each: int64, float32, or str as objects.
     """
 
     paths: list[str]
     labels: np.ndarray
     confidence: np.ndarray
     entropy: np.ndarray
+    extra: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    @property
+    def fingerprint(self) -> str:
+        """Identify paths and labels in their order, 16 hexadecimal digits."""
+        digest = hashlib.blake2b(digest_size=8)
+        digest.update(np.ascontiguousarray(self.labels, "<i8").tobytes())
+        digest.update("\0".join(self.paths).encode(errors="surrogateescape"))
+        return digest.hexdigest()
+
+    @property
+    def names(self) -> dict[int, str]:
+        """Names of classes, where the file has them; the first of a class counts."""
+        if "name" not in self.extra:
+            return {}
+        classes, first = np.unique(self.labels, return_index=True)
+        found = [str(self.extra["name"][row]) for row in first]
+        return {int(c): name for c, name in zip(classes, found, strict=True) if name}
 
 
 def check_label_file(path: Path) -> Path:
@@ -58,17 +80,18 @@ def check_label_file(path: Path) -> Path:
 def write_labels(path: Path, table: LabelTable) -> None:
     """Write a label file through a temporary one."""
     check_label_file(path)
-    columns = (table.paths, table.labels, table.confidence, table.entropy)
+    names = (*COLUMNS, *table.extra)
+    columns = (table.paths, table.labels, table.confidence, table.entropy, *table.extra.values())
     with replacing(path) as part:
         if path.suffix == ".csv":
             with open(part, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
                 writer = csv.writer(file)
-                writer.writerow(COLUMNS)
+                writer.writerow(names)
                 writer.writerows(zip(*columns, strict=True))
         else:
             arrow = _pyarrow()
             arrow.parquet.write_table(
-                arrow.table(dict(zip(COLUMNS, columns, strict=True))), str(part)
+                arrow.table(dict(zip(names, columns, strict=True))), str(part)
             )
 
 
@@ -114,7 +137,8 @@ def read_labels(path: Path) -> LabelTable:
     if len(set(paths)) != len(paths):
         twice = Counter(paths).most_common(1)[0][0]
         raise ValueError(f"{path}: {twice!r} stands in it twice")
-    return LabelTable(paths, labels.astype(np.int64), *numbers)
+    extra = {name: _further(columns[name]) for name in columns if name not in COLUMNS}
+    return LabelTable(paths, labels.astype(np.int64), *numbers, extra)
 
 
 def match_labels(table: LabelTable, paths: Sequence[str], num_classes: int, source: str) -> Any:
@@ -146,6 +170,19 @@ def match_labels(table: LabelTable, paths: Sequence[str], num_classes: int, sour
             f"method_kwargs.num_pseudo_classes to the checkpoint's that made the labels"
         )
     return labels
+
+
+def _further(values: Any) -> np.ndarray:
+    """A further column as whole numbers, else as numbers, else as text."""
+    for kind in (np.int64, np.float32):
+        try:
+            column = np.asarray(values)
+            if kind is np.int64 and column.dtype.kind == "f":
+                continue
+            return column.astype(kind)
+        except (TypeError, ValueError):
+            continue
+    return np.asarray(["" if value is None else str(value) for value in values], object)
 
 
 def _read_csv(path: Path) -> dict[str, Any]:
