@@ -47,6 +47,45 @@ def migrate(
     )
 
 
+@labels_app.command("apply")
+def apply(
+    edits: Annotated[Path, typer.Argument(help="edits.json, as the page of classes saves it.")],
+    labels: Annotated[Path, typer.Argument(help="The label file that the page was made of.")],
+    out: Annotated[Path, typer.Option(help="Label file to write, .parquet or .csv.")],
+    wrong: Annotated[
+        str, typer.Option(help="Images marked as wrong: keep, second (best class) or drop.")
+    ] = "keep",
+    keep_numbers: Annotated[
+        bool, typer.Option("--keep-numbers", help="Leave gaps where classes are gone.")
+    ] = False,
+) -> None:
+    """Apply names, merges, splits and moves to a label file."""
+    from uic_plugin.data.edits import apply_edits, read_edits
+    from uic_plugin.data.labels import check_label_file, read_labels, write_labels
+
+    check_label_file(out)
+    if out.exists() and out.samefile(labels):
+        raise ValueError(f"--out {out} is the label file itself, which the edits belong to")
+    done = apply_edits(
+        read_labels(labels), read_edits(edits), wrong=wrong, renumber=not keep_numbers
+    )
+    write_labels(out, done.table)
+    highest = int(done.table.labels.max(initial=-1)) + 1
+    terminal().print(
+        f"{out}: {len(done.table)} images in {done.classes} classes, {len(done.table.names)} of "
+        f"them named; {done.moved} images changed class, {done.dropped} were left out"
+    )
+    if done.wrong:
+        terminal().print(
+            f"{done.wrong} images marked as wrong keep their class: --wrong second gives them the "
+            f"second-best, --wrong drop leaves them out"
+        )
+    terminal().print(
+        f"Next: uic pretrain ... method_kwargs.fixed_labels={out} "
+        f"method_kwargs.num_pseudo_classes={highest}"
+    )
+
+
 def label(
     run: Run,
     out: Annotated[Path, typer.Option(help="Label file to write, .parquet or .csv.")],
@@ -59,6 +98,10 @@ def label(
         str, typer.Option(help="eval, or train: dropout and batch statistics.")
     ] = "eval",
     batch_size: Annotated[int, typer.Option(help="Images at once.")] = 256,
+    like: Annotated[
+        Path | None,
+        typer.Option(help="Edited label file whose class numbers and names the images get."),
+    ] = None,
     set_: Set = None,
 ) -> None:
     """Pseudo label, confidence and entropy of every image below a folder, in one pass."""
@@ -79,6 +122,7 @@ def label(
             view=view,
             mode=mode,
             batch_size=batch_size,
+            like=like,
             progress=progress,
         )
     used = len(set(table.labels.tolist()))

@@ -21,7 +21,7 @@ from uic_plugin.files import replacing
 
 COLUMNS = ("path", "label", "confidence", "entropy")
 _ENDINGS = (".parquet", ".csv")
-_MOST_CLASSES = 1 << 24  # far above what anyone trains; a damaged number would fill the memory
+MOST_CLASSES = 1 << 24  # far above what anyone trains; a damaged number would fill the memory
 
 
 @dataclass(frozen=True)
@@ -122,15 +122,15 @@ def read_labels(path: Path) -> LabelTable:
     except ValueError as error:
         raise ValueError(f"{path}: a label is no whole number ({error})") from error
     try:
-        numbers = [
+        confidence, entropy = (
             np.asarray(columns.get(name, np.full(len(paths), np.nan)), dtype=np.float32)
             for name in COLUMNS[2:]
-        ]
+        )
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: a confidence or entropy is no number ({error})") from error
-    if len(labels) and (labels.min() < 0 or labels.max() >= _MOST_CLASSES):
+    if len(labels) and (labels.min() < 0 or labels.max() >= MOST_CLASSES):
         wrong = labels.min() if labels.min() < 0 else labels.max()
-        raise ValueError(f"{path}: labels must lie in [0, {_MOST_CLASSES}), found {wrong}")
+        raise ValueError(f"{path}: labels must lie in [0, {MOST_CLASSES}), found {wrong}")
     outside = [p for p in paths if p.startswith("/") or ".." in p.split("/")]
     if outside:
         raise ValueError(f"{path}: {outside[0]!r} lies outside of the images' folder")
@@ -138,7 +138,7 @@ def read_labels(path: Path) -> LabelTable:
         twice = Counter(paths).most_common(1)[0][0]
         raise ValueError(f"{path}: {twice!r} stands in it twice")
     extra = {name: _further(columns[name]) for name in columns if name not in COLUMNS}
-    return LabelTable(paths, labels.astype(np.int64), *numbers, extra)
+    return LabelTable(paths, labels.astype(np.int64), confidence, entropy, extra)
 
 
 def match_labels(table: LabelTable, paths: Sequence[str], num_classes: int, source: str) -> Any:
@@ -170,6 +170,39 @@ def match_labels(table: LabelTable, paths: Sequence[str], num_classes: int, sour
             f"method_kwargs.num_pseudo_classes to the checkpoint's that made the labels"
         )
     return labels
+
+
+def relabel_like(table: LabelTable, reference: LabelTable) -> LabelTable:
+    """Give images of a network's classes the numbers and names that people gave the classes.
+
+    Where the reference has the column `source_label`, a class becomes the one that most of its
+    images are in now; without it the numbers stay and only names are added.
+
+    Args:
+        table: labels as the network gives them.
+        reference: an edited label file of the same network's classes.
+
+    Returns:
+        The table with other labels, and the columns `name` and, if labels changed, `source_label`.
+    """
+    source = reference.extra.get("source_label", reference.labels)
+    if source.dtype.kind != "i":
+        raise ValueError("the column source_label of the label file holds no whole numbers")
+    count = 1 + max(int(values.max(initial=-1)) for values in (source, table.labels))
+    became = np.arange(count)
+    pairs, votes = np.unique(np.stack((source, reference.labels)), axis=1, return_counts=True)
+    order = np.argsort(votes, kind="stable")  # the last, which is the largest, stays
+    became[pairs[0, order]] = pairs[1, order]
+    labels, names = became[table.labels], reference.names
+    extra = dict(table.extra)
+    if "second" in extra:
+        known = (extra["second"] >= 0) & (extra["second"] < count)
+        second = np.where(known, became[np.where(known, extra["second"], 0)], -1)
+        extra["second"] = np.where(second == labels, -1, second).astype(np.int64)
+    extra["name"] = np.asarray([names.get(int(c), "") for c in labels], object)
+    if "source_label" in reference.extra:
+        extra["source_label"] = table.labels
+    return LabelTable(table.paths, labels, table.confidence, table.entropy, extra)
 
 
 def _further(values: Any) -> np.ndarray:

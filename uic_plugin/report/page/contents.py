@@ -92,7 +92,9 @@ def features_data(projection: Projection) -> Json:
 
 def heads_data(shown: Shown) -> Json:
     """Collect the labels of every head, where a label file has columns `head_0`, ...."""
-    return {name: encoded(shown.table.extra[name][shown.rows], "<i4") for name in _heads(shown.table)}
+    return {
+        name: encoded(shown.table.extra[name][shown.rows], "<i4") for name in _heads(shown.table)
+    }
 
 
 def encoded(values: np.ndarray, kind: str) -> str:

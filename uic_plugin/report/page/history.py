@@ -44,9 +44,7 @@ def history_of(epochs: Sequence[int], past: Sequence[np.ndarray], today: np.ndar
     num_classes = int(max(int(today.max()), *(int(labels.max()) for labels in past))) + 1
     size = np.stack([np.bincount(labels, minlength=num_classes) for labels in past])
     now = np.bincount(today, minlength=num_classes)
-    same = np.stack(
-        [np.bincount(today[labels == today], minlength=num_classes) for labels in past]
-    )
+    same = np.stack([np.bincount(today[labels == today], minlength=num_classes) for labels in past])
     with np.errstate(invalid="ignore", divide="ignore"):
         kept = same / now
     return History(list(epochs), size, kept)

@@ -33,12 +33,12 @@ def sample_images(
     """
     if len(labels) <= limit:
         return np.arange(len(labels))
-    sizes = np.bincount(labels)
-    share = max(_FEWEST, limit // np.count_nonzero(sizes))
+    sizes: np.ndarray = np.bincount(labels)
+    share = max(_FEWEST, limit // int(np.count_nonzero(sizes)))
     rank = rank_in_class(labels, -certainty_of(confidence))
     drawn = rank_in_class(labels, np.random.default_rng(seed).random(len(labels)))
     third = share // 3
-    size = sizes[labels]
+    size: np.ndarray = sizes[labels]
     kept = (size <= share) | (rank < third) | (rank >= size - third) | (drawn < share - 2 * third)
     return np.flatnonzero(kept)
 

@@ -146,9 +146,7 @@ def _refuse_foreign(out: Path) -> None:
         )
 
 
-def _write_scripts(
-    folder: Path, shown: Shown, core: object, projection: Projection | None
-) -> None:
+def _write_scripts(folder: Path, shown: Shown, core: object, projection: Projection | None) -> None:
     for name in (*SCRIPTS, "page.css"):
         shutil.copyfile(_STATIC / name, folder / name)
     (folder / "core.js").write_text(script("core", core))
@@ -164,9 +162,7 @@ def _html(title: str) -> str:
     template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
         (_STATIC / "index.html.j2").read_text(encoding="utf-8")
     )
-    return template.render(
-        title=title, files=FILES, scripts=SCRIPTS, date=date.today().isoformat()
-    )
+    return template.render(title=title, files=FILES, scripts=SCRIPTS, date=date.today().isoformat())
 
 
 def _exchange(part: Path, out: Path, html: str) -> None:
