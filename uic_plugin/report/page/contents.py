@@ -168,9 +168,7 @@ def _map(projection: Projection | None) -> Json | None:
     if projection is None:
         return None
     low, high = projection.map.min(0), projection.map.max(0)
-    span = max(float((high - low).max()), 1e-12)
-    middle = (low + high) / 2
-    placed = np.clip((projection.map - middle) / span + 0.5, 0, 1) * 65535
+    placed = np.clip((projection.map - low) / np.maximum(high - low, 1e-12), 0, 1) * 65535
     return {
         "kind": projection.kind,
         "x": encoded(placed[:, 0], "<u2"),

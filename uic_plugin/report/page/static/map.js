@@ -5,6 +5,7 @@
   const { h, button } = UIC;
   const NAMES = { pca: "principal components", umap: "UMAP", tsne: "t-SNE" };
   const CELLS = 128; // of the grid that finds the image below the pointer
+  const STRETCH = 1.6;
   const THUMBS = 260; // as many images in sight are drawn as images
   const view = { scale: 1, x: 0.5, y: 0.5, lasso: false, focus: null };
 
@@ -70,14 +71,16 @@
       let circle = null;
       let hovered = -1;
 
-      const size = () => Math.min(width, height) * 0.94 * view.scale;
+      // The map fills its frame, but is never drawn out to more than STRETCH times its breadth.
+      const sizeX = () => Math.min(width, height * STRETCH) * 0.92 * view.scale;
+      const sizeY = () => Math.min(height, width * STRETCH) * 0.92 * view.scale;
       const toScreen = (i) => [
-        width / 2 + (x[i] / 65535 - view.x) * size(),
-        height / 2 + (y[i] / 65535 - view.y) * size(),
+        width / 2 + (x[i] / 65535 - view.x) * sizeX(),
+        height / 2 + (y[i] / 65535 - view.y) * sizeY(),
       ];
       const toMap = (px, py) => [
-        (px - width / 2) / size() + view.x,
-        (py - height / 2) / size() + view.y,
+        (px - width / 2) / sizeX() + view.x,
+        (py - height / 2) / sizeY() + view.y,
       ];
 
       const redraw = () => {
@@ -101,7 +104,7 @@
         context.clearRect(0, 0, width, height);
         const { label, hidden } = UIC.state;
         const colours = new Map(UIC.state.ids.map((c) => [c, UIC.colourOf(c)]));
-        const dot = Math.max(1.6, Math.min(6, (Math.sqrt(view.scale) * 90) / Math.sqrt(count)));
+        const dot = Math.max(1.4, Math.min(8, (Math.sqrt(view.scale) * 260) / Math.sqrt(count)));
         const seen = [];
         const order = UIC.state.ids.filter((c) => !hidden.has(c));
         for (const c of order) {
@@ -110,7 +113,12 @@
           for (const i of UIC.state.members.get(c)) {
             const [px, py] = toScreen(i);
             if (px < -20 || py < -20 || px > width + 20 || py > height + 20) continue;
-            context.fillRect(px - dot / 2, py - dot / 2, dot, dot);
+            if (dot < 2.5) context.fillRect(px - dot / 2, py - dot / 2, dot, dot);
+            else {
+              context.beginPath();
+              context.arc(px, py, dot / 2, 0, 7);
+              context.fill();
+            }
             if (view.focus === null || view.focus === c) seen.push(i);
           }
         }
@@ -160,16 +168,17 @@
 
       const nearest = (px, py) => {
         const [mx, my] = toMap(px, py);
-        const reach = 24 / size();
+        const reach = 24; // pixels
         let best = -1;
         let least = reach * reach;
-        const low = (v) => Math.max(0, Math.floor((v - reach) * CELLS));
-        const high = (v) => Math.min(CELLS - 1, Math.floor((v + reach) * CELLS));
-        for (let cx = low(mx); cx <= high(mx); cx++) {
-          for (let cy = low(my); cy <= high(my); cy++) {
+        const low = (v, size) => Math.max(0, Math.floor((v - reach / size) * CELLS));
+        const high = (v, size) => Math.min(CELLS - 1, Math.floor((v + reach / size) * CELLS));
+        for (let cx = low(mx, sizeX()); cx <= high(mx, sizeX()); cx++) {
+          for (let cy = low(my, sizeY()); cy <= high(my, sizeY()); cy++) {
             for (const i of cells.get(cx * CELLS + cy) ?? []) {
               if (UIC.state.hidden.has(UIC.state.label[i])) continue;
-              const d = (x[i] / 65535 - mx) ** 2 + (y[i] / 65535 - my) ** 2;
+              const [qx, qy] = toScreen(i);
+              const d = (qx - px) ** 2 + (qy - py) ** 2;
               if (d < least) [best, least] = [i, d];
             }
           }
@@ -180,8 +189,8 @@
       const zoom = (factor, px = width / 2, py = height / 2) => {
         const [mx, my] = toMap(px, py);
         view.scale = Math.max(0.8, Math.min(200, view.scale * factor));
-        view.x = mx - (px - width / 2) / size();
-        view.y = my - (py - height / 2) / size();
+        view.x = mx - (px - width / 2) / sizeX();
+        view.y = my - (py - height / 2) / sizeY();
         redraw();
       };
 
@@ -235,8 +244,8 @@
         if (Math.hypot(px - start.px, py - start.py) > 4) start.moved = true;
         if (circle) circle.push([px, py]);
         else if (start.moved) {
-          view.x = start.x - (px - start.px) / size();
-          view.y = start.y - (py - start.py) / size();
+          view.x = start.x - (px - start.px) / sizeX();
+          view.y = start.y - (py - start.py) / sizeY();
         }
         redraw();
       });
@@ -272,8 +281,8 @@
         { passive: false },
       );
       canvas.addEventListener("keydown", (event) => {
-        const step = 60 / size();
-        const moves = { ArrowLeft: [-step, 0], ArrowRight: [step, 0], ArrowUp: [0, -step], ArrowDown: [0, step] };
+        const [sx, sy] = [60 / sizeX(), 60 / sizeY()];
+        const moves = { ArrowLeft: [-sx, 0], ArrowRight: [sx, 0], ArrowUp: [0, -sy], ArrowDown: [0, sy] };
         if (moves[event.key]) {
           view.x += moves[event.key][0];
           view.y += moves[event.key][1];

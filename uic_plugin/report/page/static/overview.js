@@ -123,8 +123,9 @@
 
   // Sizes of all classes, largest first, as one picture.
   const sizes = (ids) => {
+    if (!ids.length) return h("p", { class: "quiet" }, "No class fits the filter.");
     const values = ids.map((c) => UIC.numbersOf(c).size).sort((a, b) => b - a);
-    const most = Math.max(1, values[0] ?? 1);
+    const most = values[0];
     const points = values.map((v, k) => {
       const x = ((k + 0.5) / values.length) * 600;
       return `${x.toFixed(1)},${(44 - (v / most) * 40).toFixed(1)}`;
@@ -136,11 +137,11 @@
     svg.setAttribute("role", "img");
     svg.setAttribute(
       "aria-label",
-      `Class sizes from ${values.at(-1) ?? 0} to ${values[0] ?? 0} images`,
+      `Class sizes from ${values.at(-1)} to ${values[0]} images`,
     );
     const line = document.createElementNS("http://www.w3.org/2000/svg", "path");
-    const first = points[0]?.split(",")[1] ?? "44";
-    line.setAttribute("d", `M0,46 L0,${first} L${points.join(" L")} L600,${points.at(-1)?.split(",")[1] ?? 44} L600,46 Z`);
+    const [first, last] = [points[0], points.at(-1)].map((point) => point.split(",")[1]);
+    line.setAttribute("d", `M0,46 L0,${first} L${points.join(" L")} L600,${last} L600,46 Z`);
     svg.append(line);
     return h(
       "figure",
@@ -149,9 +150,7 @@
       h(
         "figcaption",
         { class: "quiet" },
-        values.length
-          ? `Class sizes, ${UIC.count(values[0])} to ${UIC.count(values.at(-1))} images`
-          : "",
+        `Class sizes, ${UIC.count(values[0])} to ${UIC.count(values.at(-1))} images`,
       ),
     );
   };
