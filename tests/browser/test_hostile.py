@@ -58,7 +58,8 @@ def test_every_name_is_shown_and_its_image_opens(hostile, open_page):
         page.wait_for_function(
             f"() => location.hash === '#/image/{number}'"
             " && document.querySelector('.photo img')?.naturalWidth === 64"
-            f" && document.querySelector('.image-facts .path').textContent === UIC.store.paths[{number}]"
+            " && document.querySelector('.image-facts .path').textContent"
+            f" === UIC.store.paths[{number}]"
         )
 
 

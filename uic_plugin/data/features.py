@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-_PATHS = ("paths.txt", "paths.json", "paths.npy")
+_LINES = "images.jsonl"  # a store of `uic embed`: a line an image, in the order of the rows
 
 
 def read_features(source: Path, paths: Sequence[str]) -> np.ndarray:
@@ -15,8 +16,9 @@ def read_features(source: Path, paths: Sequence[str]) -> np.ndarray:
 
     Args:
         source: a `.npz` with the arrays `features` (N, D) and `paths` (N,); a folder with
-            `features.npy` and `paths.json`, `paths.txt` or `paths.npy`; or a `.npy` of as many rows
-            as there are paths, in their order.
+            `features.npy` and `images.jsonl`, a line an image with its `path`, and with a `reason`
+            where it could not be read and has no row; or a `.npy` of as many rows as there are
+            paths, in their order.
         paths: M paths below the images' folder.
 
     Raises:
@@ -35,17 +37,17 @@ def read_features(source: Path, paths: Sequence[str]) -> np.ndarray:
                 f"{source} has features of {len(features)} images, there are {len(paths)}"
             )
         return features
-    if len(kept) != len(features):
+    row = {path: number for number, path in enumerate(kept)}  # the last of an image counts
+    if len(kept) > len(features):
         raise ValueError(f"{source}: {len(features)} rows of features, {len(kept)} paths")
-    if kept == list(paths):
-        return features
-    row = {path: number for number, path in enumerate(kept)}
     missing = [path for path in paths if path not in row]
     if missing:
         raise ValueError(
             f"{source} has no features of {len(missing)} of the {len(paths)} images, as "
             f"{missing[0]!r}: make them of the same folder"
         )
+    if kept == list(paths):
+        return features[: len(kept)]
     return features[np.fromiter((row[path] for path in paths), np.int64, len(paths))]
 
 
@@ -54,26 +56,15 @@ def _open(source: Path) -> tuple[np.ndarray, list[str] | None]:
         raise FileNotFoundError(f"{source}: there are no such features")
     try:
         if source.is_dir():
-            beside = next((source / name for name in _PATHS if (source / name).is_file()), None)
-            if beside is None:
-                raise ValueError(f"{source}: no {' or '.join(_PATHS)} beside the features")
-            return np.load(source / "features.npy", mmap_mode="r"), _paths(beside)
+            with open(source / _LINES, encoding="utf-8") as lines:
+                said = [json.loads(line) for line in lines if line.endswith("\n")]
+            kept = [str(line["path"]) for line in said if not line.get("reason")]
+            return np.load(source / "features.npy", mmap_mode="r"), kept
         if source.suffix == ".npz":
             with np.load(source) as arrays:
                 if not {"features", "paths"} <= set(arrays.files):
                     raise ValueError(f"{source} needs the arrays features and paths")
                 return arrays["features"], [str(path) for path in arrays["paths"]]
         return np.load(source, mmap_mode="r"), None
-    except (ValueError, EOFError) as error:
+    except (ValueError, KeyError, TypeError, EOFError) as error:
         raise ValueError(f"{source}: no features ({error})") from error
-
-
-def _paths(file: Path) -> list[str]:
-    if file.suffix == ".npy":
-        return [str(path) for path in np.load(file)]
-    if file.suffix == ".json":
-        import json
-
-        return [str(path) for path in json.loads(file.read_text(encoding="utf-8"))]
-    text = file.read_text(encoding="utf-8", errors="surrogateescape")
-    return text.split("\n")[:-1] if text.endswith("\n") else text.split("\n")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -77,11 +77,20 @@ def check_label_file(path: Path) -> Path:
     return path
 
 
-def write_labels(path: Path, table: LabelTable) -> None:
-    """Write a label file through a temporary one."""
+def write_labels(
+    path: Path, table: LabelTable, more: Mapping[str, np.ndarray] | None = None
+) -> None:
+    """Write a label file through a temporary one.
+
+    Args:
+        path: `.parquet` or `.csv`.
+        table: its columns.
+        more: further columns (N,) by name, beside the table's own.
+    """
     check_label_file(path)
-    names = (*COLUMNS, *table.extra)
-    columns = (table.paths, table.labels, table.confidence, table.entropy, *table.extra.values())
+    extra = {**table.extra, **(more or {})}
+    names = (*COLUMNS, *extra)
+    columns = (table.paths, table.labels, table.confidence, table.entropy, *extra.values())
     with replacing(path) as part:
         if path.suffix == ".csv":
             with open(part, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
