@@ -181,6 +181,28 @@ def match_labels(table: LabelTable, paths: Sequence[str], num_classes: int, sour
     return labels
 
 
+def labels_of_probabilities(paths: Sequence[str], probabilities: np.ndarray) -> LabelTable:
+    """Return labels, scores and the second-best classes of images.
+
+    Args:
+        paths: N paths below the images' folder.
+        probabilities: (N, K) softmax scores, K at least 2.
+    """
+    rows = np.arange(len(probabilities))
+    labels = probabilities.argmax(1)
+    others = probabilities.astype(np.float32).copy()
+    others[rows, labels] = -1
+    second = others.argmax(1)
+    logs = np.log(np.maximum(probabilities, 1e-30))
+    return LabelTable(
+        list(paths),
+        labels.astype(np.int64),
+        probabilities[rows, labels].astype(np.float32),
+        -(probabilities * logs).sum(1).astype(np.float32),
+        {"second": second.astype(np.int64), "second_confidence": others[rows, second]},
+    )
+
+
 def relabel_like(table: LabelTable, reference: LabelTable) -> LabelTable:
     """Give images of a network's classes the numbers and names that people gave the classes.
 
