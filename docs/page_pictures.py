@@ -1,9 +1,9 @@
 """Pictures of a page of classes, as README and docs show them.
 
-    uic discover imagenette160/train --classes 10 --out imagenette-classes
-    uic classes imagenette-classes/labels.parquet imagenette160/train --map tsne \
-        --features train-features --title "6,000 photographs" --out imagenette-page
-    python docs/page_pictures.py imagenette-page/index.html docs
+    uic discover imagenette160/train --classes 10 --out nette --features nette-features
+    uic classes nette/labels.parquet imagenette160/train --map tsne \
+        --features nette-features --title "6,000 photographs" --out nette-page
+    python docs/page_pictures.py nette-page/index.html docs
 
 Needs Playwright (pip install playwright) and a Chromium (CHROMIUM=FILE, or on the PATH). Writes
 page_overview, page_class, page_map and page_narrow as WebP of less than 200 kB each.

@@ -3,6 +3,11 @@
 import csv
 import json
 import os
+import shutil
+import socket
+import subprocess
+import time
+import urllib.request
 
 import numpy as np
 import pytest
@@ -11,6 +16,8 @@ from PIL import Image
 from uic_plugin.data.labels import LabelTable, write_labels
 from uic_plugin.export.atlas import nearest
 from uic_plugin.export.classes import flat_names, unique_names
+
+ATLAS = os.environ.get("EMBEDDING_ATLAS") or shutil.which("embedding-atlas")
 
 
 @pytest.fixture
@@ -109,6 +116,44 @@ def test_embedding_atlas_columns(labelled, uic):
     assert [row["path"] for row in rows] == paths[1:7]
     assert all(row["neighbors"]["ids"][0] == k for k, row in enumerate(rows))
     assert rows[0]["image"]["bytes"][:2] == b"\xff\xd8"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not ATLAS, reason="there is no embedding-atlas (pip install embedding-atlas)")
+def test_embedding_atlas_opens_it(digits, tmp_path, uic):
+    folder = digits / "val"
+    paths = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*.png"))
+    draw = np.random.default_rng(0)
+    scores = draw.random(len(paths), np.float32)
+    labels = np.array([int(p.split("/")[0]) for p in paths])
+    write_labels(tmp_path / "l.csv", LabelTable(paths, labels, scores, scores))
+    np.savez(tmp_path / "f.npz", features=draw.normal(size=(len(paths), 8)), paths=paths)
+    command = ["export", "l.csv", folder, "--to", "embedding-atlas", "--out", "o"]
+    assert uic(*command, "--features", "f.npz").returncode == 0
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    columns = "--image image --text name --x x --y y --neighbors neighbors".split()
+    server = subprocess.Popen(
+        [ATLAS, str(tmp_path / "o" / "classes.parquet"), *columns, "--duckdb", "server"]
+        + ["--port", str(port), "--no-auto-port"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        for _ in range(240):
+            assert server.poll() is None, "embedding-atlas refused the file"
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/data/metadata.json") as file:
+                    assert json.load(file)
+                    break
+            except OSError:
+                time.sleep(1)
+        else:
+            raise AssertionError("embedding-atlas did not answer")
+    finally:
+        server.terminate()
+        server.wait(30)
 
 
 def test_neighbours_are_the_nearest():

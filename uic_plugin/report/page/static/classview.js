@@ -8,7 +8,7 @@
     typical: "Most typical",
     borderline: "Borderline",
     uncertain: "Least certain",
-    elsewhere: "Elsewhere for other heads",
+    elsewhere: "Other heads disagree",
   };
   const TOLD = {
     typical: "highest confidence",

@@ -205,7 +205,7 @@
             fill();
           },
         }),
-        "hidden ones",
+        "Show hidden",
       );
       main.append(
         h("div", { class: "bar-top" }, filter, h("label", { class: "way" }, "Sort by", sort), hidden, found),
