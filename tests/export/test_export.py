@@ -135,8 +135,16 @@ def test_embedding_atlas_opens_it(digits, tmp_path, uic):
         port = free.getsockname()[1]
     columns = "--image image --text name --x x --y y --neighbors neighbors".split()
     server = subprocess.Popen(
-        [ATLAS, str(tmp_path / "o" / "classes.parquet"), *columns, "--duckdb", "server"]
-        + ["--port", str(port), "--no-auto-port"],
+        [
+            ATLAS,
+            str(tmp_path / "o" / "classes.parquet"),
+            *columns,
+            "--duckdb",
+            "server",
+            "--port",
+            str(port),
+            "--no-auto-port",
+        ],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

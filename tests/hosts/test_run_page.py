@@ -3,10 +3,12 @@
 import json
 
 import numpy as np
+import pytest
 
 from uic_plugin.data.labels import read_labels
 
 
+@pytest.mark.slow
 def test_pretrain_ends_with_the_page_and_labels_come_back_named(digits, tmp_path, uic):
     small = [
         f"data.train_path={digits / 'train'}",
