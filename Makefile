@@ -17,7 +17,7 @@ TRAINING := tests/hosts/test_training.py tests/hosts/test_methods.py tests/hosts
 	tests/hosts/test_schedules.py tests/hosts/test_small_recipes.py tests/hosts/test_checkpoints.py \
 	tests/hosts/test_migrate.py tests/pseudo_labels tests/networks tests/evaluation tests/compare
 
-.PHONY: help install demo test test-slow test-isa lint bench clean
+.PHONY: help install demo test test-browser test-slow test-isa lint bench clean
 help:
 	@sed -n 1,4p Makefile
 
@@ -53,6 +53,12 @@ lint: $(VENV)/.test
 
 test: lint
 	$(BIN)/python -m pytest -n 2
+
+# Pages in a real Chromium (Debian's package chromium, or CHROMIUM=FILE); `make test` runs them, too,
+# where there is one. With UIC_CIFAR10=FOLDER of `uic data cifar10 FOLDER` also 10,000 images.
+test-browser: $(VENV)/.test
+	@$(BIN)/python -c 'import os, shutil, sys; sys.exit(not (os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")) and "There is no Chromium: apt-get install chromium, or CHROMIUM=FILE")'
+	$(BIN)/python -m pytest tests/browser
 
 test-slow: $(VENV)/.test
 	$(BIN)/python -m pytest -m slow

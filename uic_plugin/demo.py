@@ -68,8 +68,9 @@ def run_demo(
         annotations = features.train_targets.numpy()
         if method_name == "uic":
             uic_cfg = cfg
-            labels, confidence = assign(method, features.train)
-            classes = labels
+            probabilities = assign(method, features.train)
+            labels, confidence = probabilities.argmax(1), probabilities.max(1)
+            classes, uic_features = labels, features.train.numpy()
         else:
             classes = _k_means(features.train, num_classes, seed)
         row["NMI"], row["purity"] = nmi(annotations, classes), purity(annotations, classes)
@@ -95,15 +96,34 @@ def run_demo(
         "features, with as many clusters."
     )
     console.print(f"Table, curves and a picture of every class: {out_dir.resolve()}")
+    page = _page(uic_cfg, probabilities, uic_features, out_dir)
+    console.print(f"Look at the classes in a browser: {page.resolve()}")
     return rows
 
 
 @torch.no_grad()
-def assign(method: Any, features: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Pseudo classes (N,) and their softmax scores (N,) from features (N, D), in eval mode."""
-    probabilities = method.head.eval()(features)[1].softmax(1)
-    confidence, labels = probabilities.max(1)
-    return labels.numpy(), confidence.numpy()
+def assign(method: Any, features: torch.Tensor) -> np.ndarray:
+    """Return softmax scores (N, K) of features (N, D), in eval mode."""
+    probabilities: np.ndarray = method.head.eval()(features)[1].softmax(1).numpy()
+    return probabilities
+
+
+def _page(cfg: DictConfig, probabilities: np.ndarray, features: np.ndarray, out_dir: Path) -> Path:
+    """Write `labels.csv` and the page of the classes."""
+    from torchvision.datasets import ImageFolder
+
+    from uic_plugin.data.labels import labels_of_probabilities, write_labels
+    from uic_plugin.report.page import PageOptions, write_class_page
+
+    root = Path(cfg.data.train_path)
+    paths = [Path(p).relative_to(root).as_posix() for p, _ in ImageFolder(root).samples]
+    table = labels_of_probabilities(paths, probabilities)
+    source = out_dir / "labels.csv"
+    write_labels(source, table)
+    options = PageOptions(title="Classes of handwritten digits", map="tsne")
+    return write_class_page(
+        table, source, root, out_dir / "classes", features=features, options=options
+    )
 
 
 def results_table(rows: list[dict[str, Any]]) -> Table:

@@ -76,8 +76,10 @@ def test_demo_makes_its_table_and_pictures(tmp_path, data_dir):
     for row in rows:
         assert 50 < row["k-NN"] <= 100
         assert 0 < row["NMI"] < 1
-    for name in ("results.csv", "curves.png", "classes.png"):
+    for name in ("results.csv", "curves.png", "classes.png", "labels.csv", "classes/index.html"):
         assert (tmp_path / "demo" / name).stat().st_size > 100
+    page = str((tmp_path / "demo" / "classes" / "index.html").resolve())
+    assert text.getvalue().replace("\n", "").endswith(page)
     assert str((tmp_path / "demo").resolve()) in text.getvalue().replace("\n", "")
     again = io.StringIO()  # finished runs are not repeated
     run_demo(tmp_path / "demo", console=Console(file=again, width=150), overrides=quick)

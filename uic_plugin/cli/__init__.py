@@ -12,7 +12,7 @@ from typing import Any
 
 import typer
 
-from uic_plugin.cli import compare, evaluation, labels, paper, train, transfer, voc
+from uic_plugin.cli import compare, evaluation, export, labels, paper, train, transfer, voc
 from uic_plugin.threads import wait_passively
 
 app = typer.Typer(
@@ -34,6 +34,7 @@ for command in (
     labels.label,
     labels.classes,
     labels.weights,
+    export.export,
     paper.paper,
     compare.compare,
     compare.measure,

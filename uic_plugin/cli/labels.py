@@ -47,6 +47,45 @@ def migrate(
     )
 
 
+@labels_app.command("apply")
+def apply(
+    edits: Annotated[Path, typer.Argument(help="edits.json, as the page of classes saves it.")],
+    labels: Annotated[Path, typer.Argument(help="The label file that the page was made of.")],
+    out: Annotated[Path, typer.Option(help="Label file to write, .parquet or .csv.")],
+    wrong: Annotated[
+        str, typer.Option(help="Images marked as wrong: keep, second (best class) or drop.")
+    ] = "keep",
+    keep_numbers: Annotated[
+        bool, typer.Option("--keep-numbers", help="Leave gaps where classes are gone.")
+    ] = False,
+) -> None:
+    """Apply names, merges, splits and moves to a label file."""
+    from uic_plugin.data.edits import apply_edits, read_edits
+    from uic_plugin.data.labels import check_label_file, read_labels, write_labels
+
+    check_label_file(out)
+    if out.exists() and out.samefile(labels):
+        raise ValueError(f"--out {out} is the label file itself, which the edits belong to")
+    done = apply_edits(
+        read_labels(labels), read_edits(edits), wrong=wrong, renumber=not keep_numbers
+    )
+    write_labels(out, done.table)
+    highest = int(done.table.labels.max(initial=-1)) + 1
+    terminal().print(
+        f"{out}: {len(done.table)} images in {done.classes} classes, {len(done.table.names)} of "
+        f"them named; {done.moved} images changed class, {done.dropped} were left out"
+    )
+    if done.wrong:
+        terminal().print(
+            f"{done.wrong} images marked as wrong keep their class: --wrong second gives them the "
+            f"second-best, --wrong drop leaves them out"
+        )
+    terminal().print(
+        f"Next: uic pretrain ... method_kwargs.fixed_labels={out} "
+        f"method_kwargs.num_pseudo_classes={highest}"
+    )
+
+
 def label(
     run: Run,
     out: Annotated[Path, typer.Option(help="Label file to write, .parquet or .csv.")],
@@ -59,6 +98,10 @@ def label(
         str, typer.Option(help="eval, or train: dropout and batch statistics.")
     ] = "eval",
     batch_size: Annotated[int, typer.Option(help="Images at once.")] = 256,
+    like: Annotated[
+        Path | None,
+        typer.Option(help="Edited label file whose class numbers and names the images get."),
+    ] = None,
     set_: Set = None,
 ) -> None:
     """Pseudo label, confidence and entropy of every image below a folder, in one pass."""
@@ -79,6 +122,7 @@ def label(
             view=view,
             mode=mode,
             batch_size=batch_size,
+            like=like,
             progress=progress,
         )
     used = len(set(table.labels.tolist()))
@@ -91,21 +135,61 @@ def label(
 def classes(
     labels: Annotated[Path, typer.Argument(help="Label file, as 'uic label' writes it.")],
     data: Annotated[Path, typer.Argument(help="The folder of images that it was made of.")],
-    out: Annotated[Path, typer.Option(help="Folder for table and pictures.")] = Path("classes"),
+    out: Annotated[Path, typer.Option(help="Folder for page, table and pictures.")] = Path(
+        "classes"
+    ),
+    features: Annotated[
+        Path | None,
+        typer.Option(help="Features of the images (.npy, .npz or a store): map, similar images."),
+    ] = None,
+    run: Annotated[
+        Path | None, typer.Option(help="Run folder whose snapshots give a history of the classes.")
+    ] = None,
+    map_: Annotated[
+        str, typer.Option("--map", help="auto, pca, umap (needs umap-learn) or tsne.")
+    ] = "auto",
+    title: Annotated[str | None, typer.Option(help="Heading of the page.")] = None,
+    max_images: Annotated[
+        int, typer.Option(help="Images on the page; above it a sample of every class.")
+    ] = 100_000,
+    thumbnail: Annotated[int | None, typer.Option(help="Pixels of a thumbnail's side.")] = None,
     show: Annotated[int, typer.Option(help="Classes in the picture, lowest entropy first.")] = 12,
     num_classes: Annotated[
-        int | None, typer.Option(help="K of the run; the highest label plus 1 unless told.")
+        int | None, typer.Option(help="K of the run; by default the highest label plus 1.")
     ] = None,
 ) -> None:
-    """Class sizes, entropy, example images and, with annotated folders, NMI and its kin."""
+    """Write a page of the classes, to look at and to correct, beside a table and pictures."""
+    from uic_plugin.data.features import read_features
+    from uic_plugin.data.labels import read_labels
     from uic_plugin.report.classes import report_classes
+    from uic_plugin.report.page import PageOptions, write_class_page
+    from uic_plugin.report.progress import counting
 
+    table = read_labels(labels)
+    values = None if features is None else read_features(features, table.paths)
+    history = None
+    if run is not None:
+        from uic_plugin.hosts.label_history import history_of_run
+
+        history = history_of_run(run, table)
     numbers = report_classes(labels, data, out, show=show, num_classes=num_classes)
-    table = Table("measure", "value")
+    with counting("thumbnails", terminal()) as progress:
+        page = write_class_page(
+            table,
+            labels,
+            data,
+            out,
+            features=values,
+            history=history,
+            options=PageOptions(title, map_, max_images, thumbnail),
+            progress=progress,
+        )
+    rows = Table("measure", "value")
     for name, value in numbers.items():
-        table.add_row(name, f"{value:.4f}" if isinstance(value, float) else str(value))
-    terminal().print(table)
+        rows.add_row(name, f"{value:.4f}" if isinstance(value, float) else str(value))
+    terminal().print(rows)
     terminal().print(f"Table, class sizes and a picture of the classes: {out}")
+    terminal().print(f"Page: {page.resolve()}")
 
 
 def weights(

@@ -20,6 +20,9 @@ def pretrain(
     config_name: ConfigName,
     overrides: Overrides = None,
     config_dir: ConfigDir = None,
+    page: Annotated[
+        bool, typer.Option(help="End with labels.csv and a page of the classes in the run folder.")
+    ] = True,
 ) -> None:
     """Train a recipe; the same command goes on where it was stopped."""
     from uic_plugin.hosts.runs import HISTORY_FILE
@@ -40,6 +43,16 @@ def pretrain(
         f"{result.seconds:.0f} s. Run folder: {result.run_dir} ({HISTORY_FILE} has every epoch)"
     )
     terminal().print(f"Next: uic knn {result.run_dir}   uic linear {result.run_dir}")
+    if page:
+        from uic_plugin.hosts.run_page import page_of_run
+
+        try:
+            written = page_of_run(result.run_dir, terminal())
+        except (ValueError, OSError, ImportError) as error:
+            terminal().print(f"There is no page of the classes: {error}")  # the run is whole
+            return
+        if written is not None:
+            terminal().print(f"Look at the classes in a browser: {written.resolve()}")
 
 
 def doctor() -> None:

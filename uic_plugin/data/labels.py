@@ -1,14 +1,17 @@
 """Label files: one row per image with its path, pseudo label, confidence and entropy.
 
-Parquet or CSV, by the file's ending.
+Parquet or CSV, by the file's ending. Further
+columns are kept: `second` and `second_confidence` (next best class), `agreement` (share of heads),
+`name` (of the class), `source_label` (class before edits), `wrong` and `hidden` (0 or 1).
 """
 
 from __future__ import annotations
 
 import csv
+import hashlib
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,7 @@ from uic_plugin.files import replacing
 
 COLUMNS = ("path", "label", "confidence", "entropy")
 _ENDINGS = (".parquet", ".csv")
-_MOST_CLASSES = 1 << 24  # far above what anyone trains; a damaged number would fill the memory
+MOST_CLASSES = 1 << 24  # far above what anyone trains; a damaged number would fill the memory
 
 
 @dataclass(frozen=True)
@@ -30,15 +33,34 @@ class LabelTable:
         labels: (N,) int64 pseudo labels.
         confidence: (N,) float32 softmax score of the label, in [0, 1].
         entropy: (N,) float32 entropy of the softmax in nats.
+        extra: further columns by name, (N,) each: int64, float32, or str as objects.
     """
 
     paths: list[str]
     labels: np.ndarray
     confidence: np.ndarray
     entropy: np.ndarray
+    extra: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    @property
+    def fingerprint(self) -> str:
+        """Identify paths and labels in their order, 16 hexadecimal digits."""
+        digest = hashlib.blake2b(digest_size=8)
+        digest.update(np.ascontiguousarray(self.labels, "<i8").tobytes())
+        digest.update("\0".join(self.paths).encode(errors="surrogateescape"))
+        return digest.hexdigest()
+
+    @property
+    def names(self) -> dict[int, str]:
+        """Names of classes, where the file has them; the first of a class counts."""
+        if "name" not in self.extra:
+            return {}
+        classes, first = np.unique(self.labels, return_index=True)
+        found = [str(self.extra["name"][row]) for row in first]
+        return {int(c): name for c, name in zip(classes, found, strict=True) if name}
 
 
 def check_label_file(path: Path) -> Path:
@@ -55,20 +77,30 @@ def check_label_file(path: Path) -> Path:
     return path
 
 
-def write_labels(path: Path, table: LabelTable) -> None:
-    """Write a label file through a temporary one."""
+def write_labels(
+    path: Path, table: LabelTable, more: Mapping[str, np.ndarray] | None = None
+) -> None:
+    """Write a label file through a temporary one.
+
+    Args:
+        path: `.parquet` or `.csv`.
+        table: its columns.
+        more: further columns (N,) by name, beside the table's own.
+    """
     check_label_file(path)
-    columns = (table.paths, table.labels, table.confidence, table.entropy)
+    extra = {**table.extra, **(more or {})}
+    names = (*COLUMNS, *extra)
+    columns = (table.paths, table.labels, table.confidence, table.entropy, *extra.values())
     with replacing(path) as part:
         if path.suffix == ".csv":
             with open(part, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
                 writer = csv.writer(file)
-                writer.writerow(COLUMNS)
+                writer.writerow(names)
                 writer.writerows(zip(*columns, strict=True))
         else:
             arrow = _pyarrow()
             arrow.parquet.write_table(
-                arrow.table(dict(zip(COLUMNS, columns, strict=True))), str(part)
+                arrow.table(dict(zip(names, columns, strict=True))), str(part)
             )
 
 
@@ -99,22 +131,23 @@ def read_labels(path: Path) -> LabelTable:
     except ValueError as error:
         raise ValueError(f"{path}: a label is no whole number ({error})") from error
     try:
-        numbers = [
+        confidence, entropy = (
             np.asarray(columns.get(name, np.full(len(paths), np.nan)), dtype=np.float32)
             for name in COLUMNS[2:]
-        ]
+        )
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: a confidence or entropy is no number ({error})") from error
-    if len(labels) and (labels.min() < 0 or labels.max() >= _MOST_CLASSES):
+    if len(labels) and (labels.min() < 0 or labels.max() >= MOST_CLASSES):
         wrong = labels.min() if labels.min() < 0 else labels.max()
-        raise ValueError(f"{path}: labels must lie in [0, {_MOST_CLASSES}), found {wrong}")
+        raise ValueError(f"{path}: labels must lie in [0, {MOST_CLASSES}), found {wrong}")
     outside = [p for p in paths if p.startswith("/") or ".." in p.split("/")]
     if outside:
         raise ValueError(f"{path}: {outside[0]!r} lies outside of the images' folder")
     if len(set(paths)) != len(paths):
         twice = Counter(paths).most_common(1)[0][0]
         raise ValueError(f"{path}: {twice!r} stands in it twice")
-    return LabelTable(paths, labels.astype(np.int64), *numbers)
+    extra = {name: _further(columns[name]) for name in columns if name not in COLUMNS}
+    return LabelTable(paths, labels.astype(np.int64), confidence, entropy, extra)
 
 
 def match_labels(table: LabelTable, paths: Sequence[str], num_classes: int, source: str) -> Any:
@@ -146,6 +179,74 @@ def match_labels(table: LabelTable, paths: Sequence[str], num_classes: int, sour
             f"method_kwargs.num_pseudo_classes to the checkpoint's that made the labels"
         )
     return labels
+
+
+def labels_of_probabilities(paths: Sequence[str], probabilities: np.ndarray) -> LabelTable:
+    """Return labels, scores and the second-best classes of images.
+
+    Args:
+        paths: N paths below the images' folder.
+        probabilities: (N, K) softmax scores, K at least 2.
+    """
+    rows = np.arange(len(probabilities))
+    labels = probabilities.argmax(1)
+    others = probabilities.astype(np.float32).copy()
+    others[rows, labels] = -1
+    second = others.argmax(1)
+    logs = np.log(np.maximum(probabilities, 1e-30))
+    return LabelTable(
+        list(paths),
+        labels.astype(np.int64),
+        probabilities[rows, labels].astype(np.float32),
+        -(probabilities * logs).sum(1).astype(np.float32),
+        {"second": second.astype(np.int64), "second_confidence": others[rows, second]},
+    )
+
+
+def relabel_like(table: LabelTable, reference: LabelTable) -> LabelTable:
+    """Give images of a network's classes the numbers and names that people gave the classes.
+
+    Where the reference has the column `source_label`, a class becomes the one that most of its
+    images are in now; without it the numbers stay and only names are added.
+
+    Args:
+        table: labels as the network gives them.
+        reference: an edited label file of the same network's classes.
+
+    Returns:
+        The table with other labels, and the columns `name` and, if labels changed, `source_label`.
+    """
+    source = reference.extra.get("source_label", reference.labels)
+    if source.dtype.kind != "i":
+        raise ValueError("the column source_label of the label file holds no whole numbers")
+    count = 1 + max(int(values.max(initial=-1)) for values in (source, table.labels))
+    became = np.arange(count)
+    pairs, votes = np.unique(np.stack((source, reference.labels)), axis=1, return_counts=True)
+    order = np.argsort(votes, kind="stable")  # the last, which is the largest, stays
+    became[pairs[0, order]] = pairs[1, order]
+    labels, names = became[table.labels], reference.names
+    extra = dict(table.extra)
+    if "second" in extra:
+        known = (extra["second"] >= 0) & (extra["second"] < count)
+        second = np.where(known, became[np.where(known, extra["second"], 0)], -1)
+        extra["second"] = np.where(second == labels, -1, second).astype(np.int64)
+    extra["name"] = np.asarray([names.get(int(c), "") for c in labels], object)
+    if "source_label" in reference.extra:
+        extra["source_label"] = table.labels
+    return LabelTable(table.paths, labels, table.confidence, table.entropy, extra)
+
+
+def _further(values: Any) -> np.ndarray:
+    """A further column as whole numbers, else as numbers, else as text."""
+    for kind in (np.int64, np.float32):
+        try:
+            column = np.asarray(values)
+            if kind is np.int64 and column.dtype.kind == "f":
+                continue
+            return column.astype(kind)
+        except (TypeError, ValueError):
+            continue
+    return np.asarray(["" if value is None else str(value) for value in values], object)
 
 
 def _read_csv(path: Path) -> dict[str, Any]:

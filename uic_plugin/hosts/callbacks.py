@@ -14,6 +14,7 @@ from uic_plugin.files import replacing
 from uic_plugin.hardware import hardware, peak_memory
 from uic_plugin.hosts import backbone_of
 from uic_plugin.hosts.checkpoints import CheckpointError, reason_of
+from uic_plugin.pseudo_labels import PseudoLabelBank
 from uic_plugin.report.progress import EpochReporter
 from uic_plugin.report.tables import read_csv, write_csv
 
@@ -169,7 +170,7 @@ def bytes_per_image(method: Any, num_images: int, slack: int) -> float:
 
 
 class Snapshots(pl.Callback):
-    """Keeps the backbone's weights at some epochs, evenly spaced, the last among them.
+    """Keeps weights of the backbone and labels at some epochs, evenly spaced, the last among them.
 
     Args:
         folder: for `epoch0004.ckpt`, which `weights=FILE` takes, too.
@@ -186,4 +187,12 @@ class Snapshots(pl.Callback):
         if epoch in due and trainer.is_global_zero:
             state = {f"backbone.{k}": v for k, v in backbone_of(pl_module).state_dict().items()}
             with replacing(self.folder / f"epoch{epoch:04d}.ckpt") as part:
-                torch.save({"state_dict": state, "epoch": epoch}, part)
+                torch.save({"state_dict": state, "epoch": epoch, **_labels_of(pl_module)}, part)
+
+
+def _labels_of(method: Any) -> dict[str, torch.Tensor]:
+    """Labels of all images, (N,) int32, for the history of the classes; none without a bank."""
+    bank = getattr(method, "bank", None)
+    if not isinstance(bank, PseudoLabelBank):
+        return {}
+    return {"labels": bank.targets(torch.arange(len(bank))).cpu().int()}

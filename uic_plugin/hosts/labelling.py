@@ -8,6 +8,7 @@ import json
 import os
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,13 @@ from torch.utils.data import Dataset
 from uic_plugin.data.centre import centre_view
 from uic_plugin.data.draws import Draw
 from uic_plugin.data.images import IMAGE_SUFFIXES
-from uic_plugin.data.labels import LabelTable, check_label_file, write_labels
+from uic_plugin.data.labels import (
+    LabelTable,
+    check_label_file,
+    read_labels,
+    relabel_like,
+    write_labels,
+)
 from uic_plugin.data.loaders import view_loader
 from uic_plugin.data.resolve import DataSource
 from uic_plugin.data.views import BAD_IMAGE_ERRORS
@@ -31,8 +38,16 @@ from uic_plugin.methods import has_pseudo_labels
 from uic_plugin.networks.weights import weights_fingerprint
 from uic_plugin.seeding import derive_seed
 
-_ROW = np.dtype([("label", "<i4"), ("confidence", "<f4"), ("entropy", "<f4")])
-_UNREADABLE = np.array((-1, 0, 0), _ROW)
+_ROW = np.dtype(
+    [
+        ("label", "<i4"),
+        ("confidence", "<f4"),
+        ("entropy", "<f4"),
+        ("second", "<i4"),
+        ("second_confidence", "<f4"),
+    ]
+)
+_UNREADABLE = np.array((-1, 0, 0, -1, 0), _ROW)
 
 
 class ImageFiles(Dataset[tuple[torch.Tensor, bool]]):
@@ -96,11 +111,14 @@ def label_images(
     view: str = "center",
     mode: str = "eval",
     batch_size: int = 256,
+    like: Path | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> LabelTable:
     """Pseudo labels of all images below a folder, written to a label file.
 
-    What is done lies in `OUT.rows` until the file is complete; the same call goes on from there.
+    The columns `second` and `second_confidence` are the next best class. Classes keep the names
+    of the label file that the run was trained with (`fixed_labels`), where that file is still
+    there. What is done lies in `OUT.rows` until the file is complete; the same call goes on there.
 
     Args:
         method: a trained method with a head.
@@ -112,6 +130,7 @@ def label_images(
         view: "center", or "train" for one random view of the recipe's augmentation.
         mode: "eval", or "train" for dropout and batch statistics as in training.
         batch_size: images at once; in mode "train" it changes the statistics.
+        like: an edited label file of this run's classes, whose numbers and names are used.
         progress: is told how many images of how many are done.
 
     Raises:
@@ -131,6 +150,7 @@ def label_images(
     if batch_size < 1:
         raise ValueError(f"--batch-size must be at least 1, got {batch_size}")
     check_label_file(out)
+    reference = _reference(cfg, like)
     set_views(cfg.augmentations, 1)
     augmentation = load_host().augmentation(source.transforms, cfg.augmentations)
     transform = centre_view(augmentation) if view == "center" else _FirstView(augmentation)
@@ -148,7 +168,14 @@ def label_images(
     out.parent.mkdir(parents=True, exist_ok=True)
     kept = out.with_name(out.name + ".rows")
     identity = _identity(
-        method, dataset, view, mode, batch_size, cfg.seed, str(cfg.augmentations[0])
+        method,
+        dataset,
+        view,
+        mode,
+        batch_size,
+        cfg.seed,
+        str(cfg.augmentations[0]),
+        _ROW.descr,
     )
     done = _open_rows(kept, identity, len(dataset), batch_size)
     # a copy: in mode "train" a pass moves the running statistics
@@ -177,10 +204,31 @@ def label_images(
         rows["label"].astype(np.int64),
         rows["confidence"],
         rows["entropy"],
+        {
+            "second": rows["second"].astype(np.int64),
+            "second_confidence": rows["second_confidence"],
+        },
     )
+    if reference is not None:
+        table = relabel_like(table, reference)
     write_labels(out, table)
     kept.unlink()
     return table
+
+
+def _reference(cfg: DictConfig, like: Path | None) -> LabelTable | None:
+    """The label file whose names the classes have: the one given, else the one trained with."""
+    if like is not None:
+        return read_labels(like)
+    fixed = cfg.method_kwargs.get("fixed_labels")
+    if not fixed or not Path(fixed).expanduser().is_file():
+        return None
+    table = read_labels(Path(fixed).expanduser())
+    if not table.names:
+        return None
+    # the network was trained with these numbers: what they were before does not matter
+    own = {name: values for name, values in table.extra.items() if name != "source_label"}
+    return replace(table, extra=own)
 
 
 class _Logits(torch.nn.Module):
@@ -200,8 +248,10 @@ def _rows(network: torch.nn.Module, images: torch.Tensor) -> np.ndarray:
     log_p = network(images).float().log_softmax(1)
     p = log_p.exp()
     confidence, labels = p.max(1)
+    others, second = p.scatter(1, labels[:, None], -1).max(1)
     rows = np.empty(len(images), _ROW)
     rows["label"], rows["confidence"] = labels.cpu(), confidence.cpu()
+    rows["second"], rows["second_confidence"] = second.cpu(), others.cpu()
     rows["entropy"] = -(p * log_p).sum(1).cpu()
     return rows
 

@@ -1,0 +1,228 @@
+"""What is taken along is read by the programs that it is for."""
+
+import csv
+import json
+import os
+import shutil
+import socket
+import subprocess
+import time
+import urllib.request
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from uic_plugin.data.labels import LabelTable, write_labels
+from uic_plugin.export.atlas import nearest
+from uic_plugin.export.classes import flat_names, unique_names
+
+ATLAS = os.environ.get("EMBEDDING_ATLAS") or shutil.which("embedding-atlas")
+
+
+@pytest.fixture
+def labelled(tmp_path):
+    """Eight images in folders; awkward names of classes, one image wrong, one class hidden."""
+    paths = [f"{folder}/{k}.png" for folder in ("a", "b c") for k in range(4)]
+    for k, path in enumerate(paths):
+        (tmp_path / "images" / path).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (40, 30), (30 * k, 0, 0)).save(tmp_path / "images" / path)
+    labels = np.array([5, 5, 5, 0, 0, 2, 2, 9])
+    names = np.array(["cat/dog"] * 3 + ["Car", "Car", "car", "car", ""], object)
+    extra = {
+        "name": names,
+        "wrong": np.array([1, 0, 0, 0, 0, 0, 0, 0]),
+        "hidden": np.array([0, 0, 0, 0, 0, 0, 0, 1]),
+    }
+    scores = np.linspace(0.5, 1, 8).astype(np.float32)
+    write_labels(tmp_path / "labels.csv", LabelTable(paths, labels, scores, scores, extra))
+    return tmp_path, paths
+
+
+def test_folders_link_to_the_images_under_their_classes_names(labelled, uic):
+    root, _ = labelled
+    done = uic("export", "labels.csv", "images", "--to", "folders", "--out", "out")
+    assert done.stdout.strip() == "out: 6 images in 3 classes, 2 left out (--all)"
+    assert sorted(os.listdir(root / "out")) == ["Car", "car_2", "cat_dog"]
+    assert sorted(os.listdir(root / "out" / "cat_dog")) == ["a__1.png", "a__2.png"]
+    link = root / "out" / "cat_dog" / "a__1.png"
+    assert link.is_symlink()
+    assert link.read_bytes() == (root / "images" / "a" / "1.png").read_bytes()
+    again = uic("export", "labels.csv", "images", "--to", "folders", "--out", "out")
+    assert "exists and is not empty" in again.stderr
+    everything = uic(
+        "export", "labels.csv", "images", "--to", "folders", "--out", "all", "--all", "--copy"
+    )
+    assert everything.stdout.strip() == "all: 8 images in 4 classes"
+    assert (root / "all" / "class_0009" / "b c__3.png").is_file()
+    assert not (root / "all" / "class_0009" / "b c__3.png").is_symlink()
+
+
+def test_torchvision_reads_imagefolder(labelled, uic):
+    from torchvision.datasets import ImageFolder
+
+    root, _ = labelled
+    assert (
+        uic("export", "labels.csv", "images", "--to", "imagefolder", "--out", "o").returncode == 0
+    )
+    data = ImageFolder(root / "o")
+    assert data.classes == ["0_Car", "1_car_2", "2_cat_dog"]
+    assert np.bincount(data.targets).tolist() == [2, 2, 2]
+    assert data[0][0].size == (40, 30)
+
+
+def test_csv(labelled, uic):
+    root, paths = labelled
+    uic("export", "labels.csv", "images", "--to", "csv", "--out", "o")
+    with open(root / "o" / "classes.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["path"] for row in rows] == paths[1:7]
+    assert rows[0]["name"] == "cat_dog"
+    assert all(os.path.isfile(row["file"]) for row in rows)
+
+
+def test_pycocotools_reads_coco(labelled, uic):
+    coco = pytest.importorskip("pycocotools.coco")
+    root, paths = labelled
+    uic("export", "labels.csv", "images", "--to", "coco", "--out", "o")
+    data = coco.COCO(str(root / "o" / "annotations.json"))
+    assert [c["name"] for c in data.loadCats(data.getCatIds())] == ["Car", "car_2", "cat_dog"]
+    cats = data.getImgIds(catIds=data.getCatIds(catNms=["cat_dog"]))
+    assert [data.loadImgs(i)[0]["file_name"] for i in cats] == paths[1:3]
+    assert data.annToMask(
+        data.loadAnns(1)[0] | {"segmentation": [[0, 0, 40, 0, 40, 30, 0, 30]]}
+    ).all()
+
+
+def test_fiftyone_layout(labelled, uic):
+    root, _ = labelled
+    uic("export", "labels.csv", "images", "--to", "fiftyone", "--out", "o")
+    content = json.loads((root / "o" / "labels.json").read_text())
+    assert content["classes"] == ["Car", "car_2", "cat_dog"]
+    assert content["labels"]["0000000"]["label"] == "cat_dog"
+    assert sorted(os.listdir(root / "o" / "data")) == [f"{k:07}.png" for k in range(6)]
+
+
+def test_embedding_atlas_columns(labelled, uic):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    root, paths = labelled
+    np.savez(root / "f.npz", features=np.random.default_rng(0).normal(size=(8, 5)), paths=paths)
+    done = uic("export", "labels.csv", "images", "--to", "embedding-atlas", "--out", "o")
+    assert "needs --features" in done.stderr
+    assert not (root / "o").exists()
+    command = ["export", "labels.csv", "images", "--to", "embedding-atlas", "--out", "o"]
+    assert uic(*command, "--features", "f.npz").returncode == 0
+    rows = parquet.read_table(root / "o" / "classes.parquet").to_pylist()
+    assert [row["path"] for row in rows] == paths[1:7]
+    assert all(row["neighbors"]["ids"][0] == k for k, row in enumerate(rows))
+    assert rows[0]["image"]["bytes"][:2] == b"\xff\xd8"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not ATLAS, reason="there is no embedding-atlas (pip install embedding-atlas)")
+def test_embedding_atlas_opens_it(digits, tmp_path, uic):
+    folder = digits / "val"
+    paths = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*.png"))
+    draw = np.random.default_rng(0)
+    scores = draw.random(len(paths), np.float32)
+    labels = np.array([int(p.split("/")[0]) for p in paths])
+    write_labels(tmp_path / "l.csv", LabelTable(paths, labels, scores, scores))
+    np.savez(tmp_path / "f.npz", features=draw.normal(size=(len(paths), 8)), paths=paths)
+    command = ["export", "l.csv", folder, "--to", "embedding-atlas", "--out", "o"]
+    assert uic(*command, "--features", "f.npz").returncode == 0
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    columns = "--image image --text name --x x --y y --neighbors neighbors".split()
+    server = subprocess.Popen(
+        [
+            ATLAS,
+            str(tmp_path / "o" / "classes.parquet"),
+            *columns,
+            "--duckdb",
+            "server",
+            "--port",
+            str(port),
+            "--no-auto-port",
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        for _ in range(240):
+            assert server.poll() is None, "embedding-atlas refused the file"
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/data/metadata.json") as file:
+                    assert json.load(file)
+                    break
+            except OSError:
+                time.sleep(1)
+        else:
+            raise AssertionError("embedding-atlas did not answer")
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def test_neighbours_are_the_nearest():
+    rows = np.random.default_rng(0).normal(size=(300, 4)).astype(np.float32)
+    ids, distances = nearest(rows, 6)
+    true = np.linalg.norm(rows[:, None] - rows[None], axis=2)
+    np.testing.assert_array_equal(ids, np.argsort(true, axis=1)[:, :6])
+    np.testing.assert_allclose(distances, np.sort(true, axis=1)[:, :6], atol=2e-3)
+
+
+def test_names_fit_every_file_system():
+    names = unique_names({0: "CON?", 1: "a", 2: "A", 3: "..", 4: "", 5: "é" * 200, 6: "a"})
+    assert len({name.lower() for name in names.values()}) == 7
+    assert all(0 < len(name.encode()) < 200 and "/" not in name for name in names.values())
+    flat = flat_names(["a/x.png", "b/x.png", "y.png", "c/" + "z" * 250 + ".png"])
+    assert flat[:3] == ["a__x.png", "b__x.png", "y.png"]
+    assert len(flat[3]) <= 244
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["images", "--to", "hdf5"], "--to must be one of folders"),
+        (["--to", "folders"], "needs the folder of images"),
+        (["elsewhere", "--to", "csv"], "6 of the 6 images are not in elsewhere"),
+        (["--to", "onnx"], "needs the network"),
+    ],
+)
+def test_mistakes_are_one_line(labelled, uic, arguments, said):
+    done = uic("export", "labels.csv", *arguments, "--out", "out")
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (labelled[0] / "out").exists()
+
+
+def test_onnxruntime_runs_network_and_classifier(recipe, tmp_path, uic, digits):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    import torch
+
+    from uic_plugin.hosts.evaluation import load_method
+    from uic_plugin.hosts.labelling import ImageFiles, label_images
+    from uic_plugin.hosts.onnx import Classifier
+    from uic_plugin.hosts.runs import open_run
+    from uic_plugin.hosts.training import pretrain
+
+    pretrain(recipe("max_epochs=1"))
+    method, cfg, source = load_method(*open_run(tmp_path / "run"))
+    table = label_images(method, cfg, source, tmp_path / "l.csv")
+    done = uic("export", "l.csv", "--to", "onnx", "--run", "run", "--out", "uic.onnx")
+    assert done.returncode == 0, done.stderr
+    session = onnxruntime.InferenceSession(tmp_path / "uic.onnx")
+    size = int(session.get_modelmeta().custom_metadata_map["size"])
+    transform_to = ImageFiles(
+        digits / "train", lambda image: torch.as_tensor(np.array(image.resize((size, size))))
+    )
+    images = torch.stack([transform_to[k][0] for k in range(32)]).permute(0, 3, 1, 2) / 255
+    (got,) = session.run(None, {"images": images.numpy()})
+    with torch.no_grad():
+        want = Classifier(method).eval()(images).numpy()
+    np.testing.assert_allclose(got, want, atol=1e-4)
+    assert got.shape == (32, cfg.method_kwargs.num_pseudo_classes)
+    assert len(table) == 1442

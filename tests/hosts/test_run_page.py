@@ -1,0 +1,71 @@
+"""A finished run ends with a page of its classes; names come back with corrected labels."""
+
+import json
+
+import numpy as np
+import pytest
+
+from uic_plugin.data.labels import read_labels
+
+
+@pytest.mark.slow
+def test_pretrain_ends_with_the_page_and_labels_come_back_named(digits, tmp_path, uic):
+    small = [
+        f"data.train_path={digits / 'train'}",
+        f"data.val_path={digits / 'val'}",
+        "max_epochs=2",
+        "backbone.kwargs.width=8",
+        "data.num_workers=0",
+        "accelerator=cpu",
+        "knn_eval.enabled=false",
+    ]
+    done = uic("pretrain", "--config-name", "digits/uic", "run_dir=run", "snapshots=2", *small)
+    assert done.returncode == 0, done.stderr
+    page = tmp_path / "run" / "classes" / "index.html"
+    assert str(page) in done.stdout
+    core = (page.parent / "files" / "core.js").read_text()
+    data = json.loads(core[core.index("{") : core.rindex(")")])
+    assert data["history"]["epochs"] == [1, 2]
+    assert np.sum(data["history"]["size"], axis=0).tolist() == [1442, 1442]
+
+    table = read_labels(tmp_path / "run" / "labels.csv")
+    classes = sorted(set(table.labels.tolist()))
+    edits = {
+        "format": "uic-edits",
+        "version": 1,
+        "labels": {"file": "labels.csv", "images": 1442, "fingerprint": table.fingerprint},
+        "edits": [
+            {"do": "merge", "classes": classes[:2], "into": classes[0]},
+            {"do": "name", "class": classes[0], "name": "two in one"},
+        ],
+    }
+    (tmp_path / "edits.json").write_text(json.dumps(edits))
+    applied = uic("labels", "apply", "edits.json", "run/labels.csv", "--out", "new.csv")
+    assert applied.returncode == 0, applied.stderr
+    count = len(classes) - 1
+    assert f"method_kwargs.num_pseudo_classes={count}" in applied.stdout
+
+    new = ["method_kwargs.fixed_labels=new.csv", f"method_kwargs.num_pseudo_classes={count}"]
+    done = uic("pretrain", "--config-name", "digits/uic", "run_dir=run2", *small, *new)
+    assert done.returncode == 0, done.stderr
+    done = uic("label", "run2", digits / "val", "--out", "val.csv")
+    assert done.returncode == 0, done.stderr
+    named = read_labels(tmp_path / "val.csv")
+    assert set(named.names) <= {0}
+    assert np.array_equal(named.extra["name"] == "two in one", named.labels == 0)
+
+    done = uic("label", "run", digits / "val", "--out", "like.csv", "--like", "new.csv")
+    assert done.returncode == 0, done.stderr
+    like = read_labels(tmp_path / "like.csv")
+    was = like.extra["source_label"]
+    assert np.array_equal(like.labels == 0, np.isin(was, classes[:2]))
+
+
+def test_no_page_if_not_wanted(recipe, tmp_path, uic, digits):
+    from omegaconf import OmegaConf
+
+    cfg = recipe("max_epochs=1")
+    (tmp_path / "r.yaml").write_text(OmegaConf.to_yaml(cfg))
+    done = uic("pretrain", "--config-name", "r", "--config-dir", tmp_path, "--no-page")
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "run" / "classes").exists()

@@ -1,0 +1,193 @@
+"""What is written for the page of classes; tests/browser opens it."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from uic_plugin.data.features import read_features
+from uic_plugin.data.labels import LabelTable, write_labels
+from uic_plugin.report.page import write_class_page
+from uic_plugin.report.page.history import history_of
+from uic_plugin.report.page.order import COVERS, sample_images, thumbnail_order
+from uic_plugin.report.page.projection import project
+from uic_plugin.report.page.sprites import write_sprites
+
+
+@pytest.fixture
+def images(tmp_path):
+    """Twelve images of one colour each, and a label file of them."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    paths = [f"{k:02}.png" for k in range(12)]
+    for k, path in enumerate(paths):
+        Image.new("RGB", (64, 64), (20 * k, 0, 255 - 20 * k)).save(folder / path)
+    scores = np.linspace(0.4, 1, 12).astype(np.float32)
+    table = LabelTable(paths, np.arange(12) % 3, scores, 1 - scores)
+    write_labels(tmp_path / "labels.csv", table)
+    return folder, table
+
+
+def test_covers_come_first_then_class_by_class():
+    labels = np.array([0] * 8 + [1] * 9)
+    confidence = np.random.default_rng(0).random(17).astype(np.float32)
+    order = thumbnail_order(labels, confidence)
+    assert sorted(order) == list(range(17))
+    head = order[: 2 * COVERS]
+    assert labels[head].tolist() == [0] * COVERS + [1] * COVERS
+    for c in (0, 1):
+        best = np.flatnonzero(labels == c)[np.argsort(-confidence[labels == c])]
+        assert head[labels[head] == c].tolist() == best[:COVERS].tolist()
+    assert labels[order[2 * COVERS :]].tolist() == [0, 0, 1, 1, 1]
+
+
+def test_a_sample_has_the_ends_of_every_class_and_small_classes_whole():
+    labels = np.concatenate([np.zeros(50_000, int), np.ones(30_000, int), np.full(10, 2)])
+    confidence = np.random.default_rng(1).random(len(labels)).astype(np.float32)
+    rows = sample_images(labels, confidence, 3_000)
+    assert len(rows) <= 3_000
+    sizes = np.bincount(labels[rows])
+    assert sizes[2] == 10
+    assert min(sizes[:2]) >= 900
+    for c in (0, 1):
+        members = np.flatnonzero(labels == c)
+        order = members[np.argsort(-confidence[members], kind="stable")]
+        assert set(order[:300]) <= set(rows)
+        assert set(order[-300:]) <= set(rows)
+    assert sample_images(labels, confidence, len(labels)).tolist() == list(range(len(labels)))
+
+
+def test_thumbnails_lie_where_the_page_looks(images, tmp_path):
+    folder, table = images
+    paths = [folder / path for path in table.paths] * 6  # 72: two files
+    sprites = write_sprites(paths, tmp_path / "s", tile=32)
+    assert sorted(os.listdir(tmp_path / "s")) == [f"0{sprites.suffix}", f"1{sprites.suffix}"]
+    for number, path in enumerate(paths):
+        with Image.open(tmp_path / "s" / f"{number // 64}{sprites.suffix}") as sheet:
+            place = number % 64
+            got = sheet.convert("RGB").getpixel((place % 8 * 32 + 16, place // 8 * 32 + 16))
+        with Image.open(path) as image:
+            want = image.getpixel((0, 0))
+        assert np.abs(np.subtract(got, want)).max() < 24  # the files are lossy
+
+
+def test_an_unreadable_image_is_grey_and_named(images, tmp_path):
+    folder, table = images
+    (folder / "03.png").write_bytes(b"no image")
+    with pytest.warns(UserWarning, match=r"1 images cannot be read.*03\.png"):
+        sprites = write_sprites([folder / p for p in table.paths], tmp_path / "s")
+    assert sprites.unreadable == [3]
+
+
+def test_components_keep_distances():
+    rows = np.random.default_rng(0).normal(size=(200, 24)).astype(np.float32)
+    kept = project(rows, kind="pca")
+    assert kept.kept == pytest.approx(1)
+    unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    near = np.linalg.norm(unit - unit[0], axis=1)
+    found = np.linalg.norm(kept.components.astype(float) - kept.components[0], axis=1)
+    assert np.corrcoef(near, found)[0, 1] > 0.999
+    again = project(rows, kind="pca")
+    np.testing.assert_array_equal(kept.components, again.components)
+    assert project(rows, kind="tsne").kind == "tsne"
+    with pytest.raises(ValueError, match="NaN"):
+        project(np.full((4, 3), np.nan))
+    with pytest.raises(ValueError, match="one of auto"):
+        project(rows, kind="globe")
+
+
+def test_history():
+    today = np.array([0, 0, 1, 1])
+    past = [np.array([0, 1, 1, 2]), today]
+    history = history_of([1, 2], past, today)
+    assert history.size.tolist() == [[1, 2, 1], [2, 2, 0]]
+    assert history.kept[0, :2].tolist() == [0.5, 0.5]
+    assert history.kept[1, :2].tolist() == [1, 1]
+
+
+def test_features_by_path_however_they_lie(tmp_path):
+    features = np.arange(12, dtype=np.float16).reshape(4, 3)
+    np.savez(tmp_path / "f.npz", features=features, paths=np.array(list("abcd")))
+    np.testing.assert_array_equal(read_features(tmp_path / "f.npz", ["c", "a"]), features[[2, 0]])
+    store = tmp_path / "store"
+    store.mkdir()
+    np.save(store / "features.npy", features)
+    lines = [{"path": "a"}, {"path": "bad", "reason": "torn"}, {"path": "b"}, {"path": "a"}]
+    (store / "images.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    np.testing.assert_array_equal(read_features(store, ["b", "a"]), features[[1, 2]])
+    for paths, said in ((["a", "x"], "no features of 1 of the 2 images, as 'x'"),):
+        with pytest.raises(ValueError, match=said):
+            read_features(store, paths)
+    np.save(tmp_path / "f.npy", features)
+    with pytest.raises(ValueError, match="of 4 images, there are 2"):
+        read_features(tmp_path / "f.npy", ["a", "b"])
+    (tmp_path / "torn.npy").write_bytes(b"no")
+    with pytest.raises(ValueError, match="no features"):
+        read_features(tmp_path / "torn.npy", ["a"])
+
+
+def test_the_command_ends_with_the_page(images, tmp_path, uic):
+    done = uic("classes", "labels.csv", "images", "--out", "classes")
+    assert done.returncode == 0
+    assert str((tmp_path / "classes" / "index.html").resolve()) in done.stdout
+    assert sorted(os.listdir(tmp_path / "classes")) == [
+        "class_sizes.png",
+        "classes.csv",
+        "classes.png",
+        "files",
+        "index.html",
+    ]
+
+
+def test_an_image_gone_a_foreign_label_file_a_foreign_folder(images, tmp_path, uic):
+    folder, table = images
+    assert uic("classes", "labels.csv", "images").returncode == 0
+    before = (tmp_path / "classes" / "index.html").read_bytes()
+    (folder / "05.png").unlink()
+    done = uic("classes", "labels.csv", "images")
+    assert "1 of the 12 images of labels.csv are not in images, as '05.png'" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert (tmp_path / "classes" / "index.html").read_bytes() == before
+    (tmp_path / "site" / "files").mkdir(parents=True)
+    (tmp_path / "site" / "files" / "mine.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match="of something else"):
+        write_class_page(table, tmp_path / "labels.csv", folder, tmp_path / "site")
+    assert (tmp_path / "site" / "files" / "mine.txt").read_text() == "mine"
+
+
+FULL = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (400, 400))  # as a disk that is full: EFBIG, an OSError
+import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+from uic_plugin.cli import main
+sys.argv = ["uic", *sys.argv[1:]]
+main()
+"""
+
+
+def test_a_full_disk_and_a_read_only_folder_lose_nothing(images, tmp_path, uic):
+    assert uic("classes", "labels.csv", "images").returncode == 0
+    page = tmp_path / "classes"
+    before = {p: p.read_bytes() for p in page.rglob("*") if p.is_file()}
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, "classes", "labels.csv", "images"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("error: [Errno 27] File too large")
+    assert "Traceback" not in done.stderr
+    now = {p: p.read_bytes() for p in page.rglob("*") if p.is_file()}
+    assert {p: now.get(p) for p in before if p.name in ("index.html", "core.js")} == {
+        p: text for p, text in before.items() if p.name in ("index.html", "core.js")
+    }
+    (tmp_path / "file").write_text("a file is no folder")
+    done = uic("classes", "labels.csv", "images", "--out", "file/classes")
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1

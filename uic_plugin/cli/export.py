@@ -1,0 +1,65 @@
+"""`uic export`: take classes along."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from uic_plugin.cli.common import terminal
+
+
+def export(
+    labels: Annotated[Path, typer.Argument(help="Label file.")],
+    data: Annotated[
+        Path | None, typer.Argument(help="The folder of images that it is of; not for onnx.")
+    ] = None,
+    *,
+    to: Annotated[
+        str,
+        typer.Option(
+            help="folders, imagefolder (torchvision), csv, coco, fiftyone, embedding-atlas or onnx."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder to make; for onnx the file.")],
+    run: Annotated[
+        Path | None, typer.Option(help="onnx: run folder with the network and its classifier.")
+    ] = None,
+    features: Annotated[
+        Path | None, typer.Option(help="embedding-atlas: features, as for 'uic classes'.")
+    ] = None,
+    copy: Annotated[bool, typer.Option("--copy", help="Copy images in place of links.")] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Also images marked as wrong, and hidden classes.")
+    ] = False,
+) -> None:
+    """Take classes along: as folders, as a table, or for another program."""
+    if to == "onnx":
+        _onnx(labels, run, out)
+        return
+    if data is None:
+        raise ValueError(f"--to {to} needs the folder of images: uic export LABELS FOLDER ...")
+    from uic_plugin.data.features import read_features
+    from uic_plugin.data.labels import read_labels
+    from uic_plugin.export import export_classes
+
+    values = None if features is None else read_features(features, read_labels(labels).paths)
+    done = export_classes(labels, data, to, out, copy=copy, everything=everything, features=values)
+    without = f", {done.left_out} left out (--all)" if done.left_out else ""
+    terminal().print(f"{out}: {len(done.table)} images in {len(done.names)} classes{without}")
+
+
+def _onnx(labels: Path, run: Path | None, out: Path) -> None:
+    from uic_plugin.data.labels import read_labels
+    from uic_plugin.hosts.evaluation import load_method
+    from uic_plugin.hosts.onnx import export_onnx
+    from uic_plugin.hosts.runs import open_run
+
+    if run is None:
+        raise ValueError("--to onnx needs the network: --run RUN")
+    names = read_labels(labels).names
+    cfg, checkpoint = open_run(run)
+    method, cfg, _ = load_method(cfg, checkpoint, needs_images=False)
+    worst = export_onnx(method, cfg, out, names=names)
+    terminal().print(f"{out}: network and classifier; onnxruntime differs by at most {worst:.1e}")

@@ -1,0 +1,5 @@
+"""Take classes along: folders, tables and the formats of other programs."""
+
+from uic_plugin.export.write import KINDS, export_classes
+
+__all__ = ["KINDS", "export_classes"]

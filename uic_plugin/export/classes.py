@@ -1,0 +1,141 @@
+"""The images and class names that an export writes."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from uic_plugin.data.labels import LabelTable
+
+_LONGEST = 120  # bytes of a class's folder name; file systems take 255
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What is written.
+
+    Attributes:
+        table: the N images, without those that are marked as wrong or hidden unless asked for.
+        folder: the absolute folder that they lie in.
+        classes: the C numbers of classes, ascending.
+        names: C different names, fit for a folder.
+        target: (N,) index of each image's class in `classes`.
+        rows: (N,) rows of the images in the label file.
+        left_out: images that are not written.
+    """
+
+    table: LabelTable
+    folder: Path
+    classes: list[int]
+    names: list[str]
+    target: np.ndarray
+    rows: np.ndarray
+    left_out: int
+
+    def name_of(self, row: int) -> str:
+        """Return the name of an image's class."""
+        return self.names[int(self.target[row])]
+
+
+def select(table: LabelTable, folder: Path, *, everything: bool = False) -> Exported:
+    """Choose the images of an export and name their classes.
+
+    Args:
+        table: a label file.
+        folder: the folder of images.
+        everything: keep images that are marked as wrong, and hidden classes.
+
+    Raises:
+        FileNotFoundError: if an image is missing.
+        ValueError: if nothing is left.
+    """
+    kept = np.ones(len(table), bool)
+    if not everything:
+        for name in ("wrong", "hidden"):
+            if name in table.extra:
+                kept &= table.extra[name] != 1
+    rows = np.flatnonzero(kept)
+    if not len(rows):
+        raise ValueError("no image is left to export: all are hidden or marked as wrong (--all)")
+    chosen = LabelTable(
+        [table.paths[row] for row in rows],
+        table.labels[rows],
+        table.confidence[rows],
+        table.entropy[rows],
+        {name: values[rows] for name, values in table.extra.items()},
+    )
+    missing = [path for path in chosen.paths if not (folder / path).is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"{len(missing)} of the {len(chosen)} images are not in {folder}, as {missing[0]!r}: "
+            f"give the folder that the labels were made of"
+        )
+    classes, target = np.unique(chosen.labels, return_inverse=True)
+    names = unique_names({int(c): chosen.names.get(int(c), "") for c in classes})
+    return Exported(
+        chosen,
+        folder.resolve(),
+        [int(c) for c in classes],
+        [names[int(c)] for c in classes],
+        target,
+        rows,
+        len(table) - len(rows),
+    )
+
+
+def unique_names(names: dict[int, str]) -> dict[int, str]:
+    """Make names that are different, also without case, and that every file system takes.
+
+    Args:
+        names: of classes; empty for a class without one, which becomes `class_0007`.
+    """
+    taken: set[str] = set()
+    found = {}
+    for number, name in names.items():
+        safe = re.sub(r'[\x00-\x1f<>:"/\\|?*\ud800-\udfff]+', "_", name).strip(" .")
+        safe = safe.encode()[:_LONGEST].decode(errors="ignore").strip(" .")
+        safe = safe or f"class_{number:04}"
+        if safe.lower() in taken:
+            safe = f"{safe}_{number}"
+        while safe.lower() in taken:
+            safe += "_"
+        taken.add(safe.lower())
+        found[number] = safe
+    return found
+
+
+def place(source: Path, target: Path, *, copy: bool) -> None:
+    """Link to an image, or copy it."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if copy:
+        shutil.copyfile(source, target)
+    else:
+        os.symlink(source, target)
+
+
+def flat_names(paths: list[str]) -> list[str]:
+    """Give images of several folders different names in one: the file's, or the whole path's."""
+    short = [path.rpartition("/")[2] for path in paths]
+    count: dict[str, int] = {}
+    for name in short:
+        count[name.lower()] = count.get(name.lower(), 0) + 1
+    taken: set[str] = set()
+    found = []
+    for path, name in zip(paths, short, strict=True):
+        flat = name if count[name.lower()] == 1 else path.replace("/", "__")
+        stem, dot, suffix = flat.rpartition(".")
+        if len(os.fsencode(flat)) > 240:
+            stem = os.fsdecode(os.fsencode(stem)[-200:])
+            flat = f"{stem}{dot}{suffix}"
+        number = 1
+        while flat.lower() in taken:
+            number += 1
+            flat = f"{stem}_{number}{dot}{suffix}"
+        taken.add(flat.lower())
+        found.append(flat)
+    return found

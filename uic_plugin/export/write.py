@@ -1,0 +1,155 @@
+"""Write classes in the layout of another program."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from uic_plugin.data.labels import read_labels
+from uic_plugin.export.classes import Exported, flat_names, place, select
+
+Writer = Callable[[Exported, Path, bool, np.ndarray | None], None]
+
+
+def export_classes(
+    labels: Path,
+    folder: Path,
+    kind: str,
+    out: Path,
+    *,
+    copy: bool = False,
+    everything: bool = False,
+    features: np.ndarray | None = None,
+) -> Exported:
+    """Write the classes of a label file to a new folder, whole or not at all.
+
+    Args:
+        labels: a label file.
+        folder: the folder of images that it is of.
+        kind: one of `KINDS`.
+        out: folder to make.
+        copy: copy images where links to them would do.
+        everything: images that are marked as wrong and hidden classes, too.
+        features: (N, D) in the order of the label file, which embedding-atlas needs for its map.
+
+    Raises:
+        ValueError: for an unknown kind, or one that needs features without them.
+        FileExistsError: if `out` exists and is not empty.
+        FileNotFoundError: if an image is missing.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"--to must be one of {', '.join([*KINDS, 'onnx'])}, got {kind!r}")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise FileExistsError(f"{out} exists and is not empty: give a new folder with --out")
+    table = read_labels(labels)
+    chosen = select(table, folder, everything=everything)
+    if features is not None:
+        features = features[chosen.rows]
+    part = out.with_name(f".{out.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    try:
+        KINDS[kind](chosen, part, copy, features)
+        part.replace(out)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return chosen
+
+
+def _folders(chosen: Exported, out: Path, copy: bool, features: np.ndarray | None) -> None:
+    """One folder a class, under its name."""
+    _into(chosen, out, copy, chosen.names)
+
+
+def _imagefolder(chosen: Exported, out: Path, copy: bool, features: np.ndarray | None) -> None:
+    """The same, numbered: torchvision sorts the folders, and its targets are these numbers."""
+    width = len(str(len(chosen.names) - 1))
+    _into(chosen, out, copy, [f"{k:0{width}}_{name}" for k, name in enumerate(chosen.names)])
+
+
+def _into(chosen: Exported, out: Path, copy: bool, directories: list[str]) -> None:
+    flat = flat_names(chosen.table.paths)
+    for row, path in enumerate(chosen.table.paths):
+        target = out / directories[int(chosen.target[row])] / flat[row]
+        place(chosen.folder / path, target, copy=copy)
+
+
+def _csv(chosen: Exported, out: Path, copy: bool, features: np.ndarray | None) -> None:
+    """One row an image: the label file's columns, the class's name, the file's whole path."""
+    table = chosen.table
+    more = {name: values for name, values in table.extra.items() if name != "name"}
+    with open(
+        out / "classes.csv", "w", newline="", encoding="utf-8", errors="surrogateescape"
+    ) as file:
+        writer = csv.writer(file)
+        writer.writerow(["file", "path", "label", "name", "confidence", "entropy", *more])
+        for row, path in enumerate(table.paths):
+            numbers = (table.confidence[row], table.entropy[row], *(v[row] for v in more.values()))
+            name = chosen.name_of(row)
+            writer.writerow([chosen.folder / path, path, table.labels[row], name, *numbers])
+
+
+def _coco(chosen: Exported, out: Path, copy: bool, features: np.ndarray | None) -> None:
+    """COCO's JSON: a class is a category, and an image has one box, the whole of it."""
+    from PIL import Image
+
+    images, annotations = [], []
+    for row, path in enumerate(chosen.table.paths):
+        with Image.open(chosen.folder / path) as image:
+            width, height = image.size
+        images.append({"id": row + 1, "file_name": path, "width": width, "height": height})
+        score = float(chosen.table.confidence[row])
+        annotations.append(
+            {
+                "id": row + 1,
+                "image_id": row + 1,
+                "category_id": int(chosen.target[row]) + 1,
+                "bbox": [0, 0, width, height],
+                "area": width * height,
+                "iscrowd": 0,
+                **({"score": score} if np.isfinite(score) else {}),
+            }
+        )
+    content = {
+        "info": {"description": "pseudo classes of images, as boxes of whole images"},
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": k + 1, "name": name} for k, name in enumerate(chosen.names)],
+    }
+    (out / "annotations.json").write_text(json.dumps(content))
+
+
+def _fiftyone(chosen: Exported, out: Path, copy: bool, features: np.ndarray | None) -> None:
+    """A directory of the kind FiftyOneImageClassificationDataset."""
+    labels: dict[str, dict[str, object]] = {}
+    for row, path in enumerate(chosen.table.paths):
+        name = f"{row:07}"
+        place(chosen.folder / path, out / "data" / (name + Path(path).suffix), copy=copy)
+        entry: dict[str, object] = {"label": chosen.name_of(row), "attributes": {"path": path}}
+        if np.isfinite(chosen.table.confidence[row]):
+            entry["confidence"] = float(chosen.table.confidence[row])
+        labels[name] = entry
+    (out / "labels.json").write_text(json.dumps({"classes": chosen.names, "labels": labels}))
+
+
+def _embedding_atlas(chosen: Exported, out: Path, copy: bool, features: np.ndarray | None) -> None:
+    from uic_plugin.export.atlas import write_atlas
+
+    if features is None:
+        raise ValueError("--to embedding-atlas needs --features: they give x, y and neighbours")
+    write_atlas(chosen, features, out / "classes.parquet")
+
+
+KINDS: dict[str, Writer] = {
+    "folders": _folders,
+    "imagefolder": _imagefolder,
+    "csv": _csv,
+    "coco": _coco,
+    "fiftyone": _fiftyone,
+    "embedding-atlas": _embedding_atlas,
+}

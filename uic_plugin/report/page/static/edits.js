@@ -1,0 +1,224 @@
+// Edits: a list of small records that is played over the labels of the label file. Undo drops the
+// last record and plays the others again, so that every state can be reached in one way only.
+"use strict";
+
+{
+  const FORMAT = "uic-edits";
+  const VERSION = 1;
+  const list = [];
+  const undone = [];
+  const listeners = [];
+  let savedLength = 0;
+  let nextClass = 0;
+
+  UIC.edits = { list, undone };
+  UIC.onEdit = (listener) => listeners.push(listener);
+
+  const key = () => `uic-edits:${UIC.store.fingerprint}`;
+
+  const indices = (paths) => paths.map(UIC.indexOfPath).filter((i) => i !== undefined);
+
+  // The number of images of a class that the page does not show, and sums of their scores.
+  const restOf = () =>
+    new Map(Object.entries(UIC.store.rest).map(([c, sums]) => [Number(c), [...sums]]));
+
+  const play = () => {
+    const store = UIC.store;
+    const state = {
+      label: store.label.slice(),
+      names: new Map(Object.entries(store.names).map(([c, name]) => [Number(c), name])),
+      hidden: new Set(store.hidden),
+      wrong: new Set(),
+      rest: restOf(),
+    };
+    if (store.wrong) store.wrong.forEach((value, i) => value && state.wrong.add(i));
+    nextClass = store.label.reduce((most, c) => Math.max(most, c), -1);
+    for (const c of state.rest.keys()) nextClass = Math.max(nextClass, c);
+    nextClass += 1;
+    for (const edit of list) STEPS[edit.do](state, edit);
+    return collect(state);
+  };
+
+  const STEPS = {
+    name: (state, { class: c, name }) => {
+      if (name) state.names.set(c, name);
+      else state.names.delete(c);
+    },
+    merge: (state, { classes, into }) => {
+      const gone = new Set(classes.filter((c) => c !== into));
+      for (let i = 0; i < state.label.length; i++) {
+        if (gone.has(state.label[i])) state.label[i] = into;
+      }
+      for (const c of gone) {
+        if (state.rest.has(c)) {
+          const sums = state.rest.get(into) ?? [0, 0, 0, 0];
+          state.rest.set(into, sums.map((value, k) => value + state.rest.get(c)[k]));
+          state.rest.delete(c);
+        }
+        if (!state.names.has(into) && state.names.has(c)) {
+          state.names.set(into, state.names.get(c));
+        }
+        state.names.delete(c);
+        state.hidden.delete(c);
+      }
+    },
+    split: (state, { parts }) => {
+      for (const part of parts) STEPS.move(state, { images: part.images, to: part.class });
+    },
+    move: (state, { images, to }) => {
+      for (const i of indices(images)) {
+        state.label[i] = to;
+        state.wrong.delete(i);
+      }
+      nextClass = Math.max(nextClass, to + 1);
+    },
+    wrong: (state, { images, wrong }) => {
+      for (const i of indices(images)) wrong ? state.wrong.add(i) : state.wrong.delete(i);
+    },
+    hide: (state, { class: c, hidden }) => {
+      hidden ? state.hidden.add(c) : state.hidden.delete(c);
+    },
+  };
+
+  const collect = (state) => {
+    const members = new Map();
+    for (let i = 0; i < state.label.length; i++) {
+      const c = state.label[i];
+      if (!members.has(c)) members.set(c, []);
+      members.get(c).push(i);
+    }
+    for (const c of state.rest.keys()) if (!members.has(c)) members.set(c, []);
+    state.members = members;
+    state.ids = [...members.keys()].sort((a, b) => a - b);
+    return state;
+  };
+
+  const changed = (what) => {
+    UIC.state = play();
+    keep();
+    for (const listener of listeners) listener(what);
+  };
+
+  const keep = () => {
+    try {
+      if (list.length) localStorage.setItem(key(), JSON.stringify(record()));
+      else localStorage.removeItem(key());
+    } catch {
+      UIC.toast?.("The browser keeps no more edits: save them now.");
+    }
+  };
+
+  const record = () => ({
+    format: FORMAT,
+    version: VERSION,
+    labels: {
+      file: UIC.store.source,
+      images: UIC.store.images,
+      fingerprint: UIC.store.fingerprint,
+    },
+    edits: list,
+  });
+
+  UIC.freshClass = () => nextClass;
+
+  UIC.edit = async (...edits) => {
+    await UIC.needPaths();
+    list.push(...edits.map((edit) => ({ ...edit })));
+    if (edits.length > 1) list.at(-1).with = edits.length; // undone together
+    undone.length = 0;
+    changed("edit");
+  };
+
+  UIC.undo = () => {
+    if (!list.length) return false;
+    const size = list.at(-1).with ?? 1;
+    undone.push(list.splice(list.length - size, size));
+    changed("undo");
+    return true;
+  };
+
+  UIC.redo = () => {
+    if (!undone.length) return false;
+    list.push(...undone.pop());
+    changed("redo");
+    return true;
+  };
+
+  UIC.unsaved = () => list.length !== savedLength;
+
+  UIC.saveEdits = () => {
+    const text = JSON.stringify(record(), null, 1);
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob([text], { type: "application/json" }));
+    link.download = "edits.json";
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+    savedLength = list.length;
+    for (const listener of listeners) listener("save");
+  };
+
+  const check = (data) => {
+    if (data?.format !== FORMAT || !Array.isArray(data.edits)) {
+      throw new Error("this is no file of edits");
+    }
+    if (data.version !== VERSION) throw new Error(`its version is ${data.version}`);
+    if (data.labels?.fingerprint !== UIC.store.fingerprint) {
+      throw new Error(`it belongs to another label file (${data.labels?.file ?? "unknown"})`);
+    }
+    const isClass = (c) => Number.isInteger(c) && c >= 0;
+    const arePaths = (paths) => Array.isArray(paths) && paths.every((p) => typeof p === "string");
+    const valid = {
+      name: (e) => isClass(e.class) && typeof e.name === "string",
+      merge: (e) => Array.isArray(e.classes) && e.classes.every(isClass) && isClass(e.into),
+      split: (e) =>
+        isClass(e.class) &&
+        Array.isArray(e.parts) &&
+        e.parts.every((part) => isClass(part.class) && arePaths(part.images)),
+      move: (e) => arePaths(e.images) && isClass(e.to),
+      wrong: (e) => arePaths(e.images) && typeof e.wrong === "boolean",
+      hide: (e) => isClass(e.class) && typeof e.hidden === "boolean",
+    };
+    data.edits.forEach((edit, number) => {
+      if (!Object.hasOwn(valid, edit?.do) || !valid[edit.do](edit)) {
+        throw new Error(`edit ${number + 1} of it is broken`);
+      }
+    });
+    return data.edits;
+  };
+
+  // Take the edits of a file in place of those at hand.
+  UIC.loadEdits = async (text) => {
+    let data;
+    try {
+      data = JSON.parse(text);
+    } catch {
+      throw new Error("this is no JSON file");
+    }
+    const edits = check(data);
+    await UIC.needPaths();
+    list.splice(0, list.length, ...edits);
+    undone.length = 0;
+    savedLength = list.length;
+    changed("load");
+    return list.length;
+  };
+
+  UIC.openEdits = async () => {
+    UIC.state = play();
+    let kept = null;
+    try {
+      kept = localStorage.getItem(key());
+    } catch {
+      return; // a browser that keeps nothing
+    }
+    if (!kept) return;
+    try {
+      const edits = check(JSON.parse(kept));
+      if (edits.some((edit) => edit.images || edit.parts)) await UIC.needPaths();
+      list.push(...edits);
+      UIC.state = play();
+    } catch {
+      localStorage.removeItem(key());
+    }
+  };
+}

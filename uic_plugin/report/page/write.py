@@ -1,0 +1,179 @@
+"""Write the page: thumbnails, data, scripts and `index.html`, whole or not at all."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+
+from uic_plugin.data.labels import LabelTable
+from uic_plugin.files import replacing
+from uic_plugin.report.page.contents import (
+    Shown,
+    core_data,
+    features_data,
+    heads_data,
+    relative_folder,
+    script,
+)
+from uic_plugin.report.page.history import History
+from uic_plugin.report.page.order import sample_images, thumbnail_order
+from uic_plugin.report.page.projection import Projection, project
+from uic_plugin.report.page.sprites import write_sprites
+
+PAGE_FILE, FILES = "index.html", "files"
+_GENERATOR = '<meta name="generator" content="uic classes">'
+_STATIC = Path(__file__).with_name("static")
+SCRIPTS = (
+    "store.js",
+    "edits.js",
+    "numbers.js",
+    "dom.js",
+    "dialogs.js",
+    "overview.js",
+    "classview.js",
+    "imageview.js",
+    "map.js",
+    "folders.js",
+    "main.js",
+)
+
+
+@dataclass(frozen=True)
+class PageOptions:
+    """How the page is made.
+
+    Attributes:
+        title: heading; the label file's name by default.
+        map: see `projection.project`.
+        max_images: images on the page; above it shows a sample of each class and says so.
+        thumbnail: pixels of a thumbnail's side; chosen by the images by default.
+        seed: of the sample and the map.
+    """
+
+    title: str | None = None
+    map: str = "auto"
+    max_images: int = 100_000
+    thumbnail: int | None = None
+    seed: int = 0
+
+
+def write_class_page(
+    table: LabelTable,
+    source: Path,
+    data: Path,
+    out: Path,
+    *,
+    features: np.ndarray | None = None,
+    history: History | None = None,
+    options: PageOptions | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Path:
+    """Write `index.html` and its folder `files`, in place of those of an earlier call.
+
+    Args:
+        table: N images with their classes.
+        source: the label file, which edits will belong to.
+        data: the folder that the images lie in.
+        out: folder to write to.
+        features: (N, D) in the order of the table, for map, similar images and splits.
+        history: of the classes over a run's epochs.
+        options: how the page is made.
+        progress: is told how many thumbnails of how many are done.
+
+    Returns:
+        The page's path.
+
+    Raises:
+        ValueError: for features of another number of images, or a bad option.
+        FileExistsError: if `out` holds an `index.html` or `files` that this did not write.
+        OSError: if the page cannot be written; an earlier one is left as it was.
+    """
+    options = options or PageOptions()
+    if options.max_images < 1:
+        raise ValueError(f"--max-images must be at least 1, got {options.max_images}")
+    if options.thumbnail is not None and not 16 <= options.thumbnail <= 512:
+        raise ValueError(f"--thumbnail must lie in [16, 512], got {options.thumbnail}")
+    if features is not None and len(features) != len(table):
+        raise ValueError(f"there are features of {len(features)} images, {source} has {len(table)}")
+    _refuse_foreign(out)
+    chosen = sample_images(table.labels, table.confidence, options.max_images, seed=options.seed)
+    order = thumbnail_order(table.labels[chosen], table.confidence[chosen])
+    shown = Shown(table, chosen[order])
+    projection = None
+    if features is not None:
+        projection = project(features[shown.rows], kind=options.map, seed=options.seed)
+    out.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=f".{FILES}.", dir=out))
+    try:
+        part.chmod(0o755)
+        sprites = write_sprites(
+            [data / path for path in shown.paths()],
+            part / "sprites",
+            tile=options.thumbnail,
+            progress=progress,
+        )
+        core = core_data(
+            shown,
+            sprites,
+            title=options.title or source.stem,
+            source=source.name,
+            folder=relative_folder(out, data),
+            projection=projection,
+            history=history,
+        )
+        _write_scripts(part, shown, core, projection)
+        _exchange(part, out, _html(str(core["title"])))
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return out / PAGE_FILE
+
+
+def _refuse_foreign(out: Path) -> None:
+    """Refuse a folder with a page or files of someone else's, which would be lost."""
+    page, files = out / PAGE_FILE, out / FILES
+    foreign = files.exists() and any(files.iterdir()) and not (files / "core.js").is_file()
+    if page.is_file():
+        foreign = foreign or _GENERATOR not in page.read_text(encoding="utf-8", errors="replace")
+    if foreign:
+        raise FileExistsError(
+            f"{out} holds {PAGE_FILE} or {FILES}/ of something else: give another folder with --out"
+        )
+
+
+def _write_scripts(folder: Path, shown: Shown, core: object, projection: Projection | None) -> None:
+    for name in (*SCRIPTS, "page.css"):
+        shutil.copyfile(_STATIC / name, folder / name)
+    (folder / "core.js").write_text(script("core", core))
+    (folder / "paths.js").write_text(script("paths", shown.paths()))
+    if projection is not None:
+        (folder / "features.js").write_text(script("features", features_data(projection)))
+    (folder / "heads.js").write_text(script("heads", heads_data(shown)))
+
+
+def _html(title: str) -> str:
+    from jinja2 import Environment
+
+    template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
+        (_STATIC / "index.html.j2").read_text(encoding="utf-8")
+    )
+    return template.render(title=title, files=FILES, scripts=SCRIPTS, date=date.today().isoformat())
+
+
+def _exchange(part: Path, out: Path, html: str) -> None:
+    """Put the new files in the place of the old ones, `index.html` last."""
+    files = out / FILES
+    old = None
+    with replacing(out / PAGE_FILE) as page:
+        page.write_text(html, encoding="utf-8")
+        if files.exists():
+            old = part.with_name(part.name + ".old")
+            files.rename(old)
+        part.rename(files)
+    if old is not None:
+        shutil.rmtree(old)
