@@ -12,7 +12,7 @@ from typing import Any
 
 import typer
 
-from uic_plugin.cli import compare, evaluation, labels, paper, train, transfer, voc
+from uic_plugin.cli import compare, discover, evaluation, labels, paper, train, transfer, voc
 
 app = typer.Typer(
     help="Unsupervised Image Classification inside solo-learn.",
@@ -30,6 +30,8 @@ for command in (
     voc.voc_classify,
     voc.voc_detect,
     voc.voc_segment,
+    discover.embed,
+    discover.discover,
     labels.label,
     labels.classes,
     labels.weights,

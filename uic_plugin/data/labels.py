@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,20 +55,29 @@ def check_label_file(path: Path) -> Path:
     return path
 
 
-def write_labels(path: Path, table: LabelTable) -> None:
-    """Write a label file through a temporary one."""
+def write_labels(
+    path: Path, table: LabelTable, more: Mapping[str, np.ndarray] | None = None
+) -> None:
+    """Write a label file through a temporary one.
+
+    Args:
+        path: `.parquet` or `.csv`.
+        table: its first four columns.
+        more: further columns (N,) by name, for people; `read_labels` leaves them out.
+    """
     check_label_file(path)
-    columns = (table.paths, table.labels, table.confidence, table.entropy)
+    names = (*COLUMNS, *(more or {}))
+    columns = (table.paths, table.labels, table.confidence, table.entropy, *(more or {}).values())
     with replacing(path) as part:
         if path.suffix == ".csv":
             with open(part, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
                 writer = csv.writer(file)
-                writer.writerow(COLUMNS)
+                writer.writerow(names)
                 writer.writerows(zip(*columns, strict=True))
         else:
             arrow = _pyarrow()
             arrow.parquet.write_table(
-                arrow.table(dict(zip(COLUMNS, columns, strict=True))), str(part)
+                arrow.table(dict(zip(names, columns, strict=True))), str(part)
             )
 
 
