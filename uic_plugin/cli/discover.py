@@ -34,7 +34,7 @@ def embed(
     layer: Layer = "features",
     size: Size = None,
     precision: Precision = "auto",
-    batch_size: Annotated[int, typer.Option(help="Images at once.")] = 64,
+    batch_size: Annotated[int, typer.Option(help="Images at once.")] = 32,
     workers: Workers = _WORKERS,
 ) -> None:
     """Features of every image by a frozen network, once; later calls add what is new."""

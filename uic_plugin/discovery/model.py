@@ -26,12 +26,11 @@ class Answers:
     """What the heads say of N images.
 
     Attributes:
-        labels: (N,) int64 classes of the best head.
+        labels: (N,) int64 classes, most likely by the mean of the voting heads.
         second: (N,) int64 the next likely class.
         confidence: (N,) float32 probability of the label, in [0, 1].
-        entropy: (N,) float32 of the best head's probabilities, in nats.
-        agreement: (N,) float32 share of the other heads that say the same, in [0, 1]; 1 where
-            there is no other.
+        entropy: (N,) float32 of the mean probabilities, in nats.
+        agreement: (N,) float32 share of all heads that say the same, in [0, 1].
         distance: (N,) float32 1 - cosine between an image and the mean of its class, in [0, 2].
     """
 
@@ -53,7 +52,8 @@ class ClassModel:
 
     Args:
         reduction: features to what the heads take.
-        heads: at least one, of K classes each.
+        heads: at least one, of K classes each, the best first.
+        voters: how many of the first heads vote; the others only tell how sure the answer is.
         means: (K, d) unit mean of each class's images; zeros for an empty class.
         features: says of which network and layer the features must be.
     """
@@ -62,10 +62,12 @@ class ClassModel:
         self,
         reduction: Reduction,
         heads: HeadBank,
+        voters: int,
         means: torch.Tensor,
         features: dict[str, str | int | None],
     ) -> None:
-        self.reduction, self.heads, self.means, self.features = reduction, heads, means, features
+        self.reduction, self.heads, self.voters = reduction, heads, voters
+        self.means, self.features = means, features
 
     @property
     def num_classes(self) -> int:
@@ -84,14 +86,13 @@ class ClassModel:
 
     def _answers(self, reduced: torch.Tensor) -> tuple[torch.Tensor, ...]:
         logits = self.heads(reduced)
-        log_p = logits[:, 0].log_softmax(1)
-        p = log_p.exp()
+        p = vote(logits, self.voters)
         top = p.topk(2, dim=1)
         labels = top.indices[:, 0]
-        same = (logits[:, 1:].argmax(2) == labels[:, None]).float()
-        agreement = same.mean(1) if same.shape[1] else torch.ones(len(same))
+        agreement = (logits.argmax(2) == labels[:, None]).float().mean(1)
+        entropy = torch.special.entr(p).sum(1)
         distance = 1 - (reduced * self.means[labels]).sum(1)
-        return labels, top.indices[:, 1], top.values[:, 0], -(p * log_p).sum(1), agreement, distance
+        return labels, top.indices[:, 1], top.values[:, 0], entropy, agreement, distance
 
     def save(self, path: Path) -> None:
         """Write the model, through a temporary file."""
@@ -102,6 +103,7 @@ class ClassModel:
             "temperature": self.heads.temperature,
             "hidden": self.heads.hidden,
             "heads": self.heads.state_dict(),
+            "voters": self.voters,
             "means": self.means,
             "features": self.features,
         }
@@ -133,7 +135,13 @@ class ClassModel:
             hidden=content["hidden"],
         )
         heads.load_state_dict(content["heads"])
-        return cls(reduction, heads.requires_grad_(False), content["means"], content["features"])
+        heads.requires_grad_(False)
+        return cls(reduction, heads, content["voters"], content["means"], content["features"])
+
+
+def vote(logits: torch.Tensor, voters: int) -> torch.Tensor:
+    """(B, K) mean probabilities of the first heads; `logits` is (B, H, K)."""
+    return logits[:, :voters].softmax(2).mean(1)
 
 
 @torch.no_grad()
@@ -145,33 +153,42 @@ def head_labels(heads: HeadBank, reduced: torch.Tensor) -> torch.Tensor:
     return labels
 
 
-def aligned_heads(heads: HeadBank, labels: torch.Tensor, best: int) -> HeadBank:
-    """The heads of as many classes as the best one, it first, their classes numbered as its are.
+def aligned_heads(heads: HeadBank, labels: torch.Tensor, order: list[int]) -> HeadBank:
+    """Heads in another order, their classes numbered as those of the first are.
 
-    The best head's classes are numbered by size, the largest first. A class of another head gets
+    The first head's classes are numbered by size, the largest first. A class of another head gets
     the number of the class that it shares most images with, one to one.
 
     Args:
-        heads: as trained.
+        heads: as trained, all of K classes.
         labels: (N, H) by each head.
-        best: the head that is the answer.
+        order: all heads, the best one first.
     """
     from scipy.optimize import linear_sum_assignment
 
-    count = heads.classes[best]
-    alike = [h for h, classes in enumerate(heads.classes) if classes == count and h != best]
-    chosen = heads.some([best, *alike])
-    sizes = torch.bincount(labels[:, best], minlength=count)
-    orders = [sizes.argsort(descending=True, stable=True)]
-    rank = torch.empty_like(orders[0])
-    rank[orders[0]] = torch.arange(count)
-    own = rank[labels[:, best].long()]
-    for head in alike:
+    count = heads.classes[0]
+    best = labels[:, order[0]].long()
+    numbers = [torch.bincount(best, minlength=count).argsort(descending=True, stable=True)]
+    rank = torch.empty_like(numbers[0])
+    rank[numbers[0]] = torch.arange(count)
+    own = rank[best]
+    for head in order[1:]:
         pairs = own * count + labels[:, head]
         table = torch.bincount(pairs, minlength=count * count).view(count, count)
-        orders.append(torch.from_numpy(linear_sum_assignment(-table.numpy())[1]))
-    chosen.reorder(torch.stack(orders))
+        numbers.append(torch.from_numpy(linear_sum_assignment(-table.numpy())[1]))
+    chosen = heads.some(order)
+    chosen.reorder(torch.stack(numbers))
     return chosen
+
+
+@torch.no_grad()
+def voted_labels(heads: HeadBank, voters: int, reduced: torch.Tensor) -> torch.Tensor:
+    """(N,) int64 labels by the mean of the first heads, in chunks."""
+    parts = [
+        vote(heads(reduced[first : first + _CHUNK].float()), voters).argmax(1)
+        for first in range(0, len(reduced), _CHUNK)
+    ]
+    return torch.cat(parts)
 
 
 def class_means(reduced: torch.Tensor, labels: torch.Tensor, count: int) -> torch.Tensor:

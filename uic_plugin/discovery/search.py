@@ -1,4 +1,4 @@
-"""Find classes in features: neighbours, k-means, training, and the head of lowest loss.
+"""Find classes in features: neighbours, k-means, training, and a vote of the heads of lowest loss.
 
     found = discover(features, 30, DiscoverySettings())
     found.answers.labels                                       # (N,)
@@ -27,6 +27,7 @@ from uic_plugin.discovery.model import (
     aligned_heads,
     class_means,
     head_labels,
+    voted_labels,
 )
 from uic_plugin.discovery.neighbours import (
     Reduction,
@@ -71,7 +72,7 @@ class Found:
         model: labels images by their features.
         answers: for the features that the classes were found in.
         losses: of the heads, lowest first; that of the model's first head leads.
-        agreement: mean over images and over the other heads.
+        agreement: of the heads with the answer, mean over images and heads.
         count: how the number of classes was chosen; None where it was given.
     """
 
@@ -149,12 +150,13 @@ def discover(
     losses = judge_heads(
         state.teacher, state.prior, prepared.reduced, prepared.neighbours, settings
     )
-    best = int(losses.argmin())
+    order = losses.argsort().tolist()
     labels = head_labels(state.teacher, prepared.reduced)
-    heads = aligned_heads(state.teacher, labels, best).requires_grad_(False)
-    own = head_labels(heads.some([0]), prepared.reduced)[:, 0]
-    means = class_means(prepared.reduced, own, num_classes)
-    model = ClassModel(prepared.reduction, heads, means, about or {})
+    heads = aligned_heads(state.teacher, labels, order).requires_grad_(False)
+    voters = settings.voters()
+    voted = voted_labels(heads, voters, prepared.reduced)
+    means = class_means(prepared.reduced, voted, num_classes)
+    model = ClassModel(prepared.reduction, heads, voters, means, about or {})
     answers = model(features)
     if work is not None:
         shutil.rmtree(work, ignore_errors=True)

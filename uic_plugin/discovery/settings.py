@@ -47,6 +47,7 @@ class DiscoverySettings:
     """How classes are found; each field's help is what `uic discover --help` prints."""
 
     heads: int = _count(16, 1, "Classifiers that are trained side by side.")
+    vote: float = _number(0.25, 0, 1, "Share of the heads, those of lowest loss, that vote.")
     head: str = _choice("linear", HEADS, "linear, or mlp: one hidden layer more.")
     labels: str = _choice("soft", LABELS, "Of the teacher: soft, or hard.")
     balance: float = _number(
@@ -57,11 +58,12 @@ class DiscoverySettings:
     temperature: float = _number(0.1, 0.001, 10, "Divides the cosines of features and classes.")
     beta: float = _number(0.6, 0.5, 1, "Exponent of the soft answers; lower is sharper.")
     epochs: int = _count(40, 1, "Passes over the images.")
+    min_steps: int = _count(600, 1, "Steps at least, however few images there are.")
     max_steps: int = _count(2000, 1, "Steps at most, however many images there are.")
     batch_size: int = _count(512, 2, "Images of a step.")
-    lr: float = _number(1e-3, 0, 10, "Learning rate of AdamW.")
+    lr: float = _number(3e-3, 0, 10, "Learning rate of AdamW.")
     weight_decay: float = _number(1e-4, 0, 10, "Of AdamW.")
-    ema: float = _number(0.996, 0, 1, "Share of itself that the teacher keeps at a step.")
+    ema: float = _number(0.99, 0, 1, "Share of itself that the teacher keeps at a step.")
     hidden: int = _count(256, 1, "Width of the hidden layer of --head mlp.")
     seed: int = _count(0, 0, "Of every random draw.")
 
@@ -75,4 +77,8 @@ class DiscoverySettings:
     def steps(self, num_images: int) -> int:
         """Steps of the whole training for so many images."""
         batches = max(1, num_images // min(self.batch_size, num_images))
-        return min(self.max_steps, self.epochs * batches)
+        return min(self.max_steps, max(self.min_steps, self.epochs * batches))
+
+    def voters(self) -> int:
+        """Heads that vote; at least the best one."""
+        return max(1, round(self.vote * self.heads))

@@ -2,8 +2,8 @@
 
 An image's other view is one of its nearest neighbours; its label is the answer of a teacher, the
 running mean of the heads' weights, to that view, divided by each class's running share so that no
-class swallows the others. All heads learn in the same steps, from the same pairs; the head of
-lowest loss is the answer.
+class swallows the others. All heads learn in the same steps, from the same pairs; those
+of lowest loss are the answer.
 
 Sources: UIC, Eq. 7 (the label comes from another view, classes are balanced); Adaloglou et al.,
 "Exploring the limits of deep image clustering using pretrained models", BMVC 2023, Eq. 4 to 8

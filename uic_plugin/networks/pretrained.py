@@ -199,12 +199,30 @@ def _from_file(name: str, path: Path, size: int | None) -> nn.Module:
     if not reason:
         return network
     if name not in BACKBONES:
-        try:
-            overlay = {"file": str(path)}
-            return _build(name, size, pretrained=True, pretrained_cfg_overlay=overlay)
-        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError):
-            pass  # what does not fit has been found above
+        filtered = _through_timm(name, path, size)
+        if filtered is not None:
+            return filtered
     raise ValueError(f"{path} does not hold the weights of {name}: {reason}")
+
+
+def _through_timm(name: str, path: Path, size: int | None) -> nn.Module | None:
+    """A network as timm loads a file of other names; None where weights are left out.
+
+    timm is not strict about a network without its classifier. A weight that the file does not have
+    keeps its random value, so that it differs between two networks.
+    """
+    networks = []
+    try:
+        with torch.random.fork_rng(devices=[]):
+            for seed in range(2):
+                torch.manual_seed(seed)
+                overlay = {"file": str(path)}
+                networks.append(_build(name, size, pretrained=True, pretrained_cfg_overlay=overlay))
+    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    states = [network.state_dict() for network in networks]
+    same = all(torch.equal(value, states[1][key]) for key, value in states[0].items())
+    return networks[0] if same else None
 
 
 def _from_hub(name: str, size: int | None) -> nn.Module:
@@ -282,8 +300,10 @@ def _data_config(network: nn.Module, size: int | None) -> dict[str, Any]:
     """Size, crop, mean, deviation and interpolation, as timm says; ImageNet's for our networks."""
     from timm.data import resolve_data_config
 
-    wanted = {} if size is None else {"input_size": (3, size, size)}
     own = getattr(network, "pretrained_cfg", None)
+    wanted: dict[str, Any] = {"crop_mode": "center"} if size is None and not own else {}
+    if size is not None:
+        wanted["input_size"] = (3, size, size)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         config = resolve_data_config(wanted, pretrained_cfg=own or {}, use_test_size=False)
