@@ -90,11 +90,8 @@ def discover(
         typer.Option("--annotations", help="Compare with the subfolders or the split's labels."),
     ] = False,
     baselines: Annotated[
-        bool,
-        typer.Option(
-            "--baselines", help="With --annotations: also k-means, Gaussian mixture and spectral."
-        ),
-    ] = False,
+        str, typer.Option(help="Compare with these, too: k-means,mixture,spectral; or all.")
+    ] = "",
     *,
     settings: DiscoverySettings,
 ) -> None:
@@ -114,8 +111,8 @@ def discover(
         workers=workers,
         csv=csv,
         overwrite=overwrite,
-        annotations=annotations or baselines,
-        baselines=baselines,
+        annotations=annotations or bool(baselines),
+        baselines=_baselines_of(baselines),
     )
     run_discovery(request, settings, terminal())
 
@@ -127,6 +124,16 @@ def _count_of(classes: str) -> int | None:
         return int(classes)
     except ValueError:
         raise ValueError(f"--classes must be a whole number or auto, got {classes!r}") from None
+
+
+def _baselines_of(names: str) -> tuple[str, ...]:
+    from uic_plugin.discovery.baselines import BASELINES
+
+    chosen = tuple(BASELINES) if names == "all" else tuple(n for n in names.split(",") if n)
+    unknown = [name for name in chosen if name not in BASELINES]
+    if unknown:
+        raise ValueError(f"--baselines must be of {', '.join(BASELINES)}, got {unknown[0]!r}")
+    return chosen
 
 
 def _name_of(folder: Path) -> str:

@@ -48,7 +48,7 @@ def spectral_labels(features: np.ndarray, classes: int, seed: int) -> np.ndarray
 
 BASELINES: dict[str, Callable[[np.ndarray, int, int], np.ndarray]] = {
     "k-means": kmeans_labels,
-    "Gaussian mixture": mixture_labels,
+    "mixture": mixture_labels,
     "spectral": spectral_labels,
 }
 

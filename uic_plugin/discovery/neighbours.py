@@ -165,6 +165,9 @@ def spherical_kmeans(
         iterations: of k-means.
     """
     faiss = faiss_module()
+    # drawn far apart: random images of a folder whose classes differ in size all lie in the largest
+    spread = getattr(faiss, "ClusteringInitMethod_KMEANS_PLUS_PLUS", None)  # faiss 1.13
+    start = {} if spread is None else {"init_method": spread}
     sample = reduced
     most = max(256 * num_classes, 20_000)
     if len(reduced) > most:
@@ -178,6 +181,7 @@ def spherical_kmeans(
         spherical=True,
         max_points_per_centroid=len(sample),
         min_points_per_centroid=1,
+        **start,
     )
     kmeans.train(sample.float().numpy())
     rows = torch.nn.functional.normalize(torch.from_numpy(kmeans.centroids.copy()), dim=1)

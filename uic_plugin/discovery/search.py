@@ -46,6 +46,7 @@ from uic_plugin.discovery.training import (
 from uic_plugin.files import replacing
 from uic_plugin.seeding import derive_seed
 
+_SAVE_EVERY = 100  # steps
 Progress = Callable[[str, int, int], None]
 
 
@@ -145,6 +146,7 @@ def discover(
         prepared.neighbours,
         settings,
         save=(lambda _: None) if folder is None else folder.write_state,
+        save_every=_SAVE_EVERY,
         progress=lambda done, total: progress("heads", done, total),
     )
     losses = judge_heads(

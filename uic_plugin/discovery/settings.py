@@ -51,7 +51,7 @@ class DiscoverySettings:
     head: str = _choice("linear", HEADS, "linear, or mlp: one hidden layer more.")
     labels: str = _choice("soft", LABELS, "Of the teacher: soft, or hard.")
     balance: float = _number(
-        1.0, 0, 1, "1 wants classes of equal size, 0 leaves their sizes to the images."
+        0.2, 0, 1, "1 wants classes of equal size, 0 leaves their sizes to the images."
     )
     neighbours: int = _count(25, 1, "Nearest images of which one is the other view.")
     dims: int = _count(256, 2, "Principal components of the features to train on.")
