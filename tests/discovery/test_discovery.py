@@ -19,7 +19,9 @@ from uic_plugin.discovery.settings import DiscoverySettings
 from uic_plugin.discovery.training import _gradient, balanced_labels, pair_loss
 from uic_plugin.evaluation.clustering import hungarian_accuracy
 
-QUICK = DiscoverySettings(heads=4, dims=16, neighbours=5, epochs=5, min_steps=60, batch_size=64)
+QUICK = DiscoverySettings(
+    balance=1.0, heads=4, dims=16, neighbours=5, epochs=5, min_steps=60, batch_size=64
+)
 
 
 def planted(sizes, dim=24, spread=0.25, seed=0):

@@ -65,10 +65,19 @@ def fit_reduction(features: np.ndarray, dims: int, *, seed: int = 0) -> Reductio
     rows = rows - mean
     if float(rows.norm(dim=1).max()) < _EQUAL:
         raise ValueError(f"all {count} images have the same features: there is nothing to divide")
-    values, axes = torch.linalg.eigh(rows.T @ rows)
-    spanned = int((values > _LEAST * values.max()).sum())
+    variances, axes = _principal_axes(rows.double())
+    spanned = int((variances > _LEAST * variances.max()).sum())
     kept = max(1, min(dims, spanned))
-    return Reduction(mean, axes.flip(1)[:, :kept].contiguous())
+    return Reduction(mean, axes[:, :kept].float().contiguous())
+
+
+def _principal_axes(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Variances, highest first, and orthonormal columns of centred float64 rows."""
+    if len(rows) < rows.shape[1]:  # most variances would be zero, and eigh not converge
+        _, scales, axes = torch.linalg.svd(rows, full_matrices=False)
+        return scales**2, axes.T
+    variances, axes = torch.linalg.eigh(rows.T @ rows)
+    return variances.flip(0), axes.flip(1)
 
 
 def reduce_features(features: np.ndarray, reduction: Reduction) -> torch.Tensor:
