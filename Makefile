@@ -27,7 +27,7 @@ $(STAMP): pyproject.toml .ci/constraints.txt
 	  { echo "HOST=$(HOST) is no checkout of solo-learn: give pypi, main, or a folder with solo/ in it"; exit 1; }
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or later is needed: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install --quiet --constraint .ci/constraints.txt --editable ".[$(LINE)]"
+	$(PIP) install --quiet --constraint .ci/constraints.txt --editable ".[$(LINE),pretrained]"
 	rm -f $(VENV)/lib/python*/site-packages/solo_learn_checkout.pth
 ifeq ($(HOST),pypi)
 	$(PIP) install --quiet --no-deps solo-learn==1.0.2

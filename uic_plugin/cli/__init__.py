@@ -12,7 +12,17 @@ from typing import Any
 
 import typer
 
-from uic_plugin.cli import compare, evaluation, export, labels, paper, train, transfer, voc
+from uic_plugin.cli import (
+    compare,
+    discover,
+    evaluation,
+    export,
+    labels,
+    paper,
+    train,
+    transfer,
+    voc,
+)
 from uic_plugin.threads import wait_passively
 
 app = typer.Typer(
@@ -31,6 +41,8 @@ for command in (
     voc.voc_classify,
     voc.voc_detect,
     voc.voc_segment,
+    discover.embed,
+    discover.discover,
     labels.label,
     labels.classes,
     labels.weights,

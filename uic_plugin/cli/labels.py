@@ -105,6 +105,17 @@ def label(
     set_: Set = None,
 ) -> None:
     """Pseudo label, confidence and entropy of every image below a folder, in one pass."""
+    from uic_plugin.hosts.discovered import find_model, label_with_classes
+
+    model = find_model(run)
+    if model is not None:
+        if view != "center" or mode != "eval":
+            raise ValueError(f"{run} holds classes of 'uic discover': only --view center and eval")
+        found = label_with_classes(model, data, out, batch_size=batch_size, console=terminal())
+        terminal().print(
+            f"{out}: {len(found)} images, mean confidence {found.confidence.mean():.3f}"
+        )
+        return
     from uic_plugin.hosts.evaluation import load_method
     from uic_plugin.hosts.labelling import label_images
     from uic_plugin.hosts.runs import open_run

@@ -38,7 +38,7 @@ def write_atlas(chosen: Exported, features: np.ndarray, path: Path) -> None:
         import pyarrow as pa
         import pyarrow.parquet as parquet
     except ImportError as error:
-        raise ImportError('Parquet needs pyarrow: pip install "uic-plugin[parquet]"') from error
+        raise ImportError("Parquet needs pyarrow: pip install pyarrow") from error
     projection = project(features)
     ids, distances = nearest(projection.components.astype(np.float32), NEIGHBOURS)
     table = chosen.table

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import os
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -20,7 +19,7 @@ from torch.utils.data import Dataset
 
 from uic_plugin.data.centre import centre_view
 from uic_plugin.data.draws import Draw
-from uic_plugin.data.images import IMAGE_SUFFIXES
+from uic_plugin.data.folders import images_below
 from uic_plugin.data.labels import (
     LabelTable,
     check_label_file,
@@ -77,14 +76,7 @@ class ImageFiles(Dataset[tuple[torch.Tensor, bool]]):
         if not root.is_dir():
             raise FileNotFoundError(f"{root}: there is no such folder of images")
         self.root, self.transform, self.skip_bad = root, transform, skip_bad
-        self.images = images or sorted(
-            Path(folder, name).relative_to(root).as_posix()
-            for folder, _, names in os.walk(root, followlinks=True)
-            for name in names
-            if name.lower().endswith(IMAGE_SUFFIXES)
-        )
-        if not self.images:
-            raise FileNotFoundError(f"{root}: no images there ({' '.join(IMAGE_SUFFIXES)})")
+        self.images = images or images_below(root)
 
     def __len__(self) -> int:
         return len(self.images)

@@ -52,7 +52,7 @@ def cluster_features(
         ImportError: without faiss.
         ValueError: for fewer images than clusters, or features that are not finite or all alike.
     """
-    faiss = _faiss()
+    faiss = faiss_module()
     features = np.ascontiguousarray(features, dtype=np.float32)
     if not 1 <= num_clusters <= len(features):
         raise ValueError(
@@ -92,7 +92,7 @@ def whiten(features: np.ndarray, dim: int) -> np.ndarray:
     Raises:
         ValueError: if all rows are alike.
     """
-    faiss = _faiss()
+    faiss = faiss_module()
     dim = min(dim, features.shape[1], len(features))
     pca = _trained_pca(faiss, features, dim)
     eigenvalues = faiss.vector_to_array(pca.eigenvalues)
@@ -121,10 +121,15 @@ def check_faiss() -> None:
     Raises:
         ImportError: without it, saying what to install.
     """
-    _faiss()
+    faiss_module()
 
 
-def _faiss() -> Any:
+def faiss_module() -> Any:
+    """faiss itself.
+
+    Raises:
+        ImportError: without it, saying what to install.
+    """
     try:
         import faiss
     except ImportError as error:

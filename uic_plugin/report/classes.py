@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from uic_plugin.data.folders import folder_annotations
 from uic_plugin.data.labels import LabelTable, read_labels
 from uic_plugin.evaluation.clustering import agreement, class_statistics
 from uic_plugin.report.figures import plot_class_sizes, plot_classes
@@ -73,16 +73,6 @@ def report_classes(
     sharpest = used[np.argsort(columns["entropy"][used], kind="stable")][:show]
     _picture(table, data, sharpest, out / "classes.png")
     return numbers
-
-
-def folder_annotations(paths: Sequence[str]) -> np.ndarray | None:
-    """(N,) number of each image's folder; None where they do not all lie in folders."""
-    folders = [path.rpartition("/")[0] for path in paths]
-    names = sorted(set(folders))
-    if "" in names or len(names) < 2:
-        return None
-    number = {name: i for i, name in enumerate(names)}
-    return np.asarray([number[folder] for folder in folders])
 
 
 def _picture(table: LabelTable, data: Path, chosen: np.ndarray, path: Path) -> None:

@@ -1,0 +1,142 @@
+"""`uic embed` and `uic discover`: features of a frozen network, and classes from them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from uic_plugin.cli.common import terminal
+from uic_plugin.cli.settings import options_of
+from uic_plugin.discovery.settings import DiscoverySettings
+
+Folder = Annotated[Path, typer.Argument(help="Folder of images, or a split's .csv.")]
+BackboneName = Annotated[
+    str,
+    typer.Option("--backbone", help="lite0, a name of timm (pretrained), or a run folder."),
+]
+Weights = Annotated[Path | None, typer.Option(help="A file of weights for that network.")]
+Layer = Annotated[str, typer.Option("--layer", "-l", help="Whose output the features are.")]
+Size = Annotated[int | None, typer.Option(help="Crop in pixels; the network's own by default.")]
+Precision = Annotated[str, typer.Option(help="auto (the faster one), 32 or bf16.")]
+Workers = Annotated[int, typer.Option(help="Processes that read images.")]
+
+_WORKERS = max(1, (os.cpu_count() or 2) // 2)
+
+
+def embed(
+    folder: Folder,
+    out: Annotated[Path, typer.Option(help="Folder for the features.")],
+    backbone: BackboneName = "lite0",
+    weights: Weights = None,
+    layer: Layer = "features",
+    size: Size = None,
+    precision: Precision = "auto",
+    batch_size: Annotated[int, typer.Option(help="Images at once.")] = 32,
+    workers: Workers = _WORKERS,
+) -> None:
+    """Features of every image by a frozen network, once; later calls add what is new."""
+    from uic_plugin.data.folders import list_images
+    from uic_plugin.experiments.discovery import say_bad
+    from uic_plugin.features.embedding import embed_images
+    from uic_plugin.hosts.frozen import open_backbone
+    from uic_plugin.report.progress import counting
+
+    images = list_images(folder)
+    network = open_backbone(backbone, weights=weights, layer=layer, size=size)
+    with counting("images", terminal()) as progress:
+        done = embed_images(
+            network,
+            images,
+            out,
+            precision=precision,
+            batch_size=batch_size,
+            num_workers=workers,
+            progress=progress,
+        )
+    say_bad(done, images.root, terminal())
+    rate = f", {done.added / done.seconds:.0f} a second" if done.added else ""
+    terminal().print(
+        f"{out}: {len(done.names)} images of {done.store.identity.dim} dimensions, {done.added} "
+        f"new in {done.seconds:.0f} s{rate}, {len(done.bad)} unreadable "
+        f"({backbone}, precision {done.store.identity.precision})"
+    )
+
+
+@options_of(DiscoverySettings)
+def discover(
+    folder: Folder,
+    classes: Annotated[str, typer.Option(help="Their number, or auto.")] = "auto",
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the classes; FOLDER's name and -classes.")
+    ] = None,
+    features: Annotated[
+        Path | None, typer.Option(help="Folder for the features; FOLDER's name and -features.")
+    ] = None,
+    backbone: BackboneName = "lite0",
+    weights: Weights = None,
+    layer: Layer = "features",
+    size: Size = None,
+    precision: Precision = "auto",
+    workers: Workers = _WORKERS,
+    csv: Annotated[bool, typer.Option("--csv", help="labels.csv, not labels.parquet.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the classes that lie in --out.")
+    ] = False,
+    annotations: Annotated[
+        bool,
+        typer.Option("--annotations", help="Compare with the subfolders or the split's labels."),
+    ] = False,
+    baselines: Annotated[
+        str, typer.Option(help="Compare with these, too: k-means,mixture,spectral; or all.")
+    ] = "",
+    *,
+    settings: DiscoverySettings,
+) -> None:
+    """Divide unlabelled images into classes, on the features of a pretrained network."""
+    from uic_plugin.experiments.discovery import Request, run_discovery
+
+    request = Request(
+        folder=folder,
+        classes=_count_of(classes),
+        out=out or Path(f"{_name_of(folder)}-classes"),
+        features=features or Path(f"{_name_of(folder)}-features"),
+        backbone=backbone,
+        weights=weights,
+        layer=layer,
+        size=size,
+        precision=precision,
+        workers=workers,
+        csv=csv,
+        overwrite=overwrite,
+        annotations=annotations or bool(baselines),
+        baselines=_baselines_of(baselines),
+    )
+    run_discovery(request, settings, terminal())
+
+
+def _count_of(classes: str) -> int | None:
+    if classes == "auto":
+        return None
+    try:
+        return int(classes)
+    except ValueError:
+        raise ValueError(f"--classes must be a whole number or auto, got {classes!r}") from None
+
+
+def _baselines_of(names: str) -> tuple[str, ...]:
+    from uic_plugin.discovery.baselines import BASELINES
+
+    chosen = tuple(BASELINES) if names == "all" else tuple(n for n in names.split(",") if n)
+    unknown = [name for name in chosen if name not in BASELINES]
+    if unknown:
+        raise ValueError(f"--baselines must be of {', '.join(BASELINES)}, got {unknown[0]!r}")
+    return chosen
+
+
+def _name_of(folder: Path) -> str:
+    """`my-images` for `my/images`: the last two parts of a path as it was typed."""
+    parts = [part for part in folder.with_suffix("").parts if part not in ("/", ".", "..")]
+    return "-".join(parts[-2:]) or "images"

@@ -1,0 +1,76 @@
+"""Lists of images to be labelled: all that lie below a folder, or those of a split's CSV file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from uic_plugin.data.held_out import SplitImages
+from uic_plugin.data.images import IMAGE_SUFFIXES
+
+
+@dataclass(frozen=True)
+class ImageList:
+    """Images by their paths.
+
+    Attributes:
+        root: the folder.
+        names: paths below it, with forward slashes, sorted.
+        annotations: (N,) classes by people, None where there are none. They take part in figures
+            alone.
+    """
+
+    root: Path
+    names: list[str]
+    annotations: np.ndarray | None
+
+
+def list_images(source: Path) -> ImageList:
+    """The images of a folder, subfolders too, or of a split's CSV file.
+
+    Raises:
+        FileNotFoundError: if there is no such folder or file, or no image in it.
+        ValueError: for a file that is no split.
+    """
+    if source.suffix == ".csv":
+        if not source.is_file():
+            raise FileNotFoundError(f"{source}: there is no such split file")
+        split = SplitImages(source, lambda image: image)
+        order = np.argsort(np.asarray(split.names()), kind="stable")
+        names = [split.name(number) for number in order]
+        return ImageList(split.root, names, split.targets[order])
+    names = images_below(source)
+    return ImageList(source, names, folder_annotations(names))
+
+
+def images_below(root: Path) -> list[str]:
+    """Paths of all images below a folder, with forward slashes, sorted; links are followed.
+
+    Raises:
+        FileNotFoundError: if there is no such folder, or no image in it.
+    """
+    if not root.is_dir():
+        raise FileNotFoundError(f"{root}: there is no such folder of images")
+    names = sorted(
+        Path(folder, name).relative_to(root).as_posix()
+        for folder, _, names in os.walk(root, followlinks=True)
+        for name in names
+        if name.lower().endswith(IMAGE_SUFFIXES)
+    )
+    if not names:
+        raise FileNotFoundError(f"{root}: no images there ({' '.join(IMAGE_SUFFIXES)})")
+    return names
+
+
+def folder_annotations(paths: Sequence[str]) -> np.ndarray | None:
+    """(N,) number of each image's folder; None where they do not all lie in folders."""
+    folders = [path.rpartition("/")[0] for path in paths]
+    names = sorted(set(folders))
+    if "" in names or len(names) < 2:
+        return None
+    number = {name: i for i, name in enumerate(names)}
+    return np.asarray([number[folder] for folder in folders])

@@ -1,0 +1,163 @@
+"""How many classes: the number at which neighbours tell most about each other's class.
+
+The soft loss is an estimate of minus the mutual information, in nats, between the class of an
+image and that of its neighbour. With too few classes there is little to be told; with too many,
+neighbours fall into different ones. Its lowest point over K is the choice. Beside it stands how
+well heads from different starts agree, which peaks near the same K where the images do have such
+classes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from uic_plugin.discovery.model import head_labels
+from uic_plugin.discovery.neighbours import spherical_kmeans
+from uic_plugin.discovery.settings import DiscoverySettings
+from uic_plugin.discovery.training import first_state, judge_heads, train_heads
+from uic_plugin.seeding import derive_seed
+
+_HEADS = 6  # of each K
+_RATIO = 1.35  # of one K to the one before
+_MOST = 1000
+_IMAGES_A_CLASS = 8  # at least, on average
+_PATIENCE = 3  # values of K without a lower loss, after which none is tried
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """What a number of classes is worth.
+
+    Attributes:
+        classes: K.
+        loss: of the best head, in nats; lower is better.
+        agreement: adjusted Rand index between heads from different starts, mean over pairs.
+    """
+
+    classes: int
+    loss: float
+    agreement: float
+
+
+@dataclass(frozen=True)
+class ClassCount:
+    """A number of classes and why.
+
+    Attributes:
+        chosen: the K of lowest loss.
+        curve: all that were tried, by K.
+    """
+
+    chosen: int
+    curve: list[CurvePoint]
+
+    def explanation(self) -> str:
+        """A line for a user."""
+        points = {point.classes: point for point in self.curve}
+        others = [p for p in self.curve if p.classes != self.chosen]
+        near = min(others, key=lambda p: p.loss, default=points[self.chosen])
+        most = max(self.curve, key=lambda p: p.agreement)
+        return (
+            f"{self.chosen} classes: neighbours tell most about each other's class there "
+            f"({-points[self.chosen].loss:.3f} nats; next {near.classes} with {-near.loss:.3f}); "
+            f"heads agree best at {most.classes} (adjusted Rand index {most.agreement:.2f})"
+        )
+
+
+def choose_count(
+    reduced: torch.Tensor,
+    neighbours: torch.Tensor,
+    settings: DiscoverySettings,
+    *,
+    known: Sequence[CurvePoint] = (),
+    save: Callable[[list[CurvePoint]], None] = lambda curve: None,
+    progress: Callable[[str, int, int], None] = lambda title, done, total: None,
+) -> ClassCount:
+    """Try numbers of classes, with fewer heads and epochs than `settings` say.
+
+    Args:
+        reduced: (N, d) features of unit length.
+        neighbours: (N, k) other images of each.
+        settings: of the search.
+        known: points of a search that was stopped.
+        save: is given the curve after each K.
+        progress: is told what is tried.
+    """
+    curve = {point.classes: point for point in known}
+
+    def value(classes: int) -> CurvePoint:
+        if classes not in curve:
+            progress(f"classes: {classes}", 0, 1)
+            curve[classes] = _try(reduced, neighbours, settings, classes)
+            save(list(curve.values()))
+        return curve[classes]
+
+    since = 0
+    best: CurvePoint | None = None
+    for classes in _grid(len(reduced)):
+        point = value(classes)
+        since = 0 if best is None or point.loss < best.loss else since + 1
+        if since == 0:
+            best = point
+        if since == _PATIENCE:
+            break
+    chosen = _refined(curve, value)
+    return ClassCount(chosen, sorted(curve.values(), key=lambda point: point.classes))
+
+
+def _grid(num_images: int) -> Iterator[int]:
+    most = max(2, min(_MOST, num_images // _IMAGES_A_CLASS))
+    classes = 2
+    while classes < most:
+        yield classes
+        classes = max(classes + 1, math.floor(classes * _RATIO))
+    yield most
+
+
+def _refined(curve: dict[int, CurvePoint], value: Callable[[int], CurvePoint]) -> int:
+    """Halve the gaps beside the best K until they are below a tenth of it."""
+    while True:
+        tried = sorted(curve)
+        best = min(tried, key=lambda classes: curve[classes].loss)
+        number = tried.index(best)
+        beside = tried[max(0, number - 1) : number + 2]
+        gaps = [(a, b) for a, b in itertools.pairwise(beside) if b - a > max(1, best // 10)]
+        if not gaps:
+            return best
+        for low, high in gaps:
+            value((low + high) // 2)
+
+
+def _try(
+    reduced: torch.Tensor, neighbours: torch.Tensor, settings: DiscoverySettings, classes: int
+) -> CurvePoint:
+    from sklearn.metrics import adjusted_rand_score
+
+    quick = dataclasses.replace(
+        settings,
+        heads=_HEADS,
+        head="linear",
+        labels="soft",
+        epochs=max(1, settings.epochs // 2),
+        max_steps=max(1, settings.max_steps // 4),
+    )
+    centroids = [
+        spherical_kmeans(
+            reduced, classes, seed=derive_seed(settings.seed, "count", classes, head)
+        ).rows
+        for head in range(quick.heads)
+    ]
+    state = first_state(centroids, quick, seed=settings.seed)
+    train_heads(state, reduced, neighbours, quick)
+    losses = judge_heads(state.teacher, state.prior, reduced, neighbours, quick)
+    sample = torch.linspace(0, len(reduced) - 1, min(len(reduced), 10_000)).long()
+    labels = head_labels(state.teacher, reduced[sample]).numpy()
+    pairs = itertools.combinations(range(quick.heads), 2)
+    scores = [adjusted_rand_score(labels[:, a], labels[:, b]) for a, b in pairs]
+    return CurvePoint(classes, float(losses.min()), sum(scores) / len(scores))

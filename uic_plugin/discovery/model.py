@@ -1,0 +1,200 @@
+"""Classes as a function of features: what `uic label` needs for images that come later.
+
+model = ClassModel.load(Path("images-classes/model.pt"))
+answer = model(features)                                   # labels, confidence, agreement, ...
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from uic_plugin.discovery.heads import HeadBank
+from uic_plugin.discovery.neighbours import Reduction
+from uic_plugin.files import replacing
+
+_VERSION = 1
+_CHUNK = 2048
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What the heads say of N images.
+
+    Attributes:
+        labels: (N,) int64 classes, most likely by the mean of the voting heads.
+        second: (N,) int64 the next likely class.
+        confidence: (N,) float32 probability of the label, in [0, 1].
+        entropy: (N,) float32 of the mean probabilities, in nats.
+        agreement: (N,) float32 share of all heads that say the same, in [0, 1].
+        distance: (N,) float32 1 - cosine between an image and the mean of its class, in [0, 2].
+    """
+
+    labels: np.ndarray
+    second: np.ndarray
+    confidence: np.ndarray
+    entropy: np.ndarray
+    agreement: np.ndarray
+    distance: np.ndarray
+
+    def extra_columns(self) -> dict[str, np.ndarray]:
+        """Columns of a label file beside path, label, confidence and entropy."""
+        names = ("agreement", "distance", "second")
+        return {name: getattr(self, name) for name in names}
+
+
+class ClassModel:
+    """The heads of a discovery, the best one first, all with the same numbers for the same class.
+
+    Args:
+        reduction: features to what the heads take.
+        heads: at least one, of K classes each, the best first.
+        voters: how many of the first heads vote; the others only tell how sure the answer is.
+        means: (K, d) unit mean of each class's images; zeros for an empty class.
+        features: says of which network and layer the features must be.
+    """
+
+    def __init__(
+        self,
+        reduction: Reduction,
+        heads: HeadBank,
+        voters: int,
+        means: torch.Tensor,
+        features: dict[str, str | int | None],
+    ) -> None:
+        self.reduction, self.heads, self.voters = reduction, heads, voters
+        self.means, self.features = means, features
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return self.heads.classes[0]
+
+    @torch.no_grad()
+    def __call__(self, features: np.ndarray) -> Answers:
+        """Answers for (N, D) features of any float type, in chunks."""
+        parts = []
+        for first in range(0, len(features), _CHUNK):
+            rows = torch.from_numpy(np.array(features[first : first + _CHUNK], np.float32))
+            parts.append(self._answers(self.reduction(rows)))
+        columns = zip(*parts, strict=True)
+        return Answers(*(torch.cat(column).numpy() for column in columns))
+
+    def _answers(self, reduced: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        logits = self.heads(reduced)
+        p = vote(logits, self.voters)
+        top = p.topk(2, dim=1)
+        labels = top.indices[:, 0]
+        agreement = (logits.argmax(2) == labels[:, None]).float().mean(1)
+        entropy = torch.special.entr(p).sum(1)
+        distance = 1 - (reduced * self.means[labels]).sum(1)
+        return labels, top.indices[:, 1], top.values[:, 0], entropy, agreement, distance
+
+    def save(self, path: Path) -> None:
+        """Write the model, through a temporary file."""
+        content = {
+            "version": _VERSION,
+            "reduction": dataclasses.asdict(self.reduction),
+            "classes": self.heads.classes,
+            "temperature": self.heads.temperature,
+            "hidden": self.heads.hidden,
+            "heads": self.heads.state_dict(),
+            "voters": self.voters,
+            "means": self.means,
+            "features": self.features,
+        }
+        with replacing(path) as part:
+            torch.save(content, part)
+
+    @classmethod
+    def load(cls, path: Path) -> ClassModel:
+        """Read a model.
+
+        Raises:
+            FileNotFoundError: if there is none.
+            ValueError: if it is damaged, or of another version.
+        """
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: there is no such model; 'uic discover' writes one")
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+            version = content["version"]
+        except Exception as error:  # torch raises many kinds for what is not its own
+            raise ValueError(f"{path} is no model of 'uic discover', or is damaged") from error
+        if version != _VERSION:
+            raise ValueError(f"{path} is of version {version}, this program reads {_VERSION}")
+        reduction = Reduction(**content["reduction"])
+        heads = HeadBank(
+            reduction.axes.shape[1],
+            content["classes"],
+            temperature=content["temperature"],
+            hidden=content["hidden"],
+        )
+        heads.load_state_dict(content["heads"])
+        heads.requires_grad_(False)
+        return cls(reduction, heads, content["voters"], content["means"], content["features"])
+
+
+def vote(logits: torch.Tensor, voters: int) -> torch.Tensor:
+    """(B, K) mean probabilities of the first heads; `logits` is (B, H, K)."""
+    return logits[:, :voters].softmax(2).mean(1)
+
+
+@torch.no_grad()
+def head_labels(heads: HeadBank, reduced: torch.Tensor) -> torch.Tensor:
+    """(N, H) int32 labels by each head, in chunks."""
+    labels = torch.empty(len(reduced), len(heads.classes), dtype=torch.int32)
+    for first in range(0, len(reduced), _CHUNK):
+        labels[first : first + _CHUNK] = heads(reduced[first : first + _CHUNK].float()).argmax(2)
+    return labels
+
+
+def aligned_heads(heads: HeadBank, labels: torch.Tensor, order: list[int]) -> HeadBank:
+    """Heads in another order, their classes numbered as those of the first are.
+
+    The first head's classes are numbered by size, the largest first. A class of another head gets
+    the number of the class that it shares most images with, one to one.
+
+    Args:
+        heads: as trained, all of K classes.
+        labels: (N, H) by each head.
+        order: all heads, the best one first.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    count = heads.classes[0]
+    best = labels[:, order[0]].long()
+    numbers = [torch.bincount(best, minlength=count).argsort(descending=True, stable=True)]
+    rank = torch.empty_like(numbers[0])
+    rank[numbers[0]] = torch.arange(count)
+    own = rank[best]
+    for head in order[1:]:
+        pairs = own * count + labels[:, head]
+        table = torch.bincount(pairs, minlength=count * count).view(count, count)
+        numbers.append(torch.from_numpy(linear_sum_assignment(-table.numpy())[1]))
+    chosen = heads.some(order)
+    chosen.reorder(torch.stack(numbers))
+    return chosen
+
+
+@torch.no_grad()
+def voted_labels(heads: HeadBank, voters: int, reduced: torch.Tensor) -> torch.Tensor:
+    """(N,) int64 labels by the mean of the first heads, in chunks."""
+    parts = [
+        vote(heads(reduced[first : first + _CHUNK].float()), voters).argmax(1)
+        for first in range(0, len(reduced), _CHUNK)
+    ]
+    return torch.cat(parts)
+
+
+def class_means(reduced: torch.Tensor, labels: torch.Tensor, count: int) -> torch.Tensor:
+    """(K, d) unit mean of each class's images; zeros for an empty class."""
+    sums = torch.zeros(count, reduced.shape[1])
+    for first in range(0, len(reduced), _CHUNK):
+        part = slice(first, first + _CHUNK)
+        sums.index_add_(0, labels[part].long(), reduced[part].float())
+    return torch.nn.functional.normalize(sums, dim=1)

@@ -1,0 +1,197 @@
+"""Features made ready for comparison, their nearest neighbours and k-means, by faiss.
+
+All of it runs in chunks: at no time does it hold more than the features, their reduced copy and
+the table of neighbours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from uic_plugin.pseudo_labels.kmeans import faiss_module
+from uic_plugin.seeding import derive_seed
+
+EXACT_UP_TO = 50_000  # images; above, an inverted file of about sqrt(N) cells
+_CELLS_SEARCHED = 16
+_CHUNK = 16_384
+_PCA_SAMPLE = 50_000  # rows that the principal components are computed from
+_EQUAL = 5e-3  # distance of unit features within which rounding to 16 bits hides a difference
+_LEAST = 1e-6  # share of the largest variance below which a component is noise
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """Brings features to unit length, centres them, rotates them to principal components.
+
+    Attributes:
+        mean: (D,) of the unit rows.
+        axes: (D, d) orthonormal columns.
+    """
+
+    mean: torch.Tensor
+    axes: torch.Tensor
+
+    def __call__(self, features: torch.Tensor) -> torch.Tensor:
+        """(B, d) float32 of unit length from (B, D) features of any float type."""
+        rows = torch.nn.functional.normalize(features.float(), dim=1)
+        return torch.nn.functional.normalize((rows - self.mean) @ self.axes, dim=1)
+
+
+def fit_reduction(features: np.ndarray, dims: int, *, seed: int = 0) -> Reduction:
+    """Principal components of unit features, from a sample where there are many.
+
+    Args:
+        features: (N, D) of any float type, perhaps a file mapped into memory.
+        dims: components to keep at most.
+        seed: of the sample.
+
+    Raises:
+        ValueError: if features are not finite, or those of all images are equal.
+    """
+    count = len(features)
+    chosen = np.arange(count)
+    if count > _PCA_SAMPLE:
+        rng = np.random.default_rng(derive_seed(seed, "principal components"))
+        chosen = np.sort(rng.choice(count, _PCA_SAMPLE, replace=False))
+    rows = torch.from_numpy(np.array(features[chosen], np.float32))
+    if not torch.isfinite(rows).all():
+        raise ValueError("the features of some images are not finite: compute them anew")
+    rows = torch.nn.functional.normalize(rows, dim=1)
+    mean = rows.mean(0)
+    rows = rows - mean
+    if float(rows.norm(dim=1).max()) < _EQUAL:
+        raise ValueError(f"all {count} images have the same features: there is nothing to divide")
+    variances, axes = _principal_axes(rows.double())
+    spanned = int((variances > _LEAST * variances.max()).sum())
+    kept = max(1, min(dims, spanned))
+    return Reduction(mean, axes[:, :kept].float().contiguous())
+
+
+def _principal_axes(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Variances, highest first, and orthonormal columns of centred float64 rows."""
+    if len(rows) < rows.shape[1]:  # most variances would be zero, and eigh not converge
+        _, scales, axes = torch.linalg.svd(rows, full_matrices=False)
+        return scales**2, axes.T
+    variances, axes = torch.linalg.eigh(rows.T @ rows)
+    return variances.flip(0), axes.flip(1)
+
+
+def reduce_features(features: np.ndarray, reduction: Reduction) -> torch.Tensor:
+    """(N, d) float16 of unit length, in chunks.
+
+    Raises:
+        ValueError: if features are not finite.
+    """
+    reduced = torch.empty(len(features), reduction.axes.shape[1], dtype=torch.float16)
+    for first in range(0, len(features), _CHUNK):
+        rows = reduction(torch.from_numpy(np.array(features[first : first + _CHUNK])))
+        if not torch.isfinite(rows).all():
+            raise ValueError("the features of some images are not finite: compute them anew")
+        reduced[first : first + _CHUNK] = rows
+    return reduced
+
+
+def nearest_neighbours(
+    reduced: torch.Tensor,
+    count: int,
+    *,
+    seed: int = 0,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> torch.Tensor:
+    """Nearest other images of each image by cosine, (N, count) int32.
+
+    Exact for `EXACT_UP_TO` images; above, the nearest that an inverted file finds in its 16
+    nearest cells. Where that finds too few, an image's first neighbours stand in for the rest.
+
+    Args:
+        reduced: (N, d) of unit length, N at least 2.
+        count: neighbours of each, fewer where there are fewer images.
+        seed: of the cells.
+        progress: is told how many images of how many are done.
+    """
+    faiss = faiss_module()
+    num_images, dim = reduced.shape
+    count = min(count, num_images - 1)
+    if num_images <= EXACT_UP_TO:
+        index = faiss.IndexFlatIP(dim)
+    else:
+        cells = int(2 * num_images**0.5)
+        index = faiss.index_factory(dim, f"IVF{cells},SQfp16", faiss.METRIC_INNER_PRODUCT)
+        index.cp.seed = derive_seed(seed, "cells") % (1 << 31)
+        index.cp.niter = 8
+        index.nprobe = _CELLS_SEARCHED
+        sample = torch.linspace(0, num_images - 1, min(num_images, 50 * cells)).long()
+        index.train(reduced[sample].float().numpy())
+    for first in range(0, num_images, _CHUNK):
+        index.add(reduced[first : first + _CHUNK].float().numpy())
+    table = torch.empty(num_images, count, dtype=torch.int32)
+    for first in range(0, num_images, _CHUNK):
+        rows = reduced[first : first + _CHUNK].float().numpy()
+        found = index.search(rows, count + 1)[1]
+        table[first : first + _CHUNK] = torch.from_numpy(_others(found, first, count))
+        progress(min(first + _CHUNK, num_images), num_images)
+    return table
+
+
+def _others(found: np.ndarray, first: int, count: int) -> np.ndarray:
+    """The found neighbours without the image itself, (B, count)."""
+    own = np.arange(first, first + len(found))[:, None]
+    wrong = (found == own) | (found < 0)
+    order = np.argsort(wrong, axis=1, kind="stable")
+    kept = np.take_along_axis(found, order, 1)[:, :count]
+    usable = np.clip((~wrong).sum(1, keepdims=True), 1, count)
+    # fewer than wanted: the first ones again
+    kept = np.take_along_axis(kept, np.arange(count)[None] % usable, 1)
+    return np.where(kept < 0, own, kept).astype(np.int32)
+
+
+@dataclass(frozen=True)
+class Centroids:
+    """A clustering by k-means.
+
+    Attributes:
+        rows: (K, d) float32 of unit length.
+        objective: sum of squared distances of the images that it was computed from.
+    """
+
+    rows: torch.Tensor
+    objective: float
+
+
+def spherical_kmeans(
+    reduced: torch.Tensor, num_classes: int, *, seed: int, iterations: int = 20
+) -> Centroids:
+    """k-means of unit vectors; of at most 256 images a class, drawn at random.
+
+    Args:
+        reduced: (N, d) of unit length.
+        num_classes: K, at most N.
+        seed: of the draw and the first centroids.
+        iterations: of k-means.
+    """
+    faiss = faiss_module()
+    # drawn far apart: random images of a folder whose classes differ in size all lie in the largest
+    spread = getattr(faiss, "ClusteringInitMethod_KMEANS_PLUS_PLUS", None)  # faiss 1.13
+    start = {} if spread is None else {"init_method": spread}
+    sample = reduced
+    most = max(256 * num_classes, 20_000)
+    if len(reduced) > most:
+        generator = torch.Generator().manual_seed(derive_seed(seed, "k-means sample"))
+        sample = reduced[torch.randint(len(reduced), (most,), generator=generator)]
+    kmeans = faiss.Kmeans(
+        reduced.shape[1],
+        num_classes,
+        niter=iterations,
+        seed=derive_seed(seed, "k-means") % (1 << 31),
+        spherical=True,
+        max_points_per_centroid=len(sample),
+        min_points_per_centroid=1,
+        **start,
+    )
+    kmeans.train(sample.float().numpy())
+    rows = torch.nn.functional.normalize(torch.from_numpy(kmeans.centroids.copy()), dim=1)
+    return Centroids(rows, float(kmeans.obj[-1]))

@@ -1,0 +1,105 @@
+"""What a discovery leaves in its folder.
+
+labels.parquet   path, label, confidence, entropy, agreement, distance, second: a row an image
+classes.csv      a row a class: size, means, typical and borderline images
+classes.json     the same, as lists
+model.pt         labels later images: uic label FOLDER --out FILE
+discovery.json   settings, features, losses, how the number of classes was chosen
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from uic_plugin.data.labels import LabelTable, write_labels
+from uic_plugin.discovery.model import Answers
+from uic_plugin.discovery.search import Found
+from uic_plugin.discovery.settings import DiscoverySettings
+from uic_plugin.files import replacing
+from uic_plugin.report.tables import write_csv
+
+MODEL_FILE, ABOUT_FILE = "model.pt", "discovery.json"
+_EXAMPLES = 12  # typical images of a class, and as many borderline ones
+
+
+def label_table(names: list[str], answers: Answers) -> LabelTable:
+    """The answers as a label file's columns."""
+    return LabelTable(names, answers.labels.astype(np.int64), answers.confidence, answers.entropy)
+
+
+def write_results(
+    out: Path,
+    names: list[str],
+    found: Found,
+    settings: DiscoverySettings,
+    *,
+    csv: bool = False,
+    said: dict[str, Any] | None = None,
+) -> Path:
+    """Write all files; returns the label file.
+
+    Args:
+        out: the folder.
+        names: N paths of the images.
+        found: their classes.
+        settings: of the search.
+        csv: labels.csv in place of labels.parquet.
+        said: more to keep in discovery.json.
+    """
+    labels = out / ("labels.csv" if csv else "labels.parquet")
+    classes = describe_classes(names, found.answers, found.model.num_classes)
+    write_csv(
+        out / "classes.csv",
+        [{k: " ".join(v) if isinstance(v, list) else v for k, v in row.items()} for row in classes],
+    )
+    _write_json(out / "classes.json", classes)
+    found.model.save(out / MODEL_FILE)
+    about = {
+        "settings": dataclasses.asdict(settings),
+        "features": found.model.features,
+        "losses": found.losses,
+        "agreement": found.agreement,
+        "classes": found.model.num_classes,
+        **({} if found.count is None else {"curve": _curve(found)}),
+        **(said or {}),
+    }
+    write_labels(labels, label_table(names, found.answers), found.answers.extra_columns())
+    _write_json(out / ABOUT_FILE, about)
+    return labels
+
+
+def describe_classes(names: list[str], answers: Answers, count: int) -> list[dict[str, Any]]:
+    """A row a class, with typical images, nearest to its mean, and borderline ones.
+
+    Borderline images are those of lowest confidence.
+    """
+    order = np.argsort(answers.labels, kind="stable")
+    groups = np.split(order, np.searchsorted(answers.labels[order], np.arange(1, count)))
+    rows = []
+    for number, members in enumerate(groups):
+        typical = members[np.argsort(answers.distance[members], kind="stable")][:_EXAMPLES]
+        unsure = members[np.argsort(answers.confidence[members], kind="stable")][:_EXAMPLES]
+        row: dict[str, Any] = {"class": number, "size": len(members)}
+        for name in ("confidence", "entropy", "agreement", "distance"):
+            values = getattr(answers, name)[members]
+            row[name] = round(float(values.mean()), 4) if len(members) else None
+        nearest = np.bincount(answers.second[members], minlength=count)
+        row["second"] = int(nearest.argmax()) if len(members) else None
+        row["typical"] = [names[i] for i in typical]
+        row["borderline"] = [names[i] for i in unsure]
+        rows.append(row)
+    return rows
+
+
+def _curve(found: Found) -> list[dict[str, Any]]:
+    return [] if found.count is None else [dataclasses.asdict(p) for p in found.count.curve]
+
+
+def _write_json(path: Path, content: Any) -> None:
+    with replacing(path) as part:
+        part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

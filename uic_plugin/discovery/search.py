@@ -1,0 +1,281 @@
+"""Find classes in features: neighbours, k-means, training, and a vote of the heads of lowest loss.
+
+    found = discover(features, 30, DiscoverySettings())
+    found.answers.labels                                       # (N,)
+
+What is done lies in a work folder until the end, where one is given: a search that was stopped
+resumes from there and ends as if it had not been.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from uic_plugin.discovery.choice import ClassCount, CurvePoint, choose_count
+from uic_plugin.discovery.model import (
+    Answers,
+    ClassModel,
+    aligned_heads,
+    class_means,
+    head_labels,
+    voted_labels,
+)
+from uic_plugin.discovery.neighbours import (
+    Reduction,
+    fit_reduction,
+    nearest_neighbours,
+    reduce_features,
+    spherical_kmeans,
+)
+from uic_plugin.discovery.settings import DiscoverySettings
+from uic_plugin.discovery.training import (
+    TrainingState,
+    first_state,
+    judge_heads,
+    train_heads,
+)
+from uic_plugin.files import replacing
+from uic_plugin.seeding import derive_seed
+
+_SAVE_EVERY = 100  # steps
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Features made ready, the same for every number of classes.
+
+    Attributes:
+        reduction: features to principal components.
+        reduced: (N, d) float16 of unit length.
+        neighbours: (N, k) int32.
+    """
+
+    reduction: Reduction
+    reduced: torch.Tensor
+    neighbours: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Found:
+    """Classes.
+
+    Attributes:
+        model: labels images by their features.
+        answers: for the features that the classes were found in.
+        losses: of the heads, lowest first; that of the model's first head leads.
+        agreement: of the heads with the answer, mean over images and heads.
+        count: how the number of classes was chosen; None where it was given.
+    """
+
+    model: ClassModel
+    answers: Answers
+    losses: list[float]
+    agreement: float
+    count: ClassCount | None
+
+
+def check_count(num_images: int, num_classes: int | None) -> None:
+    """Refuse images that cannot be divided.
+
+    Raises:
+        ValueError: for fewer than two images or classes, or fewer images than classes.
+    """
+    if num_images < 2:
+        raise ValueError(f"{num_images} image cannot be divided into classes: give at least 2")
+    if num_classes is not None and num_classes < 2:
+        raise ValueError(f"--classes must be at least 2, or auto, got {num_classes}")
+    if num_classes is not None and num_images < num_classes:
+        raise ValueError(
+            f"{num_images} images cannot be divided into {num_classes} classes: choose at most "
+            f"--classes {num_images}"
+        )
+
+
+def discover(
+    features: np.ndarray,
+    num_classes: int | None,
+    settings: DiscoverySettings,
+    *,
+    about: dict[str, str | int | None] | None = None,
+    work: Path | None = None,
+    progress: Progress = lambda title, done, total: None,
+) -> Found:
+    """Divide images into classes by their features.
+
+    Args:
+        features: (N, D) of any float type, perhaps a file mapped into memory.
+        num_classes: K; None to choose it.
+        settings: of the search.
+        about: of which network the features are, kept with the model.
+        work: folder for what is done; removed at the end.
+        progress: is told what is being done, and how much of it.
+
+    Raises:
+        ValueError: for images that cannot be divided, see `check_count` and `fit_reduction`.
+    """
+    check_count(len(features), num_classes)
+    folder = None if work is None else _WorkFolder(work, _identity(features, settings))
+    prepared = prepare(features, settings, folder, progress)
+    count = None
+    if num_classes is None:
+        count = choose_count(
+            prepared.reduced,
+            prepared.neighbours,
+            settings,
+            known=[] if folder is None else folder.read_curve(),
+            save=(lambda _: None) if folder is None else folder.write_curve,
+            progress=progress,
+        )
+        num_classes = count.chosen
+    state = None if folder is None else folder.read_state(num_classes, settings)
+    if state is None:
+        state = started_heads(prepared.reduced, num_classes, settings)
+    train_heads(
+        state,
+        prepared.reduced,
+        prepared.neighbours,
+        settings,
+        save=(lambda _: None) if folder is None else folder.write_state,
+        save_every=_SAVE_EVERY,
+        progress=lambda done, total: progress("heads", done, total),
+    )
+    losses = judge_heads(
+        state.teacher, state.prior, prepared.reduced, prepared.neighbours, settings
+    )
+    order = losses.argsort().tolist()
+    labels = head_labels(state.teacher, prepared.reduced)
+    heads = aligned_heads(state.teacher, labels, order).requires_grad_(False)
+    voters = settings.voters()
+    voted = voted_labels(heads, voters, prepared.reduced)
+    means = class_means(prepared.reduced, voted, num_classes)
+    model = ClassModel(prepared.reduction, heads, voters, means, about or {})
+    answers = model(features)
+    if work is not None:
+        shutil.rmtree(work, ignore_errors=True)
+    return Found(model, answers, sorted(losses.tolist()), float(answers.agreement.mean()), count)
+
+
+def started_heads(
+    reduced: torch.Tensor, num_classes: int, settings: DiscoverySettings
+) -> TrainingState:
+    """Heads that each start from a k-means of their own."""
+    centroids = [
+        spherical_kmeans(
+            reduced, num_classes, seed=derive_seed(settings.seed, "head", num_classes, head)
+        ).rows
+        for head in range(settings.heads)
+    ]
+    return first_state(centroids, settings, seed=settings.seed)
+
+
+def prepare(
+    features: np.ndarray,
+    settings: DiscoverySettings,
+    folder: _WorkFolder | None,
+    progress: Progress,
+) -> Prepared:
+    """Principal components and neighbours, from the work folder where they are there."""
+    kept = None if folder is None else folder.read_prepared()
+    if kept is not None:
+        return kept
+    reduction = fit_reduction(features, settings.dims, seed=settings.seed)
+    reduced = reduce_features(features, reduction)
+    neighbours = nearest_neighbours(
+        reduced,
+        settings.neighbours,
+        seed=settings.seed,
+        progress=lambda done, total: progress("neighbours", done, total),
+    )
+    prepared = Prepared(reduction, reduced, neighbours)
+    if folder is not None:
+        folder.write_prepared(prepared)
+    return prepared
+
+
+class _WorkFolder:
+    """What a stopped search leaves behind; that of other features or settings is removed."""
+
+    def __init__(self, path: Path, identity: str) -> None:
+        self.path = path
+        mark = path / "identity"
+        if path.exists() and not (mark.is_file() and mark.read_text() == identity):
+            shutil.rmtree(path)
+        path.mkdir(parents=True, exist_ok=True)
+        with replacing(mark) as part:
+            part.write_text(identity)
+
+    def read_prepared(self) -> Prepared | None:
+        file = self.path / "prepared.pt"
+        if not file.is_file():
+            return None
+        content = torch.load(file, weights_only=True)
+        reduction = Reduction(content["mean"], content["axes"])
+        return Prepared(reduction, content["reduced"], content["neighbours"])
+
+    def write_prepared(self, prepared: Prepared) -> None:
+        content = {
+            "mean": prepared.reduction.mean,
+            "axes": prepared.reduction.axes,
+            "reduced": prepared.reduced,
+            "neighbours": prepared.neighbours,
+        }
+        with replacing(self.path / "prepared.pt") as part:
+            torch.save(content, part)
+
+    def read_curve(self) -> list[CurvePoint]:
+        file = self.path / "curve.json"
+        if not file.is_file():
+            return []
+        return [CurvePoint(**point) for point in json.loads(file.read_text())]
+
+    def write_curve(self, curve: list[CurvePoint]) -> None:
+        with replacing(self.path / "curve.json") as part:
+            part.write_text(json.dumps([dataclasses.asdict(point) for point in curve]))
+
+    def read_state(self, num_classes: int, settings: DiscoverySettings) -> TrainingState | None:
+        file = self.path / "heads.pt"
+        if not file.is_file():
+            return None
+        content = torch.load(file, weights_only=True)
+        if content["classes"] != [num_classes] * settings.heads:
+            return None
+        dim = content["student"]["weight"].shape[0]
+        centroids = [torch.zeros(num_classes, dim)] * settings.heads
+        state = first_state(centroids, settings, seed=settings.seed)
+        state.student.load_state_dict(content["student"])
+        state.teacher.load_state_dict(content["teacher"])
+        state.prior, state.step = content["prior"], content["step"]
+        state.optimizer = content["optimizer"]
+        return state
+
+    def write_state(self, state: TrainingState) -> None:
+        content = {
+            "classes": state.student.classes,
+            "student": state.student.state_dict(),
+            "teacher": state.teacher.state_dict(),
+            "prior": state.prior,
+            "step": state.step,
+            "optimizer": state.optimizer,
+        }
+        with replacing(self.path / "heads.pt") as part:
+            torch.save(content, part)
+
+
+def _identity(features: np.ndarray, settings: DiscoverySettings) -> str:
+    """Tells searches apart: by their settings and some of the features' rows."""
+    digest = hashlib.blake2b(digest_size=16)
+    said = json.dumps([features.shape, str(features.dtype), dataclasses.asdict(settings)])
+    digest.update(said.encode())
+    rows = np.linspace(0, len(features) - 1, min(len(features), 4096)).astype(np.int64)
+    digest.update(np.ascontiguousarray(features[rows]).tobytes())
+    return digest.hexdigest()

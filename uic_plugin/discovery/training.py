@@ -1,0 +1,234 @@
+"""Classes from features: every image takes the label of one of its neighbours.
+
+An image's other view is one of its nearest neighbours; its label is the answer of a teacher, the
+running mean of the heads' weights, to that view, divided by each class's running share so that no
+class swallows the others. All heads learn in the same steps, from the same pairs; those
+of lowest loss are the answer.
+
+Sources: UIC, Eq. 7 (the label comes from another view, classes are balanced); Adaloglou et al.,
+"Exploring the limits of deep image clustering using pretrained models", BMVC 2023, Eq. 4 to 8
+(neighbours as views, the soft loss, weights of pairs).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from uic_plugin.discovery.heads import HeadBank
+from uic_plugin.discovery.settings import DiscoverySettings
+from uic_plugin.seeding import make_generator
+
+_PRIOR_MEMORY = 0.9  # of the running shares of the classes
+_LEAST_SHARE = 1e-6  # of a class, below which it counts as this
+
+
+@dataclass
+class TrainingState:
+    """All that a resumed training needs.
+
+    Attributes:
+        student, teacher: the heads.
+        prior: (H, K) running share of each class.
+        optimizer: its state, None before the first step.
+        step: steps that are done.
+    """
+
+    student: HeadBank
+    teacher: HeadBank
+    prior: torch.Tensor
+    optimizer: dict | None = None
+    step: int = 0
+
+
+def first_state(
+    centroids: list[torch.Tensor], settings: DiscoverySettings, *, seed: int
+) -> TrainingState:
+    """Heads that answer as k-means does, and classes of equal share."""
+    student = HeadBank.from_centroids(
+        centroids,
+        temperature=settings.temperature,
+        hidden=settings.hidden if settings.head == "mlp" else 0,
+        generator=make_generator(seed, "hidden layers"),
+    )
+    counts = torch.tensor(student.classes)[:, None].float()
+    prior = torch.where(student.absent, 0.0, 1 / counts)
+    return TrainingState(student, student.frozen_copy(), prior)
+
+
+def train_heads(
+    state: TrainingState,
+    reduced: torch.Tensor,
+    neighbours: torch.Tensor,
+    settings: DiscoverySettings,
+    *,
+    save: Callable[[TrainingState], None] = lambda state: None,
+    save_every: int = 200,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> TrainingState:
+    """Train all heads from where `state` stands.
+
+    Args:
+        state: changed in place and returned.
+        reduced: (N, d) features of unit length.
+        neighbours: (N, k) other images of each.
+        settings: of the training.
+        save: is given the state now and then.
+        save_every: steps between two calls of it.
+        progress: is told how many steps of how many are done.
+    """
+    total = settings.steps(len(reduced))
+    optimizer = torch.optim.AdamW(
+        state.student.parameters(), lr=settings.lr, weight_decay=settings.weight_decay
+    )
+    if state.optimizer is not None:
+        optimizer.load_state_dict(state.optimizer)
+    while state.step < total:
+        images, others = _pairs(neighbours, settings, state.step)
+        pair = torch.cat([reduced[images], reduced[others]]).float()
+        logits = state.student(pair)
+        with torch.no_grad():
+            answers = state.teacher(pair).log_softmax(2)
+            _follow_shares(state.prior, answers)
+            gradient = _gradient(logits.log_softmax(2), answers, state.prior, settings)
+        optimizer.zero_grad(set_to_none=True)
+        logits.backward(gradient)
+        optimizer.step()
+        with torch.no_grad():
+            torch._foreach_lerp_(
+                list(state.teacher.parameters()),
+                list(state.student.parameters()),
+                1 - settings.ema,
+            )
+        state.step += 1
+        if state.step % save_every == 0 or state.step == total:
+            state.optimizer = optimizer.state_dict()
+            save(state)
+        progress(state.step, total)
+    return state
+
+
+def _pairs(
+    neighbours: torch.Tensor, settings: DiscoverySettings, step: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images of a step and one neighbour of each, decided by (seed, step) alone."""
+    count, most = neighbours.shape
+    size = min(settings.batch_size, count)
+    batches = max(1, count // size)
+    order = make_generator(settings.seed, "order", step // batches)
+    images = torch.randperm(count, generator=order)[(step % batches) * size :][:size]
+    draw = torch.randint(most, (size,), generator=make_generator(settings.seed, "pair", step))
+    return images, neighbours[images, draw].long()
+
+
+def _follow_shares(prior: torch.Tensor, answers: torch.Tensor) -> None:
+    shares = answers.exp().mean(0)
+    prior.mul_(_PRIOR_MEMORY).add_(shares, alpha=1 - _PRIOR_MEMORY)
+
+
+def balanced_labels(
+    log_p: torch.Tensor, others: torch.Tensor, prior: torch.Tensor, settings: DiscoverySettings
+) -> torch.Tensor:
+    """Pseudo labels of images from the teacher's answers to their neighbours, (B, H, K).
+
+    A soft label is proportional to (student x teacher) ** beta / prior ** balance: what both hold
+    to be likely, less what is likely of any image. A hard label is the teacher's alone.
+
+    Args:
+        log_p: (B, H, K) log probabilities of the student for the images.
+        others: (B, H, K) those of the teacher for a neighbour of each.
+        prior: (H, K) share of each class.
+        settings: `labels`, `balance`, `beta`.
+    """
+    log_prior = settings.balance * prior.clamp_min(_LEAST_SHARE).log()
+    if settings.labels == "hard":
+        labels = (others - log_prior).argmax(2, keepdim=True)
+        return torch.zeros_like(others).scatter_(2, labels, 1)
+    return ((log_p + others).mul_(settings.beta).sub_(log_prior)).softmax(2)
+
+
+def _gradient(
+    log_p: torch.Tensor, answers: torch.Tensor, prior: torch.Tensor, settings: DiscoverySettings
+) -> torch.Tensor:
+    """Derivative of the sum over heads of the mean `pair_loss` by the student's logits.
+
+    It is that of a cross entropy with the balanced labels, times beta and the weight of the pair:
+    written out, it costs half of what autograd takes for it. Heads do not depend on each other, so
+    that their sum trains each as if it were alone.
+    """
+    labels = balanced_labels(log_p, _swapped(answers), prior, settings)
+    gradient = log_p.exp().sub_(labels)
+    scale = 1 / len(log_p)
+    if settings.labels == "soft":
+        weight = pair_weights(answers).mul_(settings.beta * scale)
+        return gradient.mul_(torch.cat([weight, weight])[:, :, None])
+    return gradient.mul_(scale)
+
+
+def pair_weights(answers: torch.Tensor) -> torch.Tensor:
+    """How likely a pair is of one class, by the mean of all teachers, (B, 1) in [0, 1]."""
+    half = len(answers) // 2
+    same = (answers[:half] + answers[half:]).exp_().sum(2)
+    return same.mean(1, keepdim=True)
+
+
+def _swapped(answers: torch.Tensor) -> torch.Tensor:
+    half = len(answers) // 2
+    return torch.cat([answers[half:], answers[:half]])
+
+
+def pair_loss(
+    log_p: torch.Tensor, answers: torch.Tensor, prior: torch.Tensor, settings: DiscoverySettings
+) -> torch.Tensor:
+    """Loss of each pair and head, (B, H): the mean over both directions.
+
+    Args:
+        log_p: (2B, H, K) log probabilities of the heads: B images, then a neighbour of each.
+        answers: (2B, H, K) those of the teacher.
+        prior: (H, K) share of each class.
+        settings: `labels`, `balance`, `beta`.
+    """
+    half = len(log_p) // 2
+    others = _swapped(answers)
+    if settings.labels == "hard":
+        labels = balanced_labels(log_p, others, prior, settings)
+        loss = -(labels * log_p).sum(2)
+        return (loss[:half] + loss[half:]) / 2
+    log_prior = settings.balance * prior.clamp_min(_LEAST_SHARE).log()
+    loss = -((log_p + others) * settings.beta - log_prior).logsumexp(2)
+    return pair_weights(answers) * (loss[:half] + loss[half:]) / 2
+
+
+@torch.no_grad()
+def judge_heads(
+    teacher: HeadBank,
+    prior: torch.Tensor,
+    reduced: torch.Tensor,
+    neighbours: torch.Tensor,
+    settings: DiscoverySettings,
+    *,
+    pairs: int = 50_000,
+    chunk: int = 2048,
+) -> torch.Tensor:
+    """Mean loss of each head's teacher, (H,); no annotation takes part.
+
+    Of pairs that are the same for all heads. For hard labels the entropy of the class shares is
+    subtracted, as else one class for all images would be the best head.
+    """
+    generator = make_generator(settings.seed, "judge")
+    count = min(pairs, max(4 * len(reduced), 1))
+    images = torch.randint(len(reduced), (count,), generator=generator)
+    draw = torch.randint(neighbours.shape[1], (count,), generator=generator)
+    others = neighbours[images, draw].long()
+    total = torch.zeros(len(teacher.classes), dtype=torch.float64)
+    for first in range(0, count, chunk):
+        part = slice(first, first + chunk)
+        answers = teacher(torch.cat([reduced[images[part]], reduced[others[part]]]).float())
+        answers = answers.log_softmax(2)
+        total += pair_loss(answers, answers, prior, settings).double().sum(0)
+    loss = total / count
+    if settings.labels == "hard":
+        loss += (prior.clamp_min(_LEAST_SHARE).log() * prior).sum(1)
+    return loss.float()

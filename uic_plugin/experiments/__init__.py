@@ -1,0 +1,1 @@
+"""Whole experiments: features, classes, figures."""

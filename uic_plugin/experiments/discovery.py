@@ -1,0 +1,199 @@
+"""`uic discover` from a folder to its classes: features, search, files, figures."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+from rich.progress import Progress as Bars
+from rich.table import Table
+
+from uic_plugin.data.folders import ImageList, list_images
+from uic_plugin.data.labels import check_label_file
+from uic_plugin.discovery.baselines import BASELINES
+from uic_plugin.discovery.results import ABOUT_FILE, write_results
+from uic_plugin.discovery.search import Found, Progress, check_count, discover
+from uic_plugin.discovery.settings import DiscoverySettings
+from uic_plugin.evaluation.clustering import agreement
+from uic_plugin.features.embedding import Embedded, embed_images
+from uic_plugin.hosts.frozen import open_backbone
+from uic_plugin.pseudo_labels.kmeans import check_faiss
+from uic_plugin.report.progress import counting
+from uic_plugin.report.tables import write_csv
+
+SCORES_FILE, WORK_FOLDER = "scores.csv", "unfinished"
+_SHOWN = 5  # unreadable images on the screen
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a user asked for; see the options of `uic discover`."""
+
+    folder: Path
+    classes: int | None
+    out: Path
+    features: Path
+    backbone: str
+    weights: Path | None
+    layer: str
+    size: int | None
+    precision: str
+    workers: int
+    csv: bool
+    overwrite: bool
+    annotations: bool
+    baselines: tuple[str, ...]
+
+
+def run_discovery(request: Request, settings: DiscoverySettings, console: Console) -> Found:
+    """Features where they are not there yet, classes, all files, and a line for the user.
+
+    Raises:
+        ValueError: for images that cannot be divided, settings that cannot be, features of another
+            network or folder, classes that lie in the folder already.
+        OSError: if something cannot be read or written.
+    """
+    check_faiss()
+    check_label_file(request.out / ("labels.csv" if request.csv else "labels.parquet"))
+    if (request.out / ABOUT_FILE).exists() and not request.overwrite:
+        raise ValueError(f"{request.out} holds classes: give another --out, or --overwrite them")
+    images = list_images(request.folder)
+    check_count(len(images.names), request.classes)
+    if request.annotations:
+        _annotations(images, [])  # before any work is done
+    embedded = _embed(request, images, console)
+    check_count(len(embedded.names), request.classes)
+    identity = embedded.store.identity
+    start = time.perf_counter()
+    with _shown(console) as progress:
+        found = discover(
+            embedded.store.features(embedded.names),
+            request.classes,
+            settings,
+            about=dataclasses.asdict(identity),
+            work=request.out / WORK_FOLDER,
+            progress=progress,
+        )
+    seconds = time.perf_counter() - start
+    said: dict[str, Any] = {"seconds": round(seconds, 1), "images": len(embedded.names)}
+    labels = write_results(request.out, embedded.names, found, settings, csv=request.csv, said=said)
+    if found.count is not None:
+        console.print(_curve_table(found))
+        console.print(found.count.explanation())
+    if request.annotations:
+        _score(request, images, embedded, found, settings, console)
+    kept = f"{embedded.seconds:.0f} s" if embedded.added else "were there"
+    console.print(
+        f"{len(embedded.names):,} images · features {kept} (kept) · {settings.heads} heads "
+        f"{seconds:.0f} s · {found.model.num_classes} classes, agreement of heads "
+        f"{found.agreement:.2f} -> {request.out}/"
+    )
+    console.print(
+        f"Next: uic classes {labels} {images.root}   "
+        f"uic label {request.out} MORE_IMAGES --out labels.parquet"
+    )
+    return found
+
+
+def say_bad(done: Embedded, root: Path, console: Console) -> None:
+    """Name images that could not be read."""
+    for entry in done.bad[:_SHOWN]:
+        console.print(f"left out: {root / entry.name} ({entry.reason})")
+    if len(done.bad) > _SHOWN:
+        console.print(f"left out: {len(done.bad) - _SHOWN} more, named in {done.store.path}")
+
+
+def _embed(request: Request, images: ImageList, console: Console) -> Embedded:
+    backbone = open_backbone(
+        request.backbone, weights=request.weights, layer=request.layer, size=request.size
+    )
+    with counting("features", console) as progress:
+        done = embed_images(
+            backbone,
+            images,
+            request.features,
+            precision=request.precision,
+            num_workers=request.workers,
+            progress=progress,
+        )
+    say_bad(done, images.root, console)
+    return done
+
+
+def _score(
+    request: Request,
+    images: ImageList,
+    embedded: Embedded,
+    found: Found,
+    settings: DiscoverySettings,
+    console: Console,
+) -> None:
+    """Compare with annotations, which have taken part in nothing; writes `scores.csv`."""
+    truth = _annotations(images, embedded.names)
+    features = embedded.store.features(embedded.names)
+    count = found.model.num_classes
+    rows = [{"method": "uic discover", **_figures(truth, found.answers.labels, count)}]
+    for name in request.baselines:
+        start = time.perf_counter()
+        figures = _figures(truth, BASELINES[name](features, count, settings.seed), count)
+        rows.append({"method": name, **figures, "seconds": time.perf_counter() - start})
+    said = {"images": len(truth), "classes": count, "seed": settings.seed}
+    write_csv(request.out / SCORES_FILE, [{**row, **said} for row in rows])
+    columns = list(rows[0])
+    table = Table(*columns)
+    for row in rows:
+        cells = [row.get(name, "") for name in columns]
+        table.add_row(*(f"{c:.3f}" if isinstance(c, float) else str(c) for c in cells))
+    console.print(table)
+
+
+def _annotations(images: ImageList, names: list[str]) -> np.ndarray:
+    """(len(names),) annotations of those of the images that have features."""
+    if images.annotations is None:
+        raise ValueError(f"{images.root}: --annotations needs a subfolder for each class")
+    annotation = dict(zip(images.names, images.annotations, strict=True))
+    return np.asarray([annotation[name] for name in names])
+
+
+def _figures(truth: np.ndarray, labels: np.ndarray, count: int) -> dict[str, float]:
+    """Agreement with annotations, and the mean accuracy over annotated classes."""
+    from scipy.optimize import linear_sum_assignment
+    from sklearn.metrics.cluster import contingency_matrix
+
+    numbers = agreement(truth, labels, count)
+    if "hungarian_accuracy" in numbers:
+        table = contingency_matrix(truth, labels)
+        rows, columns = linear_sum_assignment(-table)
+        shares = table[rows, columns] / table.sum(1)[rows]
+        numbers["mean_class_accuracy"] = float(shares.sum() / len(table))
+    del numbers["nmi_geometric"]
+    return numbers
+
+
+def _curve_table(found: Found) -> Table:
+    table = Table("classes", "neighbours tell, nats", "agreement of heads (ARI)")
+    for point in found.count.curve if found.count else ():
+        table.add_row(str(point.classes), f"{-point.loss:.3f}", f"{point.agreement:.3f}")
+    return table
+
+
+@contextmanager
+def _shown(console: Console) -> Iterator[Progress]:
+    """A bar on a terminal that says what is being done; nothing anywhere else."""
+    if not console.is_terminal:
+        yield lambda title, done, total: None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Bars(*columns, console=console, transient=True) as bars:
+        task = bars.add_task("")
+        yield lambda title, done, total: bars.update(
+            task, description=title, completed=done, total=total
+        )

