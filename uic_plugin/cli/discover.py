@@ -89,6 +89,13 @@ def discover(
         bool,
         typer.Option("--annotations", help="Compare with the subfolders or the split's labels."),
     ] = False,
+    from_: Annotated[
+        Path | None,
+        typer.Option(
+            "--from", help="Corrected label file ('uic labels apply'): its classes are the start."
+        ),
+    ] = None,
+    page: Annotated[bool, typer.Option(help="Write the page of the classes.")] = True,
     baselines: Annotated[
         str, typer.Option(help="Compare with these, too: k-means,mixture,spectral; or all.")
     ] = "",
@@ -113,6 +120,8 @@ def discover(
         overwrite=overwrite,
         annotations=annotations or bool(baselines),
         baselines=_baselines_of(baselines),
+        corrected=from_,
+        page=page,
     )
     run_discovery(request, settings, terminal())
 

@@ -56,6 +56,7 @@ class ClassModel:
         voters: how many of the first heads vote; the others only tell how sure the answer is.
         means: (K, d) unit mean of each class's images; zeros for an empty class.
         features: says of which network and layer the features must be.
+        names: that people gave to classes.
     """
 
     def __init__(
@@ -65,9 +66,10 @@ class ClassModel:
         voters: int,
         means: torch.Tensor,
         features: dict[str, str | int | None],
+        names: dict[int, str] | None = None,
     ) -> None:
         self.reduction, self.heads, self.voters = reduction, heads, voters
-        self.means, self.features = means, features
+        self.means, self.features, self.names = means, features, dict(names or {})
 
     @property
     def num_classes(self) -> int:
@@ -106,6 +108,7 @@ class ClassModel:
             "voters": self.voters,
             "means": self.means,
             "features": self.features,
+            "names": self.names,
         }
         with replacing(path) as part:
             torch.save(content, part)
@@ -136,7 +139,8 @@ class ClassModel:
         )
         heads.load_state_dict(content["heads"])
         heads.requires_grad_(False)
-        return cls(reduction, heads, content["voters"], content["means"], content["features"])
+        about = content["features"], content["names"]
+        return cls(reduction, heads, content["voters"], content["means"], *about)
 
 
 def vote(logits: torch.Tensor, voters: int) -> torch.Tensor:
@@ -154,7 +158,7 @@ def head_labels(heads: HeadBank, reduced: torch.Tensor) -> torch.Tensor:
 
 
 def aligned_heads(heads: HeadBank, labels: torch.Tensor, order: list[int]) -> HeadBank:
-    """Heads in another order, their classes numbered as those of the first are.
+    """Return heads in another order, their classes numbered as those of the first are.
 
     The first head's classes are numbered by size, the largest first. A class of another head gets
     the number of the class that it shares most images with, one to one.

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,15 @@ MODEL_FILE, ABOUT_FILE = "model.pt", "discovery.json"
 _EXAMPLES = 12  # typical images of a class, and as many borderline ones
 
 
-def label_table(names: list[str], answers: Answers) -> LabelTable:
-    """The answers as a label file's columns."""
-    return LabelTable(names, answers.labels.astype(np.int64), answers.confidence, answers.entropy)
+def label_table(
+    paths: list[str], answers: Answers, names: Mapping[int, str] | None = None
+) -> LabelTable:
+    """Return the answers as a label file's columns; `names` of classes, where they have some."""
+    extra: dict[str, np.ndarray] = dict(answers.extra_columns())
+    if names:
+        extra["name"] = np.asarray([names.get(int(c), "") for c in answers.labels], object)
+    labels = answers.labels.astype(np.int64)
+    return LabelTable(paths, labels, answers.confidence, answers.entropy, extra)
 
 
 def write_results(
@@ -68,7 +75,7 @@ def write_results(
         **({} if found.count is None else {"curve": _curve(found)}),
         **(said or {}),
     }
-    write_labels(labels, label_table(names, found.answers), found.answers.extra_columns())
+    write_labels(labels, label_table(names, found.answers, found.model.names))
     _write_json(out / ABOUT_FILE, about)
     return labels
 

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from uic_plugin.discovery.choice import ClassCount, CurvePoint, choose_count
+from uic_plugin.discovery.correction import Corrected, corrected_means
 from uic_plugin.discovery.model import (
     Answers,
     ClassModel,
@@ -106,6 +107,7 @@ def discover(
     num_classes: int | None,
     settings: DiscoverySettings,
     *,
+    corrected: Corrected | None = None,
     about: dict[str, str | int | None] | None = None,
     work: Path | None = None,
     progress: Progress = lambda title, done, total: None,
@@ -114,8 +116,9 @@ def discover(
 
     Args:
         features: (N, D) of any float type, perhaps a file mapped into memory.
-        num_classes: K; None to choose it.
+        num_classes: K; None to choose it, or to take it from `corrected`.
         settings: of the search.
+        corrected: classes to start from, whose numbers and names stay.
         about: of which network the features are, kept with the model.
         work: folder for what is done; removed at the end.
         progress: is told what is being done, and how much of it.
@@ -123,8 +126,10 @@ def discover(
     Raises:
         ValueError: for images that cannot be divided, see `check_count` and `fit_reduction`.
     """
+    if corrected is not None:
+        num_classes = corrected.num_classes
     check_count(len(features), num_classes)
-    folder = None if work is None else _WorkFolder(work, _identity(features, settings))
+    folder = None if work is None else _WorkFolder(work, _identity(features, settings, corrected))
     prepared = prepare(features, settings, folder, progress)
     count = None
     if num_classes is None:
@@ -139,12 +144,13 @@ def discover(
         num_classes = count.chosen
     state = None if folder is None else folder.read_state(num_classes, settings)
     if state is None:
-        state = started_heads(prepared.reduced, num_classes, settings)
+        state = started_heads(prepared.reduced, num_classes, settings, corrected)
     train_heads(
         state,
         prepared.reduced,
         prepared.neighbours,
         settings,
+        anchors=None if corrected is None else corrected.anchors(),
         save=(lambda _: None) if folder is None else folder.write_state,
         save_every=_SAVE_EVERY,
         progress=lambda done, total: progress("heads", done, total),
@@ -154,21 +160,34 @@ def discover(
     )
     order = losses.argsort().tolist()
     labels = head_labels(state.teacher, prepared.reduced)
-    heads = aligned_heads(state.teacher, labels, order).requires_grad_(False)
+    if corrected is None:
+        heads = aligned_heads(state.teacher, labels, order)
+    else:
+        heads = state.teacher.some(order)  # all started from the same numbers
+    heads.requires_grad_(False)
     voters = settings.voters()
     voted = voted_labels(heads, voters, prepared.reduced)
     means = class_means(prepared.reduced, voted, num_classes)
-    model = ClassModel(prepared.reduction, heads, voters, means, about or {})
+    names = {} if corrected is None else corrected.names
+    model = ClassModel(prepared.reduction, heads, voters, means, about or {}, names)
     answers = model(features)
+    if corrected is not None:  # what a person said of an image is its class
+        answers.labels[corrected.moved] = corrected.labels[corrected.moved]
     if work is not None:
         shutil.rmtree(work, ignore_errors=True)
     return Found(model, answers, sorted(losses.tolist()), float(answers.agreement.mean()), count)
 
 
 def started_heads(
-    reduced: torch.Tensor, num_classes: int, settings: DiscoverySettings
+    reduced: torch.Tensor,
+    num_classes: int,
+    settings: DiscoverySettings,
+    corrected: Corrected | None = None,
 ) -> TrainingState:
-    """Heads that each start from a k-means of their own."""
+    """Return heads that each start from a k-means of their own, or from corrected classes."""
+    if corrected is not None:
+        means = corrected_means(reduced, corrected, settings.heads, seed=settings.seed)
+        return first_state(means, settings, seed=settings.seed)
     centroids = [
         spherical_kmeans(
             reduced, num_classes, seed=derive_seed(settings.seed, "head", num_classes, head)
@@ -271,11 +290,15 @@ class _WorkFolder:
             torch.save(content, part)
 
 
-def _identity(features: np.ndarray, settings: DiscoverySettings) -> str:
-    """Tells searches apart: by their settings and some of the features' rows."""
+def _identity(
+    features: np.ndarray, settings: DiscoverySettings, corrected: Corrected | None
+) -> str:
+    """Tell searches apart: by settings, some of the features' rows, and corrected classes."""
     digest = hashlib.blake2b(digest_size=16)
     said = json.dumps([features.shape, str(features.dtype), dataclasses.asdict(settings)])
     digest.update(said.encode())
     rows = np.linspace(0, len(features) - 1, min(len(features), 4096)).astype(np.int64)
     digest.update(np.ascontiguousarray(features[rows]).tobytes())
+    if corrected is not None:
+        digest.update(corrected.labels.tobytes() + corrected.moved.tobytes())
     return digest.hexdigest()

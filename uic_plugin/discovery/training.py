@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import torch
 
+from uic_plugin.discovery.correction import anchor_answers
 from uic_plugin.discovery.heads import HeadBank
 from uic_plugin.discovery.settings import DiscoverySettings
 from uic_plugin.seeding import make_generator
@@ -64,6 +65,7 @@ def train_heads(
     neighbours: torch.Tensor,
     settings: DiscoverySettings,
     *,
+    anchors: torch.Tensor | None = None,
     save: Callable[[TrainingState], None] = lambda state: None,
     save_every: int = 200,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -75,6 +77,7 @@ def train_heads(
         reduced: (N, d) features of unit length.
         neighbours: (N, k) other images of each.
         settings: of the training.
+        anchors: (N,) int64 classes that people gave, -1 for none; see `correction`.
         save: is given the state now and then.
         save_every: steps between two calls of it.
         progress: is told how many steps of how many are done.
@@ -91,6 +94,8 @@ def train_heads(
         logits = state.student(pair)
         with torch.no_grad():
             answers = state.teacher(pair).log_softmax(2)
+            if anchors is not None:
+                anchor_answers(answers, anchors[torch.cat([images, others])])
             _follow_shares(state.prior, answers)
             gradient = _gradient(logits.log_softmax(2), answers, state.prior, settings)
         optimizer.zero_grad(set_to_none=True)

@@ -17,8 +17,9 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 
 from uic_plugin.data.folders import ImageList, list_images
-from uic_plugin.data.labels import check_label_file
+from uic_plugin.data.labels import check_label_file, read_labels
 from uic_plugin.discovery.baselines import BASELINES
+from uic_plugin.discovery.correction import read_corrections
 from uic_plugin.discovery.results import ABOUT_FILE, write_results
 from uic_plugin.discovery.search import Found, Progress, check_count, discover
 from uic_plugin.discovery.settings import DiscoverySettings
@@ -26,6 +27,7 @@ from uic_plugin.evaluation.clustering import agreement
 from uic_plugin.features.embedding import Embedded, embed_images
 from uic_plugin.hosts.frozen import open_backbone
 from uic_plugin.pseudo_labels.kmeans import check_faiss
+from uic_plugin.report.page import PageOptions, write_class_page
 from uic_plugin.report.progress import counting
 from uic_plugin.report.tables import write_csv
 
@@ -51,6 +53,8 @@ class Request:
     overwrite: bool
     annotations: bool
     baselines: tuple[str, ...]
+    corrected: Path | None = None
+    page: bool = True
 
 
 def run_discovery(request: Request, settings: DiscoverySettings, console: Console) -> Found:
@@ -71,6 +75,15 @@ def run_discovery(request: Request, settings: DiscoverySettings, console: Consol
         _annotations(images, [])  # before any work is done
     embedded = _embed(request, images, console)
     check_count(len(embedded.names), request.classes)
+    corrected = None
+    if request.corrected is not None:
+        table = read_labels(request.corrected)
+        corrected = read_corrections(table, embedded.names, str(request.corrected))
+        if request.classes not in (None, corrected.num_classes):
+            raise ValueError(
+                f"--from {request.corrected} has {corrected.num_classes} classes: leave --classes "
+                f"{request.classes} out"
+            )
     identity = embedded.store.identity
     start = time.perf_counter()
     with _shown(console) as progress:
@@ -78,6 +91,7 @@ def run_discovery(request: Request, settings: DiscoverySettings, console: Consol
             embedded.store.features(embedded.names),
             request.classes,
             settings,
+            corrected=corrected,
             about=dataclasses.asdict(identity),
             work=request.out / WORK_FOLDER,
             progress=progress,
@@ -96,11 +110,32 @@ def run_discovery(request: Request, settings: DiscoverySettings, console: Consol
         f"{seconds:.0f} s · {found.model.num_classes} classes, agreement of heads "
         f"{found.agreement:.2f} -> {request.out}/"
     )
+    if request.page:
+        page = _write_page(request, images, embedded, labels, console)
+        console.print(f"Look at the classes: {page}", soft_wrap=True)
     console.print(
-        f"Next: uic classes {labels} {images.root}   "
-        f"uic label {request.out} MORE_IMAGES --out labels.parquet"
+        f"Next: correct them on the page, then uic labels apply edits.json {labels} --out NEW and "
+        f"uic discover {request.folder} --from NEW   or: uic label {request.out} MORE_IMAGES "
+        f"--out labels.parquet",
+        soft_wrap=True,
     )
     return found
+
+
+def _write_page(
+    request: Request, images: ImageList, embedded: Embedded, labels: Path, console: Console
+) -> Path:
+    """Write the page of the classes, with the features' map and similar images."""
+    with counting("thumbnails", console) as progress:
+        return write_class_page(
+            read_labels(labels),
+            labels,
+            images.root,
+            request.out / "page",
+            features=embedded.store.features(embedded.names),
+            options=PageOptions(title=f"Classes of {request.folder.name}"),
+            progress=progress,
+        )
 
 
 def say_bad(done: Embedded, root: Path, console: Console) -> None:

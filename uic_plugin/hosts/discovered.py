@@ -69,7 +69,7 @@ def label_with_classes(
     for entry in done.bad:
         console.print(f"left out: {images.root / entry.name} ({entry.reason})")
     answers = model(done.store.features(done.names))
-    table = label_table(done.names, answers)
-    write_labels(out, table, answers.extra_columns())
+    table = label_table(done.names, answers, model.names)
+    write_labels(out, table)
     shutil.rmtree(work)
     return table
