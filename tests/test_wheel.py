@@ -24,6 +24,8 @@ def test_wheel_holds_everything_once(wheel):
     assert "uic_plugin/py.typed" in names
     assert "uic_plugin/recipes/default/base.yaml" in names
     assert "uic_plugin/recipes/cifar10/uic.yaml" in names
+    for page in ("index.html.j2", "page.css", "main.js"):
+        assert f"uic_plugin/report/page/static/{page}" in names
     assert "hydra_plugins/uic_registration.py" in names
     assert "hydra_plugins/__init__.py" not in names  # a namespace package
     assert {name.split("/")[0] for name in names if "dist-info" not in name} == {

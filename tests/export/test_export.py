@@ -103,6 +103,19 @@ def test_fiftyone_layout(labelled, uic):
     assert sorted(os.listdir(root / "o" / "data")) == [f"{k:07}.png" for k in range(6)]
 
 
+def test_fiftyone_reads_it(labelled, uic):
+    importers = pytest.importorskip("fiftyone.utils.data.importers")
+    root, paths = labelled
+    uic("export", "labels.csv", "images", "--to", "fiftyone", "--out", "o")
+    with importers.FiftyOneImageClassificationDatasetImporter(dataset_dir=root / "o") as reader:
+        rows = [(os.path.realpath(path), label.label) for path, _, label in reader]
+    names = ["cat_dog"] * 2 + ["Car"] * 2 + ["car_2"] * 2
+    assert rows == [
+        (str((root / "images" / path).resolve()), name)
+        for path, name in zip(paths[1:7], names, strict=True)
+    ]
+
+
 def test_embedding_atlas_columns(labelled, uic):
     parquet = pytest.importorskip("pyarrow.parquet")
     root, paths = labelled

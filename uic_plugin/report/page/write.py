@@ -38,8 +38,11 @@ SCRIPTS = (
     "overview.js",
     "classview.js",
     "imageview.js",
+    "points.js",
     "map.js",
     "folders.js",
+    "actions.js",
+    "keyboard.js",
     "main.js",
 )
 

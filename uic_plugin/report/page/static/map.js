@@ -4,44 +4,12 @@
 {
   const { h, button } = UIC;
   const NAMES = { pca: "principal components", umap: "UMAP", tsne: "t-SNE" };
-  const CELLS = 128; // of the grid that finds the image below the pointer
+  const CELLS = UIC.CELLS;
   const STRETCH = 1.6;
   const THUMBS = 260; // as many images in sight are drawn as images
   const view = { scale: 1, x: 0.5, y: 0.5, lasso: false, focus: null };
 
-  const sheets = new Map();
-  const sheet = (url, redraw) => {
-    if (!sheets.has(url)) {
-      const image = new Image();
-      image.onload = redraw;
-      image.src = url;
-      sheets.set(url, image);
-    }
-    const image = sheets.get(url);
-    return image.complete && image.naturalWidth ? image : null;
-  };
-
-  const cellsOf = (x, y) => {
-    const cells = new Map();
-    for (let i = 0; i < x.length; i++) {
-      const cell = Math.floor((x[i] / 65536) * CELLS) * CELLS + Math.floor((y[i] / 65536) * CELLS);
-      if (!cells.has(cell)) cells.set(cell, []);
-      cells.get(cell).push(i);
-    }
-    return cells;
-  };
-
   let cells = null;
-
-  const inside = (polygon, px, py) => {
-    let odd = false;
-    for (let k = 0, j = polygon.length - 1; k < polygon.length; j = k++) {
-      const [ax, ay] = polygon[k];
-      const [bx, by] = polygon[j];
-      if (ay > py !== by > py && px < ((bx - ax) * (py - ay)) / (by - ay) + ax) odd = !odd;
-    }
-    return odd;
-  };
 
   UIC.views.map = {
     title: () => "Map",
@@ -54,7 +22,7 @@
         );
         return;
       }
-      cells ??= cellsOf(x, y);
+      cells ??= UIC.cellsOf(x, y);
       const canvas = h("canvas", {
         class: "map",
         tabindex: 0,
@@ -90,7 +58,7 @@
 
       const drawThumb = (i, px, py, side, colour) => {
         const { url, column, row } = UIC.sprite(i);
-        const image = sheet(url, redraw);
+        const image = UIC.sheet(url, redraw);
         const tile = UIC.store.sprites.tile;
         context.fillStyle = colour;
         context.fillRect(px - side / 2 - 2, py - side / 2 - 2, side + 4, side + 4);
@@ -255,7 +223,7 @@
           const found = [];
           for (let i = 0; i < count; i++) {
             if (UIC.state.hidden.has(UIC.state.label[i])) continue;
-            if (inside(circle, ...toScreen(i))) found.push(i);
+            if (UIC.inside(circle, ...toScreen(i))) found.push(i);
           }
           circle = null;
           view.lasso = false;
