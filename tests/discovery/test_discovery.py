@@ -190,8 +190,8 @@ def test_stopped_search_resumes_bit_for_bit(where, tmp_path, monkeypatch):
     folder = search._WorkFolder
     original = getattr(folder, {"heads": "write_state"}.get(where, f"write_{where}"))
 
-    def killing(self, value):
-        original(self, value)
+    def killing(self, *given):
+        original(self, *given)
         raise _Killed
 
     name = original.__name__
@@ -210,7 +210,7 @@ def test_work_of_other_features_is_not_used(tmp_path, monkeypatch):
     other, _ = planted([60, 60, 60], seed=1)
     whole = discover(other, 3, QUICK)
 
-    def killing(self, value):
+    def killing(self, *given):
         raise _Killed
 
     with monkeypatch.context() as patch:

@@ -15,6 +15,7 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -142,19 +143,7 @@ def discover(
             progress=progress,
         )
         num_classes = count.chosen
-    state = None if folder is None else folder.read_state(num_classes, settings)
-    if state is None:
-        state = started_heads(prepared.reduced, num_classes, settings, corrected)
-    train_heads(
-        state,
-        prepared.reduced,
-        prepared.neighbours,
-        settings,
-        anchors=None if corrected is None else corrected.anchors(),
-        save=(lambda _: None) if folder is None else folder.write_state,
-        save_every=_SAVE_EVERY,
-        progress=lambda done, total: progress("heads", done, total),
-    )
+    state = trained_heads(prepared, num_classes, settings, folder, progress, corrected)
     losses = judge_heads(
         state.teacher, state.prior, prepared.reduced, prepared.neighbours, settings
     )
@@ -195,6 +184,55 @@ def started_heads(
         for head in range(settings.heads)
     ]
     return first_state(centroids, settings, seed=settings.seed)
+
+
+def trained_heads(
+    prepared: Prepared,
+    num_classes: int,
+    settings: DiscoverySettings,
+    folder: _WorkFolder | None,
+    progress: Progress,
+    corrected: Corrected | None = None,
+) -> TrainingState:
+    """Return heads at the end of their training: many begin, those of lowest loss are kept.
+
+    A head does not leave the neighbourhood of the k-means that it began as, so that the share of
+    good ones is that of good starts; an eighth of the training tells them apart. Of corrected
+    classes there is one start, and no more heads begin than are kept.
+    """
+    anchors = None if corrected is None else corrected.anchors()
+
+    def train(stage: str, state: TrainingState, chosen: DiscoverySettings) -> TrainingState:
+        return train_heads(
+            state,
+            prepared.reduced,
+            prepared.neighbours,
+            chosen,
+            anchors=anchors,
+            save=(lambda _: None) if folder is None else partial(folder.write_state, stage),
+            save_every=_SAVE_EVERY,
+            progress=partial(progress, stage),
+        )
+
+    state = None if folder is None else folder.read_state("heads", num_classes, settings)
+    if state is None and corrected is not None:
+        state = started_heads(prepared.reduced, num_classes, settings, corrected)
+    if state is None:
+        trial = settings.trial(len(prepared.reduced), num_classes)
+        begun = None if folder is None else folder.read_state("first heads", num_classes, trial)
+        if begun is None:
+            begun = started_heads(prepared.reduced, num_classes, trial)
+        train("first heads", begun, trial)
+        losses = judge_heads(
+            begun.teacher, begun.prior, prepared.reduced, prepared.neighbours, trial
+        )
+        best = losses.argsort()[: settings.heads].tolist()
+        state = TrainingState(
+            begun.student.some(best),
+            begun.teacher.some(best).requires_grad_(False),
+            begun.prior[best].clone(),
+        )
+    return train("heads", state, settings)
 
 
 def prepare(
@@ -261,8 +299,10 @@ class _WorkFolder:
         with replacing(self.path / "curve.json") as part:
             part.write_text(json.dumps([dataclasses.asdict(point) for point in curve]))
 
-    def read_state(self, num_classes: int, settings: DiscoverySettings) -> TrainingState | None:
-        file = self.path / "heads.pt"
+    def read_state(
+        self, stage: str, num_classes: int, settings: DiscoverySettings
+    ) -> TrainingState | None:
+        file = self.path / f"{stage}.pt"
         if not file.is_file():
             return None
         content = torch.load(file, weights_only=True)
@@ -277,7 +317,7 @@ class _WorkFolder:
         state.optimizer = content["optimizer"]
         return state
 
-    def write_state(self, state: TrainingState) -> None:
+    def write_state(self, stage: str, state: TrainingState) -> None:
         content = {
             "classes": state.student.classes,
             "student": state.student.state_dict(),
@@ -286,7 +326,7 @@ class _WorkFolder:
             "step": state.step,
             "optimizer": state.optimizer,
         }
-        with replacing(self.path / "heads.pt") as part:
+        with replacing(self.path / f"{stage}.pt") as part:
             torch.save(content, part)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+_MOST_OUTPUTS = 8192  # of all heads that begin; bounds the memory of a step
 HEADS, LABELS = ("linear", "mlp"), ("soft", "hard")
 
 
@@ -47,6 +48,7 @@ class DiscoverySettings:
     """How classes are found; each field's help is what `uic discover --help` prints."""
 
     heads: int = _count(16, 1, "Classifiers that are trained side by side.")
+    trials: int = _count(4, 1, "Times as many heads begin; those of lowest loss are kept.")
     vote: float = _number(0.25, 0, 1, "Share of the heads, those of lowest loss, that vote.")
     head: str = _choice("linear", HEADS, "linear, or mlp: one hidden layer more.")
     labels: str = _choice("soft", LABELS, "Of the teacher: soft, or hard.")
@@ -78,6 +80,13 @@ class DiscoverySettings:
         """Steps of the whole training for so many images."""
         batches = max(1, num_images // min(self.batch_size, num_images))
         return min(self.max_steps, max(self.min_steps, self.epochs * batches))
+
+    def trial(self, num_images: int, num_classes: int) -> DiscoverySettings:
+        """Settings of the heads that begin: more of them, for an eighth of the steps."""
+        most = max(self.heads, _MOST_OUTPUTS // num_classes)
+        heads = min(self.heads * self.trials, most)
+        steps = max(1, self.steps(num_images) // 8)
+        return dataclasses.replace(self, heads=heads, min_steps=1, max_steps=steps, epochs=1000)
 
     def voters(self) -> int:
         """Heads that vote; at least the best one."""
