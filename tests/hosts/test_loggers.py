@@ -74,6 +74,9 @@ def records(path):
 
 def wandb_runs(run):
     """Of each offline part: its record of the run, its history and its exit code."""
+    import wandb
+
+    wandb.teardown()  # its service writes on for a moment after a run is finished
     parts = []
     for path in sorted(run.glob("wandb/offline-run-*/run-*.wandb")):
         kinds = {}
