@@ -1,7 +1,8 @@
 """Every `bash` block of README.md and docs/ is run at small scale, or listed with the reason.
 
-`blocks.yaml` beside this file says which, and what is scaled down: a new block that is in neither
-part fails, and so does an entry whose block is gone.
+They run in the environment that `make demo` makes (`demo_environment.py`). `blocks.yaml` beside
+this file says which, and what is scaled down: a new block that is in neither part of it fails, and
+so does an entry whose block is gone.
 """
 
 import csv
@@ -17,6 +18,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from demo_environment import hidden_modules, hide_the_rest
+
+from uic_plugin.hosts import find_host
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -43,6 +47,7 @@ class Block:
         before: commands that make what the block takes for granted.
         makes: patterns of files that are there afterwards.
         says: what is in the output.
+        extras: of this package that the page says to install.
         slow: whether it takes more than some seconds.
         minutes: after which it has failed.
     """
@@ -54,6 +59,7 @@ class Block:
     before: str = ""
     makes: tuple[str, ...] = ()
     says: tuple[str, ...] = ()
+    extras: tuple[str, ...] = ()
     slow: bool = False
     minutes: int = 10
 
@@ -127,6 +133,14 @@ def test_extras_that_are_named_are_there():
     }
     assert {"voc", "datasets", "main", "pypi"} <= named
     assert named <= extras
+
+
+def test_the_environment_of_the_demo():
+    pytest.importorskip("tomllib", reason="Python 3.11 reads TOML itself")
+    hidden = hidden_modules([find_host().line])
+    assert {"pytest", "hypothesis", "cv2", "datasets"} <= hidden
+    assert not {"torch", "solo", "hydra", "faiss", "pyarrow", "timm", "uic_plugin"} & hidden
+    assert "cv2" not in hidden_modules([find_host().line, "voc"])
 
 
 @pytest.fixture(scope="session")
@@ -223,11 +237,20 @@ def script_of(block):
     return f"{PRELUDE}{block.before}\n{text}"
 
 
-def environment_of(block, program):
-    """That of a user: one thread, and no setting of the tests' own but the folder of the data."""
+def environment_of(block, program, folder):
+    """That of a user: one thread, what `make demo` installs, and where the digits are kept."""
+    paths = [str(folder), os.environ.get("PYTHONPATH", "")]
+    if sys.version_info >= (3, 11):  # which reads TOML itself
+        hide_the_rest(folder, block.extras)
     added = {f"ADD_{name.replace('-', '_')}": words for name, words in block.add.items()}
     path = os.pathsep.join((str(program), str(Path(sys.executable).parent), os.environ["PATH"]))
-    return {**os.environ, **added, "PATH": path, "OMP_NUM_THREADS": "1"}
+    return {
+        **os.environ,
+        **added,
+        "PATH": path,
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+        "OMP_NUM_THREADS": "1",
+    }
 
 
 @pytest.mark.parametrize(
@@ -242,11 +265,11 @@ def environment_of(block, program):
         for block in RUN
     ],
 )
-def test_block(block, folder, program):
+def test_block(block, folder, program, tmp_path_factory):
     process = subprocess.Popen(
         ["bash", "-c", script_of(block)],
         cwd=folder,
-        env=environment_of(block, program),
+        env=environment_of(block, program, tmp_path_factory.mktemp("site")),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -1,0 +1,82 @@
+"""The environment that `make demo` makes, within the larger one that the tests run in.
+
+Modules of distributions that only the tests or an extra bring cannot be imported there: a command
+that needs one of them fails in the tests as it would fail for a user.
+"""
+
+import importlib.metadata
+import sys
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from uic_plugin.hosts import find_host
+
+_NO_DEPS = ("solo-learn", "pip", "uic-plugin")  # installed without what they require
+_HIDING = """
+import sys
+from importlib.machinery import PathFinder
+
+
+class Hiding(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        if name.partition(".")[0] in {hidden}:
+            return None
+        return super().find_spec(name, path, target)
+
+
+sys.meta_path[sys.meta_path.index(PathFinder)] = Hiding
+"""
+
+
+def hide_the_rest(folder, extras):
+    """Write a `sitecustomize.py` that hides what is not there, for `PYTHONPATH`.
+
+    Args:
+        folder: where to.
+        extras: of this package, beside the one of the installed line of solo-learn.
+    """
+    hidden = sorted(hidden_modules([find_host().line, *extras]))
+    (folder / "sitecustomize.py").write_text(_HIDING.replace("{hidden}", repr(set(hidden))))
+
+
+def hidden_modules(extras):
+    """Top-level modules of installed distributions that this package with these extras lacks."""
+    there = installed_with(extras)
+    return {
+        module
+        for module, distributions in importlib.metadata.packages_distributions().items()
+        if module not in sys.stdlib_module_names
+        and not {canonicalize_name(name) for name in distributions} & there
+    }
+
+
+def installed_with(extras):
+    """Canonical names of all distributions that pip installs for this package and its host."""
+    import tomllib
+
+    root = Path(__file__).parents[1]
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    waiting = [Requirement(text) for text in project["dependencies"]]
+    for extra in extras:
+        waiting += [Requirement(text) for text in project["optional-dependencies"][extra]]
+    done = set()
+    while waiting:
+        requirement = waiting.pop()
+        name = canonicalize_name(requirement.name)
+        for extra in requirement.extras or {""}:
+            if (name, extra) in done or not _applies(requirement, ""):
+                continue
+            done.add((name, extra))
+            try:
+                needed = map(Requirement, importlib.metadata.requires(name) or ())
+            except importlib.metadata.PackageNotFoundError:
+                continue
+            waiting += [need for need in needed if _applies(need, extra) or _applies(need, "")]
+    return {name for name, _ in done} | set(_NO_DEPS)
+
+
+def _applies(requirement, extra):
+    return requirement.marker is None or requirement.marker.evaluate({"extra": extra})
