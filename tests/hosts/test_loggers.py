@@ -151,10 +151,10 @@ def test_tensorboard_has_scalars_sizes_and_pictures(whole):
         pictures = read.Images(name)  # every second epoch, and the last
         assert [event.step for event in pictures] == [2 * STEPS - 1, 3 * STEPS - 1]
         for event, epoch in zip(pictures, (2, 3), strict=True):
-            with Image.open(whole / "classes" / f"epoch{epoch:04d}{file}.png") as picture:
+            with Image.open(whole / "pictures" / f"epoch{epoch:04d}{file}.png") as picture:
                 assert picture.size == (event.width, event.height)
                 assert len(np.unique(np.asarray(picture.convert("L")))) > 10
-    assert not (whole / "classes" / "epoch0001.png").exists()
+    assert not (whole / "pictures" / "epoch0001.png").exists()
 
 
 def test_the_pictures_show_classes_as_they_are(whole):
@@ -162,7 +162,7 @@ def test_the_pictures_show_classes_as_they_are(whole):
     labels = read_checkpoint(whole / "last.ckpt")["uic"]["bank"]["targets"].long()
     sizes = labels.bincount(minlength=30).numpy()
     assert float(history(whole)[-1]["uic_class_size_min"]) == sizes.min()
-    with Image.open(whole / "classes" / "epoch0003.png") as picture:
+    with Image.open(whole / "pictures" / "epoch0003.png") as picture:
         pixels = np.asarray(picture.convert("L")).astype(int)
     from uic_plugin.report.class_pictures import some_classes
 
@@ -191,7 +191,7 @@ def test_a_logger_changes_nothing_else(recipe, whole, tmp_path):
         assert {k: v for k, v in one.items() if "seconds" not in k} == {
             k: v for k, v in two.items() if "seconds" not in k
         }
-    for name in ("csv", "tensorboard", "wandb", "classes", "wandb_run.json"):
+    for name in ("csv", "tensorboard", "wandb", "pictures", "wandb_run.json"):
         assert not (plain / name).exists()
 
 
@@ -258,7 +258,7 @@ def test_loggers_may_change_when_a_run_goes_on(recipe, tmp_path):
     train(recipe(), StopAfter(1))
     run = train(recipe("logger=csv", "log_classes_every=0", "wandb.project=other"))
     assert list(logged(run)["uic_changed"]) == [2 * STEPS - 1]
-    assert not (run / "classes").exists()
+    assert not (run / "pictures").exists()
 
 
 def test_wandb_offline_goes_on_in_the_same_run(recipe, tmp_path):
@@ -316,7 +316,7 @@ def test_without_annotations(recipe):
     columns = logged(run)
     assert "uic_changed" in columns
     assert "uic_nmi" not in columns
-    assert (run / "classes" / "epoch0001.png").exists()
+    assert (run / "pictures" / "epoch0001.png").exists()
 
 
 @pytest.mark.parametrize(
@@ -330,7 +330,7 @@ def test_without_annotations(recipe):
 def test_methods_log_the_classes_that_they_keep(recipe, name, options, files):
     settings = ("logger=[csv,tensorboard]", "log_classes_every=1", "max_epochs=1", *options)
     run = train(recipe(*settings, name=name))
-    folder = run / "classes"
+    folder = run / "pictures"
     assert sorted(path.name for path in folder.glob("*")) == files
     assert any(column.endswith("_loss_epoch") for column in logged(run))
     assert events(run).Tags()["histograms"] == (["uic_class_sizes"] if files else [])

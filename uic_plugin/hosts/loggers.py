@@ -1,7 +1,7 @@
 """Lightning's loggers in `uic pretrain`: which ones, resumed into the same run, with classes.
 
 Everything lies in the run folder: `csv/metrics.csv`, `tensorboard/`, `wandb/`, and the pictures of
-the classes in `classes/`.
+the classes in `pictures/`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from uic_plugin.report.class_pictures import ClassPictures
 from uic_plugin.report.tables import read_csv
 
 LOGGERS = ("csv", "tensorboard", "wandb")
-CLASSES = "classes"  # folder of the pictures
+CLASSES = "pictures"  # folder of the pictures
 WANDB_RUN_FILE = "wandb_run.json"  # which run of Weights & Biases a run folder belongs to
 _PROJECT = "solo-learn"  # the host's default
 _FLAGS = ("enabled", "offline")
