@@ -144,6 +144,7 @@ def _try(
         heads=_HEADS,
         head="linear",
         labels="soft",
+        balance=1.0,  # only then is the loss the information
         epochs=max(1, settings.epochs // 2),
         max_steps=max(1, settings.max_steps // 4),
     )
