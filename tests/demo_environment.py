@@ -6,6 +6,8 @@ that needs one of them fails in the tests as it would fail for a user.
 
 import importlib.metadata
 import sys
+import sysconfig
+from collections import defaultdict
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -13,6 +15,7 @@ from packaging.utils import canonicalize_name
 
 from uic_plugin.hosts import find_host
 
+INSTALLED = ("pretrained",)  # extras that `make install` brings beside that of the host's line
 _NO_DEPS = ("solo-learn", "pip", "uic-plugin")  # installed without what they require
 _HIDING = """
 import sys
@@ -38,7 +41,7 @@ def hide_the_rest(folder, extras):
         folder: where to.
         extras: of this package, beside the one of the installed line of solo-learn.
     """
-    hidden = sorted(hidden_modules([find_host().line, *extras]))
+    hidden = sorted(hidden_modules([find_host().line, *INSTALLED, *extras]))
     (folder / "sitecustomize.py").write_text(_HIDING.replace("{hidden}", repr(set(hidden))))
 
 
@@ -47,10 +50,24 @@ def hidden_modules(extras):
     there = installed_with(extras)
     return {
         module
-        for module, distributions in importlib.metadata.packages_distributions().items()
-        if module not in sys.stdlib_module_names
-        and not {canonicalize_name(name) for name in distributions} & there
+        for module, distributions in _distributions_of_modules().items()
+        if not distributions & there
     }
+
+
+def _distributions_of_modules():
+    """Top-level modules in site-packages to the distributions that have files of them.
+
+    Not all that can be imported here: setuptools puts what it has vendored on the path.
+    """
+    found = defaultdict(set)
+    folders = {sysconfig.get_path(name) for name in ("purelib", "platlib")}
+    for distribution in importlib.metadata.distributions(path=sorted(folders)):
+        for file in distribution.files or ():
+            module = file.parts[0].partition(".")[0]
+            if module.isidentifier() and (len(file.parts) > 1 or file.suffix in (".py", ".so")):
+                found[module].add(canonicalize_name(distribution.metadata["Name"]))
+    return found
 
 
 def installed_with(extras):
