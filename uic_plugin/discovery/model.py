@@ -32,6 +32,7 @@ class Answers:
         entropy: (N,) float32 of the mean probabilities, in nats.
         agreement: (N,) float32 share of all heads that say the same, in [0, 1].
         distance: (N,) float32 1 - cosine between an image and the mean of its class, in [0, 2].
+        heads: (N, V) int64 class by each of the voting heads.
     """
 
     labels: np.ndarray
@@ -40,11 +41,13 @@ class Answers:
     entropy: np.ndarray
     agreement: np.ndarray
     distance: np.ndarray
+    heads: np.ndarray
 
     def extra_columns(self) -> dict[str, np.ndarray]:
         """Columns of a label file beside path, label, confidence and entropy."""
         names = ("agreement", "distance", "second")
-        return {name: getattr(self, name) for name in names}
+        columns = {name: getattr(self, name) for name in names}
+        return columns | {f"head_{i}": column for i, column in enumerate(self.heads.T)}
 
 
 class ClassModel:
@@ -91,10 +94,12 @@ class ClassModel:
         p = vote(logits, self.voters)
         top = p.topk(2, dim=1)
         labels = top.indices[:, 0]
-        agreement = (logits.argmax(2) == labels[:, None]).float().mean(1)
+        by_head = logits.argmax(2)
+        agreement = (by_head == labels[:, None]).float().mean(1)
         entropy = torch.special.entr(p).sum(1)
         distance = 1 - (reduced * self.means[labels]).sum(1)
-        return labels, top.indices[:, 1], top.values[:, 0], entropy, agreement, distance
+        voted = by_head[:, : self.voters]
+        return labels, top.indices[:, 1], top.values[:, 0], entropy, agreement, distance, voted
 
     def save(self, path: Path) -> None:
         """Write the model, through a temporary file."""
