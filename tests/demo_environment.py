@@ -5,7 +5,6 @@ that needs one of them fails in the tests as it would fail for a user.
 """
 
 import importlib.metadata
-import sys
 import sysconfig
 from collections import defaultdict
 from pathlib import Path
