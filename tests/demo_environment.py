@@ -4,8 +4,10 @@ Modules of distributions that only the tests or an extra bring cannot be importe
 that needs one of them fails in the tests as it would fail for a user.
 """
 
+import functools
 import importlib.metadata
-import sys
+import sysconfig
+from collections import defaultdict
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -47,10 +49,27 @@ def hidden_modules(extras):
     there = installed_with(extras)
     return {
         module
-        for module, distributions in importlib.metadata.packages_distributions().items()
-        if module not in sys.stdlib_module_names
-        and not {canonicalize_name(name) for name in distributions} & there
+        for module, distributions in _distributions_of_modules().items()
+        if not distributions & there
     }
+
+
+@functools.cache
+def _distributions_of_modules():
+    """Top-level modules in site-packages to the distributions that have files of them.
+
+    Not all that can be imported here: setuptools puts what it has vendored on the path.
+    """
+    found = defaultdict(set)
+    folders = {sysconfig.get_path(name) for name in ("purelib", "platlib")}
+    for distribution in importlib.metadata.distributions(path=sorted(folders)):
+        name = canonicalize_name(distribution.metadata["Name"])
+        for line in (distribution.read_text("RECORD") or "").splitlines():
+            first, below, _ = line.partition(",")[0].partition("/")
+            module, _, ending = first.partition(".")
+            if module.isidentifier() and (below or ending.endswith(("py", "so"))):
+                found[module].add(name)
+    return found
 
 
 def installed_with(extras):
