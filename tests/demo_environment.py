@@ -4,6 +4,7 @@ Modules of distributions that only the tests or an extra bring cannot be importe
 that needs one of them fails in the tests as it would fail for a user.
 """
 
+import functools
 import importlib.metadata
 import sysconfig
 from collections import defaultdict
@@ -54,6 +55,7 @@ def hidden_modules(extras):
     }
 
 
+@functools.cache
 def _distributions_of_modules():
     """Top-level modules in site-packages to the distributions that have files of them.
 
@@ -62,10 +64,12 @@ def _distributions_of_modules():
     found = defaultdict(set)
     folders = {sysconfig.get_path(name) for name in ("purelib", "platlib")}
     for distribution in importlib.metadata.distributions(path=sorted(folders)):
-        for file in distribution.files or ():
-            module = file.parts[0].partition(".")[0]
-            if module.isidentifier() and (len(file.parts) > 1 or file.suffix in (".py", ".so")):
-                found[module].add(canonicalize_name(distribution.metadata["Name"]))
+        name = canonicalize_name(distribution.metadata["Name"])
+        for line in (distribution.read_text("RECORD") or "").splitlines():
+            first, below, _ = line.partition(",")[0].partition("/")
+            module, _, ending = first.partition(".")
+            if module.isidentifier() and (below or ending.endswith(("py", "so"))):
+                found[module].add(name)
     return found
 
 
