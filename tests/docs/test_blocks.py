@@ -207,7 +207,7 @@ def finished_run(digits32, tmp_path_factory):
 
 
 @pytest.fixture
-def folder(tmp_path, digits32, datasets, finished_run):
+def folder(tmp_path, digits32, datasets, block, request):
     """Where a block is run: the data that its commands name, a run, and what they need of this
     repository.
 
@@ -219,7 +219,8 @@ def folder(tmp_path, digits32, datasets, finished_run):
         (tmp_path / "datasets" / entry.name).symlink_to(entry)
     (tmp_path / "datasets" / "miniimagenet").unlink()  # commands write into this one
     shutil.copytree(datasets / "miniimagenet", tmp_path / "datasets" / "miniimagenet")
-    shutil.copytree(finished_run, tmp_path / "RUN")
+    if "RUN" in text_of(block).split():
+        shutil.copytree(request.getfixturevalue("finished_run"), tmp_path / "RUN")
     for pattern in ("docs/results/*.yaml", "tests/benchmarks/scale.py"):
         for path in ROOT.glob(pattern):
             target = tmp_path / path.relative_to(ROOT)
