@@ -1,4 +1,4 @@
-"""Lightning's real loggers in `uic pretrain`: what they get, and that a run goes on in the same."""
+"""Lightning's real loggers in `uic pretrain`: what they get, and that a run resumes into the same."""
 
 import json
 import os
@@ -211,7 +211,7 @@ def test_a_broken_run_goes_on_in_the_same_files(recipe, whole, tmp_path, within)
         assert parts.keys() == unbroken.keys()
         for name, values in unbroken.items():
             got = parts[name]
-            if within and name.startswith("lr-"):  # where it goes on, too
+            if within and name.startswith("lr-"):  # where it resumes, too
                 got = {step: got[step] for step in got if step in values}
             if within and name.endswith("_epoch"):  # of the steps since
                 assert got.keys() == values.keys()

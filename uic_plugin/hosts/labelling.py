@@ -110,7 +110,7 @@ def label_images(
 
     The columns `second` and `second_confidence` are the next best class. Classes keep the names
     of the label file that the run was trained with (`fixed_labels`), where that file is still
-    there. What is done lies in `OUT.rows` until the file is complete; the same call goes on there.
+    there. What is done lies in `OUT.rows` until the file is complete; the same call resumes there.
 
     Args:
         method: a trained method with a head.

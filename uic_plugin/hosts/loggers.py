@@ -103,14 +103,14 @@ def logging_to(
 ) -> Iterator[None]:
     """Give a trainer the loggers of the recipe, and end them with the training.
 
-    A run that goes on from a checkpoint goes on in the same `metrics.csv`, TensorBoard folder and
-    run of Weights & Biases; what was logged after the checkpoint was written is logged anew.
+    A resumed run writes to the same `metrics.csv`, TensorBoard folder and run of Weights & Biases;
+    what was logged after the checkpoint was written is logged anew.
 
     Args:
         trainer: without loggers.
         cfg: the prepared recipe.
         run_dir: the run folder.
-        checkpoint: what the run goes on from, or None for its start.
+        checkpoint: what the run resumes from, or None for its start.
         dataset: the host's training images.
 
     Raises:
@@ -255,7 +255,7 @@ class LoggedClasses(pl.Callback):
         self._has_begun = False
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, *_: Any) -> None:
-        """Have Lightning 1.9 log at the step at which a run goes on within an epoch.
+        """Have Lightning 1.9 log at the step at which a run resumes within an epoch.
 
         It saves the number of steps before it counts the one that is done; later versions mend it.
         """

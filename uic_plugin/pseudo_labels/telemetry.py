@@ -30,7 +30,7 @@ class EpochTelemetry:
     Attributes:
         sums: (3,) float64, sums of confidence and entropy and the count of assignments; kept as
             one tensor so that ranks can add theirs with one reduction.
-        class_sizes: (K,) images per class after the last turn of the epoch; None before the first.
+        class_sizes: (K,) images per class after the last epoch boundary; None before the first.
     """
 
     def __init__(self, annotations: np.ndarray | None = None) -> None:
