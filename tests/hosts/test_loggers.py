@@ -1,4 +1,4 @@
-"""Lightning's real loggers in `uic pretrain`: what they get, and that a run resumes into the same."""
+"""Lightning's real loggers in `uic pretrain`: what they get; a resumed run logs into the same."""
 
 import json
 import os
