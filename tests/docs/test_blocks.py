@@ -219,7 +219,7 @@ def folder(tmp_path, digits32, datasets, block, request):
         (tmp_path / "datasets" / entry.name).symlink_to(entry)
     (tmp_path / "datasets" / "miniimagenet").unlink()  # commands write into this one
     shutil.copytree(datasets / "miniimagenet", tmp_path / "datasets" / "miniimagenet")
-    if "RUN" in text_of(block).split():
+    if "RUN" in f"{block.before} {text_of(block)}".split():
         shutil.copytree(request.getfixturevalue("finished_run"), tmp_path / "RUN")
     for pattern in ("docs/results/*.yaml", "tests/benchmarks/scale.py"):
         for path in ROOT.glob(pattern):

@@ -28,8 +28,10 @@ def test_own_folder_then_knn_and_linear(uic, digits, tmp_path):
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0].startswith("uic epoch 1/2  loss ")
-    assert lines[-1] == "Next: uic knn runs/custom-uic-seed0   uic linear runs/custom-uic-seed0"
     run = "runs/custom-uic-seed0"
+    assert f"Next: uic knn {run}   uic linear {run}" in lines
+    assert lines[-1].endswith(f"{run}/classes/index.html")  # where to look
+    assert (tmp_path / run / "classes" / "index.html").is_file()
     assert "val_path" in uic("knn", run).stderr  # says what is missing
     done = uic("knn", run, f"data.val_path={digits / 'val'}")
     assert done.stdout.startswith("k-NN top-1 ")

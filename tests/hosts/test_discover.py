@@ -65,6 +65,7 @@ def test_from_a_folder_to_classes_and_new_images(uic, images, features, tmp_path
     assert columns == [
         *("path", "label", "confidence", "entropy"),
         *("agreement", "distance", "second"),
+        "head_0",  # of four heads one votes
     ]
     classes = json.loads((out / "classes.json").read_text())
     assert sum(row["size"] for row in classes) == 120
