@@ -92,7 +92,9 @@ def test_weights_that_lack_a_part(again, tmp_path):
     network = Conv4(8)
     state = {k: v for k, v in network.state_dict().items() if not k.startswith("conv4")}
     torch.save(state, tmp_path / "part.pth")
-    done = again(f"weights={tmp_path / 'part.pth'}")
+    weights = f"weights={tmp_path / 'part.pth'}"
+    one_line(again(weights), "weights are not in the file: conv4.0.weight", "allow_missing")
+    done = again(weights, "weights_allow_missing=['conv4.*']")
     assert done.returncode == 0
     assert "warning: " in done.stderr
     assert "weights are not in the file: conv4.0.weight" in done.stderr
@@ -185,7 +187,8 @@ def test_classes_of_a_label_file(uic, run, digits, tmp_path):
     for word in ("nmi_arithmetic", "nmi_geometric", "adjusted_rand", "purity", "largest class"):
         assert word in done.stdout
     names = {path.name for path in (tmp_path / "classes").iterdir()}
-    assert names == {"classes.csv", "class_sizes.png", "classes.png"}
+    figures = {"classes.csv", "class_sizes.png", "classes.png"}
+    assert names == {*figures, "index.html", "files"}
     one_line(uic("classes", tmp_path / "l.csv", digits / "val"), "images of", "are not in")
     one_line(uic("classes", tmp_path / "none.csv", digits), "no such label file")
 
