@@ -317,7 +317,7 @@ def plan_run(setting: Setting, entry: Entry, seed: int, epochs: int) -> Run:
 
 
 def _training(name: str, overrides: Sequence[str], folder: Path) -> Job:
-    arguments = ("pretrain", f"--config-name={name}", *overrides)
+    arguments = ("pretrain", f"--config-name={name}", *overrides, "--no-page")
     product = folder / "last.ckpt"
     # the folder is named after the settings, whatever recipe and overrides make them
     return Job(

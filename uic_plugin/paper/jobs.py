@@ -107,7 +107,7 @@ class _Planner:
         self, recipe: str, folder: Path, given: tuple[str, ...] = (), needs: tuple[str, ...] = ()
     ) -> Job:
         overrides = (*given, f"seed={self.seed}", f"run_dir={folder}", *self.overrides)
-        arguments = ("pretrain", f"--config-name={recipe}", *overrides)
+        arguments = ("pretrain", f"--config-name={recipe}", *overrides, "--no-page")
         product = folder / "last.ckpt"
         return Job(f"train {folder.name}", arguments, folder, product, needs, recipe, overrides)
 
