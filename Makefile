@@ -13,9 +13,9 @@ SOLO_LEARN := $(if $(filter pypi main,$(HOST)),,$(abspath $(HOST)))
 export SOLO_LEARN
 
 # those that train, whose floating-point sums depend on the instructions of the processor
-TRAINING := tests/hosts/test_training.py tests/hosts/test_methods.py tests/hosts/test_label_stages.py \
-	tests/hosts/test_schedules.py tests/hosts/test_small_recipes.py tests/hosts/test_checkpoints.py \
-	tests/hosts/test_migrate.py tests/pseudo_labels tests/networks tests/evaluation tests/compare
+TRAINING := tests/runs/test_training.py tests/hosts/test_methods.py tests/runs/test_label_stages.py \
+	tests/runs/test_schedules.py tests/runs/test_small_recipes.py tests/runs/test_checkpoints.py \
+	tests/runs/test_migrate.py tests/pseudo_labels tests/networks tests/evaluation tests/experiments/compare
 
 .PHONY: help install demo test test-browser test-slow test-isa lint bench clean
 help:

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 
 from uic_plugin.hosts import backbone_of
 from uic_plugin.hosts.attach import centred
-from uic_plugin.hosts.datasets import pretrain_dataset
-from uic_plugin.hosts.settings import build_method, prepare_config
+from uic_plugin.runs.datasets import pretrain_dataset
+from uic_plugin.runs.settings import build_method, prepare_config
 from uic_plugin.seeding import derive_seed, make_generator
 
 

@@ -21,7 +21,7 @@ def test_all_datasets_and_methods_have_one():
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipe(name):
     from uic_plugin.hosts.foreign import set_views
-    from uic_plugin.hosts.settings import build_method
+    from uic_plugin.runs.settings import build_method
 
     register()
     cfg = compose_recipe(name, NEEDED.get(name.partition("/")[2], []))

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from uic_plugin.hosts.datasets import pretrain_loader
-from uic_plugin.hosts.settings import build_method, prepare_config
-from uic_plugin.jobs import Job, run_jobs
+from uic_plugin.experiments.jobs import Job, run_jobs
+from uic_plugin.runs.datasets import pretrain_loader
+from uic_plugin.runs.settings import build_method, prepare_config
 from uic_plugin.threads import log_spinning_advice, spinning_advice
 
 MAPS = Path("/proc/self/maps")
@@ -139,8 +139,8 @@ def test_a_script_of_the_host_is_told_once(unset, recipe, host_trainer, caplog):
 
 
 def test_our_command_is_not_told(recipe, caplog):
-    from uic_plugin.hosts.training import pretrain
     from uic_plugin.report.progress import EpochReporter
+    from uic_plugin.runs.training import pretrain
 
     torch.set_num_threads(2)
     log_spinning_advice.cache_clear()

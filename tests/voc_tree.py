@@ -4,7 +4,7 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from uic_plugin.data.voc import VOC_CLASSES
+from uic_plugin.data.voc_folder import VOC_CLASSES
 
 SIZE = (112, 80)  # width, height
 SIDE = 32

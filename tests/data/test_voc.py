@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from voc_tree import SIDE, SIZE, annotation
 
-from uic_plugin.data.voc import VOC_CLASSES, VocMasks, VocObjects, find_voc
+from uic_plugin.data.voc_folder import VOC_CLASSES, VocMasks, VocObjects, find_voc
 
 
 def write(folder, objects, name="000000", size=SIZE):

@@ -183,9 +183,9 @@ def write_split(folder, name, images, labels, count):
 @pytest.fixture(scope="session")
 def finished_run(digits32, tmp_path_factory):
     """Folder of a run of UIC: a small AlexNet after an epoch on the enlarged digits."""
-    from uic_plugin.hosts.training import pretrain
     from uic_plugin.recipes_path import compose_recipe
     from uic_plugin.report.progress import EpochReporter
+    from uic_plugin.runs.training import pretrain
 
     folder = tmp_path_factory.mktemp("finished") / "RUN"
     overrides = [

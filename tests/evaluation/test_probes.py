@@ -11,14 +11,14 @@ from torch.utils.data import Dataset
 
 from uic_plugin.evaluation.probe_settings import ProbeSettings
 from uic_plugin.evaluation.probes import ProbeTrainer
-from uic_plugin.hosts.evaluation import load_method
-from uic_plugin.hosts.runs import open_run
-from uic_plugin.hosts.training import pretrain
 from uic_plugin.networks import Conv4
 from uic_plugin.networks.weights import weights_fingerprint
 from uic_plugin.recipes_path import compose_recipe
 from uic_plugin.report.progress import EpochReporter
 from uic_plugin.report.tables import read_csv
+from uic_plugin.runs.evaluation import load_method
+from uic_plugin.runs.folder import open_run
+from uic_plugin.runs.training import pretrain
 
 SETTINGS = ProbeSettings(
     epochs=3, lr=0.05, lr_decay_epochs=(1, 2), batch_size=16, features=100, seed=3

@@ -216,11 +216,11 @@ def test_onnxruntime_runs_network_and_classifier(recipe, tmp_path, uic, digits):
     pytest.importorskip("onnxscript")
     import torch
 
-    from uic_plugin.hosts.evaluation import load_method
-    from uic_plugin.hosts.labelling import ImageFiles, label_images
-    from uic_plugin.hosts.onnx import Classifier
-    from uic_plugin.hosts.runs import open_run
-    from uic_plugin.hosts.training import pretrain
+    from uic_plugin.runs.evaluation import load_method
+    from uic_plugin.runs.folder import open_run
+    from uic_plugin.runs.labelling import ImageFiles, label_images
+    from uic_plugin.runs.onnx import Classifier
+    from uic_plugin.runs.training import pretrain
 
     pretrain(recipe("max_epochs=1"))
     method, cfg, source = load_method(*open_run(tmp_path / "run"))

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from uic_plugin.hosts.training import pretrain
 from uic_plugin.recipes_path import compose_recipe
 from uic_plugin.report.progress import EpochReporter
+from uic_plugin.runs.training import pretrain
 
 CHECKOUT = os.environ.get("SOLO_LEARN")
 SCRIPT = Path(CHECKOUT or "", "downstream/object_detection/convert_model_to_detectron2.py")

@@ -8,15 +8,15 @@ import pytest
 import torch
 
 from uic_plugin.hosts import backbone_of, load_host, register
-from uic_plugin.hosts.evaluation import extract_features, knn_accuracy, load_method
-from uic_plugin.hosts.runs import load_run, read_checkpoint
-from uic_plugin.hosts.settings import build_method, prepare_config
-from uic_plugin.hosts.training import make_trainer, pretrain
-from uic_plugin.hosts.weights import start_from
 from uic_plugin.methods import OWN_METHODS
 from uic_plugin.pseudo_labels import nmi
 from uic_plugin.report.progress import EpochReporter
 from uic_plugin.report.tables import read_csv
+from uic_plugin.runs.evaluation import extract_features, knn_accuracy, load_method
+from uic_plugin.runs.folder import load_run, read_checkpoint
+from uic_plugin.runs.settings import build_method, prepare_config
+from uic_plugin.runs.start_weights import start_from
+from uic_plugin.runs.training import make_trainer, pretrain
 
 QUIET = EpochReporter("test")
 SMALL_HEAD = ("method_kwargs.head_width=16",)

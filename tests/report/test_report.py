@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 from rich.console import Console
 
-from uic_plugin.demo import run_demo
+from uic_plugin.experiments.demo import run_demo
 from uic_plugin.report.figures import plot_classes, plot_curves, read_history
 from uic_plugin.report.progress import EpochReporter
 

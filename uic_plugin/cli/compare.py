@@ -36,13 +36,13 @@ def compare(
 ) -> None:
     """Methods side by side: same images, network, augmentation and budget; one table, one plot."""
     if quoted:
-        from uic_plugin.compare.quoted import quoted_tables
+        from uic_plugin.experiments.compare.quoted import quoted_tables
 
         for table in quoted_tables():
             terminal().print(table)
         return
-    from uic_plugin.compare.plan import Budget, Setting, entries_of
-    from uic_plugin.compare.run import compare as run
+    from uic_plugin.experiments.compare.comparison import compare as run
+    from uic_plugin.experiments.compare.plan import Budget, Setting, entries_of
 
     numbers = [part.strip() for part in seeds.split(",")]
     if not all(part.isdigit() for part in numbers):
@@ -75,7 +75,7 @@ def measure(
     overrides: Set = None,
 ) -> None:
     """k-NN, linear, NMI, cost and curve of a finished run, as `uic compare` takes them."""
-    from uic_plugin.compare.measure import MEASURES_FILE, measure_run
+    from uic_plugin.experiments.compare.measure import MEASURES_FILE, measure_run
 
     measures = measure_run(run, clusters=clusters, overrides=tuple(overrides or ()))
     own = f", of its own labels {measures['nmi']:.3f}" if measures["nmi"] is not None else ""
@@ -97,7 +97,7 @@ def costs(
     overrides: Set = None,
 ) -> None:
     """Seconds that the turn of an epoch takes beside training: labels, clustering, order."""
-    from uic_plugin.compare.costs import turn_costs
+    from uic_plugin.experiments.compare.costs import turn_costs
     from uic_plugin.report.tables import write_csv
 
     sizes = [part.strip() for part in images.split(",")]

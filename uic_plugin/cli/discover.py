@@ -41,8 +41,8 @@ def embed(
     from uic_plugin.data.folders import list_images
     from uic_plugin.experiments.discovery import say_bad
     from uic_plugin.features.embedding import embed_images
-    from uic_plugin.hosts.frozen import open_backbone
     from uic_plugin.report.progress import counting
+    from uic_plugin.runs.frozen import open_backbone
 
     images = list_images(folder)
     network = open_backbone(backbone, weights=weights, layer=layer, size=size)

@@ -15,7 +15,7 @@ from uic_plugin.cli.common import Overrides, Run, Set, Untrained, terminal
 
 def knn(run: Run, overrides: Overrides = None, untrained: Untrained = False) -> None:
     """The host's weighted k-NN accuracy on the frozen features of a run."""
-    from uic_plugin.hosts.evaluation import extract_features, knn_accuracy
+    from uic_plugin.runs.evaluation import extract_features, knn_accuracy
 
     method, cfg, source, weights = _load(run, overrides, untrained)
     accuracy = knn_accuracy(extract_features(method, cfg, source), **cfg.knn)
@@ -24,7 +24,7 @@ def knn(run: Run, overrides: Overrides = None, untrained: Untrained = False) -> 
 
 def linear(run: Run, overrides: Overrides = None, untrained: Untrained = False) -> None:
     """The host's linear evaluation on the frozen features of a run."""
-    from uic_plugin.hosts.evaluation import linear_accuracy
+    from uic_plugin.runs.evaluation import linear_accuracy
 
     method, cfg, source, weights = _load(run, overrides, untrained)
     accuracy = linear_accuracy(method, cfg, source)
@@ -33,8 +33,8 @@ def linear(run: Run, overrides: Overrides = None, untrained: Untrained = False) 
 
 def _load(run: Path, overrides: list[str] | None, untrained: bool) -> tuple[Any, Any, Any, str]:
     """Method, recipe, images, and what its weights are."""
-    from uic_plugin.hosts.evaluation import load_method
-    from uic_plugin.hosts.runs import open_run
+    from uic_plugin.runs.evaluation import load_method
+    from uic_plugin.runs.folder import open_run
 
     cfg, checkpoint = open_run(run, overrides or [])
     method, cfg, source = load_method(cfg, None if untrained else checkpoint)
@@ -88,10 +88,10 @@ def probe(
     """The paper's linear probes: a linear layer on each layer of the frozen network."""
     from uic_plugin.evaluation.distributed import run_processes
     from uic_plugin.evaluation.probe_settings import ProbeSettings
-    from uic_plugin.hosts.evaluation import load_method
-    from uic_plugin.hosts.probing import RESULTS_FILE, default_layers, probe_run
-    from uic_plugin.hosts.runs import open_run
     from uic_plugin.report.tables import probe_table
+    from uic_plugin.runs.evaluation import load_method
+    from uic_plugin.runs.folder import open_run
+    from uic_plugin.runs.probing import RESULTS_FILE, default_layers, probe_run
 
     overrides = list(set_ or [])
     if data is not None:

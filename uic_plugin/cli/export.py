@@ -52,9 +52,9 @@ def export(
 
 def _onnx(labels: Path, run: Path | None, out: Path) -> None:
     from uic_plugin.data.labels import read_labels
-    from uic_plugin.hosts.evaluation import load_method
-    from uic_plugin.hosts.onnx import export_onnx
-    from uic_plugin.hosts.runs import open_run
+    from uic_plugin.runs.evaluation import load_method
+    from uic_plugin.runs.folder import open_run
+    from uic_plugin.runs.onnx import export_onnx
 
     if run is None:
         raise ValueError("--to onnx needs the network: --run RUN")

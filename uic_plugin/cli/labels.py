@@ -30,8 +30,8 @@ def migrate(
     ] = None,
 ) -> None:
     """Carry labels over to a folder where images were added or removed."""
-    from uic_plugin.hosts.migrate import migrate_labels
     from uic_plugin.report.progress import counting
+    from uic_plugin.runs.migrate import migrate_labels
 
     out = out or (run if run.is_dir() else run.parent) / "migrated.ckpt"
     with counting("new images labelled", terminal()) as progress:
@@ -105,7 +105,7 @@ def label(
     set_: Set = None,
 ) -> None:
     """Pseudo label, confidence and entropy of every image below a folder, in one pass."""
-    from uic_plugin.hosts.discovered import find_model, label_with_classes
+    from uic_plugin.runs.discovered import find_model, label_with_classes
 
     model = find_model(run)
     if model is not None:
@@ -116,10 +116,10 @@ def label(
             f"{out}: {len(found)} images, mean confidence {found.confidence.mean():.3f}"
         )
         return
-    from uic_plugin.hosts.evaluation import load_method
-    from uic_plugin.hosts.labelling import label_images
-    from uic_plugin.hosts.runs import open_run
     from uic_plugin.report.progress import counting
+    from uic_plugin.runs.evaluation import load_method
+    from uic_plugin.runs.folder import open_run
+    from uic_plugin.runs.labelling import label_images
 
     cfg, checkpoint = open_run(run, set_ or [])
     method, cfg, source = load_method(cfg, checkpoint, needs_images=data is None)
@@ -180,7 +180,7 @@ def classes(
     values = None if features is None else read_features(features, table.paths)
     history = None
     if run is not None:
-        from uic_plugin.hosts.label_history import history_of_run
+        from uic_plugin.runs.label_history import history_of_run
 
         history = history_of_run(run, table)
     numbers = report_classes(labels, data, out, show=show, num_classes=num_classes)
@@ -212,9 +212,9 @@ def weights(
 ) -> None:
     """Write the network of a run without its heads, for torchvision, timm and others."""
     from uic_plugin.hosts import backbone_of
-    from uic_plugin.hosts.evaluation import load_method
-    from uic_plugin.hosts.runs import open_run
     from uic_plugin.networks.weights import save_weights
+    from uic_plugin.runs.evaluation import load_method
+    from uic_plugin.runs.folder import open_run
 
     cfg, checkpoint = open_run(run)
     method, cfg, _ = load_method(cfg, checkpoint, needs_images=False)

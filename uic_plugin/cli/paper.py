@@ -26,7 +26,7 @@ def paper(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the commands.")] = False,
 ) -> None:
     """Run what a table of the paper lacks, and print it in the paper's layout."""
-    from uic_plugin.paper.run import run_table
+    from uic_plugin.experiments.paper.table_runs import run_table
 
     if seeds < 1:
         raise ValueError(f"--seeds must be at least 1, got {seeds}")

@@ -25,9 +25,9 @@ def pretrain(
     ] = True,
 ) -> None:
     """Train a recipe; the same command goes on where it was stopped."""
-    from uic_plugin.hosts.runs import HISTORY_FILE
-    from uic_plugin.hosts.training import pretrain as run
     from uic_plugin.recipes_path import compose_recipe
+    from uic_plugin.runs.folder import HISTORY_FILE
+    from uic_plugin.runs.training import pretrain as run
 
     cfg = compose_recipe(config_name, overrides or [], config_dir)
     result = run(cfg)
@@ -44,7 +44,7 @@ def pretrain(
     )
     terminal().print(f"Next: uic knn {result.run_dir}   uic linear {result.run_dir}")
     if page:
-        from uic_plugin.hosts.run_page import page_of_run
+        from uic_plugin.runs.class_page import page_of_run
 
         try:
             written = page_of_run(result.run_dir, terminal())
@@ -57,7 +57,7 @@ def pretrain(
 
 def doctor() -> None:
     """What is installed, which line of solo-learn was found, what is missing."""
-    from uic_plugin.doctor import examine
+    from uic_plugin.hosts.doctor import examine
 
     findings, healthy = examine()
     table = Table("what", "found", "state")
@@ -84,7 +84,7 @@ def demo(
     seed: Annotated[int, typer.Option(help="Seed of all three networks.")] = 0,
 ) -> None:
     """Learn classes of handwritten digits, beside SimCLR and an untrained network."""
-    from uic_plugin.demo import run_demo
+    from uic_plugin.experiments.demo import run_demo
 
     run_demo(out_dir, seed=seed, console=terminal())
 

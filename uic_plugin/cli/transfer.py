@@ -36,12 +36,12 @@ def fewshot(
 ) -> None:
     """Classes never seen, from a few images of each: nearest class mean on frozen features."""
     from uic_plugin.evaluation.fewshot import EpisodeSettings
-    from uic_plugin.hosts.evaluation import load_method
-    from uic_plugin.hosts.fewshot import fewshot_run
-    from uic_plugin.hosts.probing import default_layers
-    from uic_plugin.hosts.runs import open_run
     from uic_plugin.report.progress import counting
     from uic_plugin.report.tables import write_csv
+    from uic_plugin.runs.evaluation import load_method
+    from uic_plugin.runs.fewshot import fewshot_run
+    from uic_plugin.runs.folder import open_run
+    from uic_plugin.runs.probing import default_layers
 
     settings = EpisodeSettings(ways, shots, queries, episodes, distance, seed)
     cfg, checkpoint = open_run(run, set_ or [])
@@ -95,9 +95,9 @@ def transfer(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the commands.")] = False,
 ) -> None:
     """All transfer tasks of a run's network: one table and one page; goes on where it stopped."""
-    from uic_plugin.hosts.runs import load_run
-    from uic_plugin.transfer.run import transfer as run_transfer
-    from uic_plugin.transfer.tasks import TransferPlan
+    from uic_plugin.experiments.transfer.task_runs import transfer as run_transfer
+    from uic_plugin.experiments.transfer.tasks import TransferPlan
+    from uic_plugin.runs.folder import load_run
 
     given: dict[str, list[str]] = {}
     for text in option or []:

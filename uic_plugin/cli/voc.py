@@ -70,9 +70,9 @@ def voc_classify(
     set_: Set = None,
 ) -> None:
     """Multi-label classification: fine-tuned, average precision of each class."""
-    from uic_plugin.data.voc import VocData
+    from uic_plugin.data.voc_folder import VocData
     from uic_plugin.evaluation.voc.classification import ClassifySettings
-    from uic_plugin.hosts.voc_tasks import classify
+    from uic_plugin.runs.voc_tasks import classify
 
     schedule = _schedule(locals())
     network = _network(run, untrained, set_)
@@ -140,10 +140,10 @@ def voc_detect(
     set_: Set = None,
 ) -> None:
     """Detection: all layers fine-tuned, average precision of each class at an overlap of 0.5."""
-    from uic_plugin.data.voc import VocData
+    from uic_plugin.data.voc_folder import VocData
     from uic_plugin.evaluation.voc.detectors import DetectSettings
     from uic_plugin.evaluation.voc.proposals import ProposalSettings
-    from uic_plugin.hosts.voc_tasks import detect
+    from uic_plugin.runs.voc_tasks import detect
 
     searched = ProposalSettings(proposals, proposal_side, proposal_smallest, proposal_most)
     settings = DetectSettings(
@@ -199,9 +199,9 @@ def voc_segment(
     set_: Set = None,
 ) -> None:
     """Segmentation: all layers fine-tuned, mean intersection over union of 21 classes."""
-    from uic_plugin.data.voc import VocData
+    from uic_plugin.data.voc_folder import VocData
     from uic_plugin.evaluation.voc.segmentation import SegmentSettings
-    from uic_plugin.hosts.voc_tasks import segment
+    from uic_plugin.runs.voc_tasks import segment
 
     settings = SegmentSettings(size, crop, min_scale, max_scale, batch_norm)
     schedule = _schedule(locals())
@@ -220,7 +220,7 @@ def _schedule(given: dict[str, Any]) -> Any:
 
 
 def _network(run: Path, untrained: bool, overrides: list[str] | None) -> Any:
-    from uic_plugin.hosts.voc import pretrained_network
+    from uic_plugin.runs.voc_network import pretrained_network
 
     return pretrained_network(run, untrained=untrained, overrides=overrides or [])
 

@@ -25,11 +25,11 @@ from uic_plugin.discovery.search import Found, Progress, check_count, discover
 from uic_plugin.discovery.settings import DiscoverySettings
 from uic_plugin.evaluation.clustering import agreement
 from uic_plugin.features.embedding import Embedded, embed_images
-from uic_plugin.hosts.frozen import open_backbone
 from uic_plugin.pseudo_labels.kmeans import check_faiss
 from uic_plugin.report.page import PageOptions, write_class_page
 from uic_plugin.report.progress import counting
 from uic_plugin.report.tables import write_csv
+from uic_plugin.runs.frozen import open_backbone
 
 SCORES_FILE, WORK_FOLDER = "scores.csv", "unfinished"
 _SHOWN = 5  # unreadable images on the screen

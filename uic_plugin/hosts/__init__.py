@@ -16,7 +16,7 @@ __all__ = ["HostError", "HostInfo", "backbone_of", "find_host", "load_host", "re
 
 
 def load_host() -> Any:
-    """The adapter module of the installed line, `uic_plugin.hosts.main` or `.pypi`.
+    """The adapter module of the installed line, `uic_plugin.hosts.solo_main` or `.pypi`.
 
     Raises:
         HostError: if no supported solo-learn can be imported.

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from uic_plugin.data.voc import VOC_CLASSES, Objects, VocMasks, VocObjects
+from uic_plugin.data.voc_folder import VOC_CLASSES, Objects, VocMasks, VocObjects
 from uic_plugin.evaluation.voc.average_precision import Detections
 from uic_plugin.files import replacing
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from uic_plugin.data.voc import VocObjects, find_voc
+from uic_plugin.data.voc_folder import VocObjects, find_voc
 from uic_plugin.evaluation.voc.average_precision import (
     Detections,
     classification_precision,

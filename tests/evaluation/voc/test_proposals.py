@@ -9,7 +9,7 @@ import pytest
 import torch
 from torchvision.ops import box_iou
 
-from uic_plugin.data.voc import VocObjects, find_voc
+from uic_plugin.data.voc_folder import VocObjects, find_voc
 from uic_plugin.evaluation.voc.proposals import ProposalCache, ProposalSettings, selective_search
 
 pytest.importorskip("cv2.ximgproc", reason="needs opencv-contrib-python-headless")

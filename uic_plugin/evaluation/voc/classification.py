@@ -18,7 +18,7 @@ from torchvision import transforms
 
 from uic_plugin.data.centre import with_border
 from uic_plugin.data.loaders import view_loader
-from uic_plugin.data.voc import VOC_CLASSES, VocObjects
+from uic_plugin.data.voc_folder import VOC_CLASSES, VocObjects
 from uic_plugin.evaluation.voc.average_precision import AveragePrecision, classification_precision
 from uic_plugin.evaluation.voc.network import renew_linear
 from uic_plugin.networks.staged import StagedNetwork

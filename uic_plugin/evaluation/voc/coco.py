@@ -7,7 +7,7 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-from uic_plugin.data.voc import VOC_CLASSES, VocObjects
+from uic_plugin.data.voc_folder import VOC_CLASSES, VocObjects
 from uic_plugin.evaluation.voc.average_precision import Detections
 
 _FIGURES = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 from torchvision.transforms.functional import to_tensor
 
 from uic_plugin.data.loaders import view_loader
-from uic_plugin.data.voc import VOC_CLASSES, VocObjects
+from uic_plugin.data.voc_folder import VOC_CLASSES, VocObjects
 from uic_plugin.evaluation.voc.average_precision import (
     AveragePrecision,
     Detections,

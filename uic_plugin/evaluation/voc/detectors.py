@@ -24,7 +24,7 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform, res
 from torchvision.ops import MultiScaleRoIAlign, RoIPool
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
-from uic_plugin.data.voc import VOC_CLASSES
+from uic_plugin.data.voc_folder import VOC_CLASSES
 from uic_plugin.evaluation.voc.network import convolutions, resnet_stages, staged_network
 from uic_plugin.evaluation.voc.proposals import ProposalSettings
 

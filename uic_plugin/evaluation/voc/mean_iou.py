@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from uic_plugin.data.voc import IGNORED
+from uic_plugin.data.voc_folder import IGNORED
 
 
 class ConfusionMatrix:

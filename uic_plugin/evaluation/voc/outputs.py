@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from uic_plugin.data.voc import VOC_CLASSES, VocObjects
+from uic_plugin.data.voc_folder import VOC_CLASSES, VocObjects
 from uic_plugin.evaluation.voc.average_precision import AveragePrecision, Detections, mean_of
 from uic_plugin.evaluation.voc.mean_iou import ConfusionMatrix
 from uic_plugin.files import replacing

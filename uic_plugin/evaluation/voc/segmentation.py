@@ -14,7 +14,7 @@ from torchvision.transforms.functional import pad, resize, to_tensor
 from torchvision.transforms.v2.functional import crop
 
 from uic_plugin.data.loaders import view_loader
-from uic_plugin.data.voc import IGNORED, VOC_CLASSES, VocMasks
+from uic_plugin.data.voc_folder import IGNORED, VOC_CLASSES, VocMasks
 from uic_plugin.evaluation.voc.mean_iou import ConfusionMatrix
 
 NUM_CLASSES = len(VOC_CLASSES) + 1  # with the background

@@ -1,0 +1,210 @@
+"""`uic embed`, `uic discover` and `uic label` from the command line, with the default network."""
+
+import csv
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from uic_plugin.data.labels import read_labels
+
+SMALL = ("--size", 32, "--workers", 0)
+FAST = (*SMALL, "--heads", 4, "--epochs", 3, "--min-steps", 60)
+
+
+@pytest.fixture(scope="module")
+def images(digits, tmp_path_factory):
+    """Twelve images of each of ten digits, in class folders."""
+    root = tmp_path_factory.mktemp("discover") / "images"
+    for folder in sorted((digits / "train").iterdir()):
+        target = root / folder.name
+        target.mkdir(parents=True)
+        for image in sorted(folder.iterdir())[:12]:
+            shutil.copy(image, target / image.name)
+    return root
+
+
+@pytest.fixture(scope="module")
+def features(images, tmp_path_factory):
+    """Their features, computed once; copied where a test changes them."""
+    out = tmp_path_factory.mktemp("features") / "store"
+    done = subprocess.run(
+        [sys.executable, "-m", "uic_plugin.cli", "embed", images, "--out", out, *map(str, SMALL)],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def one_line(done, *words):
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1, done.stderr
+    for word in words:
+        assert word in done.stderr
+
+
+def test_from_a_folder_to_classes_and_new_images(uic, images, features, tmp_path):
+    done = uic("discover", images, "--classes", 10, "--features", features, "--annotations", *FAST)
+    assert done.returncode == 0, done.stderr
+    assert "120 images" in done.stdout
+    assert "10 classes, agreement of heads" in done.stdout
+    out = tmp_path / f"{images.parent.name}-images-classes"
+    table = read_labels(out / "labels.parquet")
+    assert len(table) == 120
+    assert set(table.labels) <= set(range(10))
+    import pyarrow.parquet
+
+    columns = pyarrow.parquet.read_table(out / "labels.parquet").column_names
+    assert columns == [
+        *("path", "label", "confidence", "entropy"),
+        *("agreement", "distance", "second"),
+        "head_0",  # of four heads one votes
+    ]
+    classes = json.loads((out / "classes.json").read_text())
+    assert sum(row["size"] for row in classes) == 120
+    assert (images / classes[0]["typical"][0]).is_file()
+    with open(out / "scores.csv") as file:
+        row = next(csv.DictReader(file))
+    assert 0.2 < float(row["hungarian_accuracy"]) <= 1  # ten digits; a tenth is chance
+    # the same network labels the same images alike
+    again = uic("label", out, images, "--out", tmp_path / "again.csv")
+    assert again.returncode == 0, again.stderr
+    relabelled = read_labels(tmp_path / "again.csv")
+    assert relabelled.paths == table.paths
+    assert np.mean(relabelled.labels == table.labels) > 0.98
+    # and other programs take the labels
+    page = uic("classes", out / "labels.parquet", images, "--out", tmp_path / "page")
+    assert page.returncode == 0, page.stderr
+    # a second call does not replace them by accident
+    one_line(uic("discover", images, "--classes", 9, "--features", features, *FAST), "--overwrite")
+    assert len(read_labels(out / "labels.parquet")) == 120
+
+
+def test_number_of_classes_by_itself(uic, images, features, tmp_path):
+    done = uic("discover", images, "--features", features, "--out", "auto", "--csv", *FAST)
+    assert done.returncode == 0, done.stderr
+    assert "neighbours tell most" in done.stdout
+    about = json.loads((tmp_path / "auto" / "discovery.json").read_text())
+    assert about["classes"] in {point["classes"] for point in about["curve"]}
+    assert len(read_labels(tmp_path / "auto" / "labels.csv")) == 120
+
+
+def test_annotations_decide_about_nothing(uic, images, features, tmp_path):
+    for name, more in (("a", []), ("b", ["--annotations"])):
+        given = ("discover", images, "--classes", 4, "--features", features, "--out", name, *FAST)
+        assert uic(*given, *more).returncode == 0
+    a, b = (read_labels(tmp_path / name / "labels.parquet") for name in "ab")
+    np.testing.assert_array_equal(a.labels, b.labels)
+    np.testing.assert_array_equal(a.confidence, b.confidence)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--classes", 1], ["--classes must be at least 2"]),
+        (["--classes", 500], ["120 images cannot be divided into 500"]),
+        (["--classes", "many"], ["--classes must be a whole number or auto"]),
+        (["--classes", 5, "--balance", 2], ["--balance must be"]),
+        (["--classes", 5, "--backbone", "resnet1x"], ["did you mean"]),
+        (["--classes", 5, "--baselines", "magic"], ["--baselines must be of"]),
+    ],
+)
+def test_what_a_user_may_get_wrong(uic, images, features, options, words):
+    one_line(uic("discover", images, "--features", features, *SMALL, *options), *words)
+
+
+def test_folders_that_cannot_be_divided(uic, images, tmp_path):
+    one_line(uic("discover", tmp_path / "none", "--classes", 2), "no such folder")
+    text = tmp_path / "text"
+    text.mkdir()
+    (text / "a.txt").write_text("text")
+    one_line(uic("discover", text, "--classes", 2), "no images there")
+    shutil.copy(next(images.glob("*/*.png")), text / "one.png")
+    one_line(uic("discover", text, "--classes", 2), "1 image cannot be divided")
+    for number in range(5):
+        shutil.copy(text / "one.png", text / f"{number}.png")
+    one_line(uic("discover", text, "--classes", 2, *SMALL), "all 6 images have the same features")
+    assert not (tmp_path / "text-classes" / "labels.parquet").exists()
+
+
+def test_corrupted_image_is_left_out_and_named(uic, images, tmp_path):
+    folder = tmp_path / "some"
+    folder.mkdir()
+    for number, image in enumerate(sorted(images.glob("*/*.png"))[::5]):
+        shutil.copy(image, folder / f"{number}.png")
+    (folder / "0.png").write_bytes((folder / "0.png").read_bytes()[:70])
+    done = uic("discover", folder, "--classes", 3, "--out", "out", *FAST)
+    assert done.returncode == 0, done.stderr
+    assert "left out: " in done.stdout
+    assert "0.png" in done.stdout
+    assert "0.png" not in read_labels(tmp_path / "out" / "labels.parquet").paths
+
+
+def test_features_of_another_folder_or_network(uic, images, features, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(images, other)
+    given = ("--classes", 3, "--features", features, "--workers", 0)
+    one_line(uic("discover", other, *given, "--size", 32), "another folder")
+    one_line(uic("discover", images, *given, "--size", 64), "another preprocessing")
+    one_line(uic("discover", images, *given, "--size", 32, "--layer", "layer2"), "another layer")
+
+
+def test_weights_that_do_not_fit(uic, images, tmp_path):
+    (tmp_path / "x.pth").write_text("text")
+    given = ("discover", images, "--classes", 3)
+    one_line(uic(*given, "--weights", tmp_path / "x.pth"), "holds no weights")
+    one_line(uic(*given, "--backbone", tmp_path / "x.pth"), "--backbone NAME --weights")
+
+
+def test_model_of_other_features(uic, images, features, tmp_path):
+    assert (
+        uic(
+            "discover", images, "--classes", 3, "--features", features, "--out", "out", *FAST
+        ).returncode
+        == 0
+    )
+    one_line(uic("label", "out", "--out", "x.csv"), "give their folder")
+    (tmp_path / "out" / "model.pt").write_text("text")
+    one_line(uic("label", "out", images, "--out", "x.csv"), "no model of 'uic discover'")
+
+
+def test_features_of_a_run(uic, digits, recipe, images, tmp_path):
+    from uic_plugin.runs.training import pretrain
+
+    run = pretrain(recipe("max_epochs=1")).run_dir
+    given = ("discover", digits / "val", "--classes", 10, "--backbone", run, "--out", "out")
+    done = uic(*given, "--workers", 0, "--heads", 2, "--min-steps", 20, "--epochs", 1)
+    assert done.returncode == 0, done.stderr
+    again = uic("label", "out", digits / "val", "--out", "again.csv")
+    assert again.returncode == 0, again.stderr
+    first = read_labels(tmp_path / "out" / "labels.parquet")
+    assert np.mean(read_labels(tmp_path / "again.csv").labels == first.labels) > 0.98
+
+
+@pytest.mark.slow
+def test_killed_command_resumes(images, features, uic, tmp_path):
+    given = ["discover", images, "--classes", "5", "--features", features, *SMALL]
+    given += ["--heads", "4", "--min-steps", "2000", "--seed", "3"]
+    whole = uic(*given, "--out", tmp_path / "whole")
+    assert whole.returncode == 0, whole.stderr
+    command = [sys.executable, "-m", "uic_plugin.cli", *map(str, given), "--out", tmp_path / "part"]
+    process = subprocess.Popen(command)
+    work = tmp_path / "part" / "unfinished" / "heads.pt"
+    while not work.exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "part" / "labels.parquet").exists()
+    assert subprocess.run(command).returncode == 0
+    a, b = (read_labels(tmp_path / name / "labels.parquet") for name in ("whole", "part"))
+    np.testing.assert_array_equal(a.labels, b.labels)
+    np.testing.assert_array_equal(a.confidence, b.confidence)
+    assert not (tmp_path / "part" / "unfinished").exists()

@@ -1,0 +1,105 @@
+"""Images added and removed between runs: labels go along by path."""
+
+import re
+
+import pytest
+import torch
+
+from uic_plugin.runs.checkpoint_files import read_checkpoint
+from uic_plugin.runs.training import pretrain
+from uic_plugin.report.progress import EpochReporter
+
+
+@pytest.fixture
+def run(recipe, digits, tmp_path):
+    """A finished run on a folder of its own; a function that trains further."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number, path in enumerate(sorted(digits.glob("train/*/*.png"))[::4]):
+        (folder / f"{number:04d}.png").write_bytes(path.read_bytes())
+
+    def train(*overrides):
+        settings = ["data.dataset=custom", f"data.train_path={folder}", "scheduler.name=none"]
+        settings += ["method_kwargs.heads=2", "optimizer.batch_size=32", *overrides]
+        return pretrain(recipe(*settings), reporter=EpochReporter("test")).run_dir
+
+    return folder, train
+
+
+def names(folder):
+    return sorted(path.name for path in folder.glob("*.png"))
+
+
+def test_labels_go_along_by_path(run, uic, tmp_path):
+    folder, train = run
+    train("max_epochs=1")
+    before = read_checkpoint(tmp_path / "run" / "last.ckpt")["uic"]
+    old = names(folder)
+    for name in old[::10]:
+        (folder / name).rename(folder / f"a new {name}")
+    (folder / old[1]).unlink()
+    new = names(folder)
+    done = uic("labels", "migrate", tmp_path / "run", "--data", folder, "--out", "new.ckpt")
+    assert done.returncode == 0, done.stderr
+    kept, added, gone = map(int, re.findall(r"(\d+) (?:images|new|are)", done.stdout)[:3])
+    assert (added, gone) == (len(old[::10]), len(old[::10]) + 1)
+    assert kept == len(old) - gone
+    after = read_checkpoint(tmp_path / "new.ckpt")["uic"]
+    for one, two in zip(
+        (before["bank"], *before["more_banks"]), (after["bank"], *after["more_banks"]), strict=True
+    ):
+        assert two["epoch"] == 1
+        assert two["num_samples"] == len(new)
+        assert torch.bincount(two["targets"].long(), minlength=30).min() > 0
+        label = dict(zip(old, one["targets"].tolist(), strict=True))
+        same = [
+            label[name] == two["targets"][place] for place, name in enumerate(new) if name in label
+        ]
+        assert len(same) == kept
+        assert sum(map(int, same)) >= kept - 30  # but for splits of classes that lost all images
+    # and training goes on with them, where the old checkpoint is refused
+    given = ["max_epochs=2", f"run_dir={tmp_path / 'b'}"]
+    with pytest.raises(ValueError, match="of 361 images, this dataset has 360"):
+        train(*given, f"resume_from_checkpoint={tmp_path / 'run' / 'last.ckpt'}")
+    for path in (tmp_path / "b").iterdir():
+        path.unlink()
+    train(*given, f"resume_from_checkpoint={tmp_path / 'new.ckpt'}")
+    assert read_checkpoint(tmp_path / "b" / "last.ckpt")["uic"]["bank"]["epoch"] == 2
+
+
+def test_nothing_changed_changes_nothing(run, uic, tmp_path):
+    folder, train = run
+    train("max_epochs=1")
+    done = uic("labels", "migrate", tmp_path / "run", "--data", folder)
+    assert "361 images keep their label, 0 new ones have one now, 0 are gone" in done.stdout
+    before = read_checkpoint(tmp_path / "run" / "last.ckpt")["uic"]
+    after = read_checkpoint(tmp_path / "run" / "migrated.ckpt")["uic"]
+    assert torch.equal(before["bank"]["targets"], after["bank"]["targets"])
+    assert before["bank"]["fingerprint"] == after["bank"]["fingerprint"]
+
+
+def test_one_line_for_a_mistake(run, uic, tmp_path):
+    folder, train = run
+    train("max_epochs=1")
+    assert uic("data", "index", folder, "right.index").returncode == 0
+    (folder / names(folder)[0]).unlink()
+    assert uic("data", "index", folder, "wrong.index").returncode == 0
+    (tmp_path / "run" / "images.index").unlink()
+    for given, message in (
+        ([], "no list of the images as they were"),
+        (["--index", "wrong.index"], "lists other images than"),
+        (["--index", tmp_path / "run" / "epochs.csv"], "no index of images"),
+    ):
+        done = uic("labels", "migrate", tmp_path / "run", "--data", folder, *given)
+        assert done.returncode == 1
+        assert done.stderr.startswith("error: ")
+        assert message in done.stderr
+    done = uic("labels", "migrate", tmp_path / "run", "--data", folder, "--index", "right.index")
+    assert "360 images keep their label" in done.stdout
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "new.png").write_bytes((folder / names(folder)[0]).read_bytes())
+    given = ["--data", other, "--index", "right.index"]
+    assert "none of the 1 images" in uic("labels", "migrate", tmp_path / "run", *given).stderr
+    given = ["--data", tmp_path / "none", "--index", "right.index"]
+    assert "no such folder" in uic("labels", "migrate", tmp_path / "run", *given).stderr

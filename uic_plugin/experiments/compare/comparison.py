@@ -1,0 +1,177 @@
+"""`uic compare`: runs what is missing, measures it, writes table, CSV and page."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from uic_plugin.experiments.compare.page import write_page
+from uic_plugin.experiments.compare.plan import (
+    Entry,
+    Run,
+    Setting,
+    calibration,
+    composed,
+    epochs_of_budget,
+    epochs_of_minutes,
+    plan_run,
+)
+from uic_plugin.experiments.compare.records import collect, curve_rows, summarize, summary_table
+from uic_plugin.experiments.jobs import Job, reason_of, run_jobs
+from uic_plugin.pseudo_labels.kmeans import check_faiss
+from uic_plugin.report.tables import write_csv
+
+
+def compare(
+    setting: Setting,
+    entries: Sequence[Entry],
+    seeds: Sequence[int],
+    *,
+    out: Path | None = None,
+    console: Console,
+    dry_run: bool = False,
+) -> bool:
+    """Run what a comparison lacks and write its tables, curves and page.
+
+    `runs.csv`, `curves.csv` and `summary.csv`, `index.html` and `curves.png`. A run that fails
+    stops nothing else and shows as failed, with its reason.
+
+    Args:
+        setting: what all runs share.
+        entries: its lines.
+        seeds: of every line.
+        out: folder of the results; one of this comparison's own, beside its runs, unless told.
+        console: where the progress and the table go.
+        dry_run: print every command, run nothing.
+
+    Returns:
+        Whether everything was done.
+
+    Raises:
+        FileNotFoundError: for data that is not there.
+        ImportError: without faiss.
+        ValueError: for a recipe, a layer or data that cannot be.
+        Interrupted: if the user stopped it.
+    """
+    if len(set(seeds)) < len(seeds) or not seeds:
+        raise ValueError(f"--seeds must be different numbers, got {list(seeds)}")
+    _check(setting, entries, seeds[0])
+    calibrations: dict[str, Job] = {}
+    if setting.budget.kind == "minutes":
+        calibrations = {e.label: calibration(setting, e) for e in entries if e.method != "random"}
+    if dry_run:
+        _print_commands(setting, entries, seeds, calibrations, console)
+        return True
+    missing = [job for job in calibrations.values() if not job.is_done()]
+    failed = _run(missing, setting.parallel, console)
+    early = {
+        label: f"calibration: {failed[job.name]}"
+        for label, job in calibrations.items()
+        if job.name in failed
+    }
+    runs = [
+        run
+        for entry in entries
+        if entry.label not in early
+        for run in _runs(setting, entry, seeds, console)
+    ]
+    commands = list({job.name: job for run in runs for job in run.jobs}.values())
+    todo = [job for job in commands if not job.is_done()]
+    console.print(
+        f"{len(entries)} methods, {len(seeds)} seeds, {setting.budget} each: {len(commands)} "
+        f"commands, {len(commands) - len(todo)} of them done already"
+    )
+    failed = _run(todo, setting.parallel, console)
+    rows = collect(runs, setting, failed, early)
+    _write(out or setting.folder / f"comparison-{_digest(runs)}", setting, runs, rows, console)
+    return not any(row["failed"] for row in rows)
+
+
+def _check(setting: Setting, entries: Sequence[Entry], seed: int) -> None:
+    """Refuse at once what would otherwise fail after hours of training."""
+    from uic_plugin.networks.layers import layer_shapes
+    from uic_plugin.runs.probing import encoder_of
+    from uic_plugin.runs.settings import build_method, prepare_config
+
+    check_faiss()
+    for entry in entries:
+        composed(setting, entry, seed)
+    cfg, source = prepare_config(composed(setting, entries[0], seed)[2])
+    if not source.labelled or source.val is None:
+        raise ValueError(
+            f"--data {setting.data}: a comparison is measured on annotated images: train/ and "
+            f"val/ with one subfolder per class in both"
+        )
+    if setting.layers:
+        size = cfg.augmentations[0].crop_size
+        layer_shapes(encoder_of(build_method(cfg)), list(setting.layers), size)
+
+
+def _print_commands(
+    setting: Setting,
+    entries: Sequence[Entry],
+    seeds: Sequence[int],
+    calibrations: dict[str, Job],
+    console: Console,
+) -> None:
+    for job in calibrations.values():
+        console.print(job.command)
+    if calibrations:
+        console.print("these say how many epochs fit into the minutes; the runs then follow")
+        return
+    for entry in entries:
+        for run in _runs(setting, entry, seeds, console):
+            for job in run.jobs:
+                console.print(job.command)
+
+
+def _write(
+    out: Path,
+    setting: Setting,
+    runs: Sequence[Run],
+    rows: list[dict[str, Any]],
+    console: Console,
+) -> None:
+    """Tables, curves and page into a folder; what failed, and where they are, on the terminal."""
+    write_csv(out / "runs.csv", rows)
+    curves = curve_rows(runs)
+    for name in ("curves.csv", "curves.png"):  # not those of an earlier call
+        (out / name).unlink(missing_ok=True)
+    if curves:
+        write_csv(out / "curves.csv", curves)
+    summary = summarize(rows)
+    write_csv(out / "summary.csv", summary)
+    page = write_page(out / "index.html", setting, summary, curves, rows)
+    console.print(summary_table(setting, summary))
+    for row in rows:
+        if row["failed"]:
+            console.print(f"failed: {row['label']}, seed {row['seed']}: {row['failed']}")
+    console.print(f"{out / 'runs.csv'} has every run, {page} the curves")
+
+
+def _digest(runs: Sequence[Run]) -> str:
+    """Of a comparison: another one writes elsewhere."""
+    names = "\0".join(f"{run.entry.label} {run.folder.name}" for run in runs)
+    return hashlib.blake2b(names.encode(), digest_size=4).hexdigest()
+
+
+def _runs(setting: Setting, entry: Entry, seeds: Sequence[int], console: Console) -> list[Run]:
+    if entry.method == "random":
+        epochs: int | None = 1
+    else:
+        epochs = epochs_of_budget(setting, entry, seeds[0], console.print)
+    if epochs is None:
+        epochs = epochs_of_minutes(setting, entry)
+    return [plan_run(setting, entry, seed, epochs) for seed in seeds]
+
+
+def _run(jobs: list[Job], parallel: int, console: Console) -> dict[str, str]:
+    """Names and reasons of the jobs that failed."""
+    return {
+        name: reason_of(log) if log.exists() else "not started"
+        for name, log in run_jobs(jobs, parallel, console.print).items()
+    }

@@ -1,0 +1,204 @@
+"""What the turn of an epoch costs, by method and number of images: `uic costs RUN`.
+
+Time that is not training: the labels of all images and the order of the next epoch. The features
+are real ones, of a trained run's images under its augmentation; a method's pass over all images,
+where it needs one, is timed on the first of them and multiplied.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from uic_plugin.data.draws import DrawnShare
+from uic_plugin.data.loaders import view_loader
+from uic_plugin.hardware import hardware
+from uic_plugin.hosts import backbone_of
+from uic_plugin.hosts.attach import centred
+from uic_plugin.networks.heads import PseudoClassHead
+from uic_plugin.pseudo_labels import (
+    ClassBalancedSampler,
+    EmptyClassFixer,
+    PseudoLabelBank,
+    ShuffledSampler,
+)
+from uic_plugin.pseudo_labels.kmeans import cluster_features
+from uic_plugin.pseudo_labels.sinkhorn import sinkhorn_labels
+from uic_plugin.runs.datasets import pretrain_loader
+from uic_plugin.runs.evaluation import load_method
+from uic_plugin.runs.folder import open_run
+
+_EMBEDDING = 128  # of DeepCluster v2's memory
+_TIMED_IMAGES = 2048  # whose pass is timed
+
+
+def turn_costs(
+    run: Path,
+    sizes: Sequence[int],
+    classes: int,
+    *,
+    methods: Sequence[str] = ("uic", "deepcluster", "selflabel", "deepclusterv2"),
+    overrides: Sequence[str] = (),
+    say: Callable[[str], None] = lambda text: None,
+) -> list[dict[str, Any]]:
+    """Seconds of a turn for each method and number of images.
+
+    Args:
+        run: folder of a finished run; its images, augmentation and network are used.
+        sizes: numbers of images N; beyond the run's own, further views of them stand in.
+        classes: K, at most the smallest N.
+        methods: which.
+        overrides: of the run's recipe, as `data.fraction=-1`.
+        say: is told each row.
+
+    Returns:
+        Rows with `method`, `images`, `classes`, `pass_seconds` (views of all images made and put
+        through the network, estimated from the first of them), `label_seconds` and
+        `order_seconds`.
+
+    Raises:
+        ValueError: for more classes than images, or another method.
+    """
+    sizes = sorted(sizes)
+    unknown = [name for name in methods if name not in _TURNS]
+    if unknown:
+        raise ValueError(f"unknown method {unknown[0]!r}: one of {', '.join(_TURNS)}")
+    if not sizes or sizes[0] < classes:
+        raise ValueError(f"--images must be at least --classes, got {sizes} for {classes}")
+    features, view_seconds = _features(run, sizes[-1], overrides)
+    rows = []
+    for size in sizes:
+        for method in methods:
+            row: dict[str, Any] = {"method": method, "images": size, "classes": classes}
+            has_pass = method in ("deepcluster", "selflabel")
+            row["pass_seconds"] = size * view_seconds[method] if has_pass else 0.0
+            row.update(_TURNS[method](features[:size], classes))
+            row["hardware"] = hardware()
+            rows.append({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()})
+            say("  ".join(f"{key} {value}" for key, value in rows[-1].items()))
+    return rows
+
+
+@torch.no_grad()
+def _features(
+    run: Path, count: int, overrides: Sequence[str]
+) -> tuple[torch.Tensor, dict[str, float]]:
+    """Features (count, D) of augmented views, and seconds that a label pass takes for an image."""
+    cfg, checkpoint = open_run(run, overrides)
+    method, cfg, source = load_method(cfg, checkpoint)
+    on_gpu = torch.cuda.is_available() and cfg.accelerator != "cpu"
+    device = torch.device("cuda" if on_gpu else "cpu")
+    network = backbone_of(method).eval().to(device)
+    loader: Any = pretrain_loader(cfg, source)
+    dataset = loader.dataset.dataset
+
+    def passed(images: Any, number: int, epoch: int = 0) -> torch.Tensor:
+        share = DrawnShare(images, lambda: epoch, num_replicas=1, rank=0, shuffle=False)
+        batches = view_loader(
+            images,
+            seed=cfg.seed,
+            batch_size=cfg.optimizer.batch_size,
+            num_workers=cfg.data.num_workers,
+            on_bad_image=cfg.data.on_bad_image,
+            sampler=itertools.islice(iter(share), number),
+        )
+        views = (v if isinstance(v, torch.Tensor) else v[0] for _, v, *_ in batches)
+        return torch.cat([network(view.to(device)).float().cpu() for view in views])
+
+    timed = min(_TIMED_IMAGES, len(dataset))
+    seconds = {
+        "deepcluster": _timed(lambda: passed(centred(dataset), timed))[0] / timed,
+        "selflabel": _timed(lambda: passed(dataset, timed))[0] / timed,
+    }
+    parts: list[torch.Tensor] = []
+    while sum(map(len, parts)) < count:
+        missing = count - sum(map(len, parts))
+        parts.append(passed(dataset, min(missing, len(dataset)), epoch=len(parts)))
+    return torch.cat(parts), seconds
+
+
+def _timed(work: Callable[[], Any]) -> tuple[float, Any]:
+    started = time.perf_counter()
+    result = work()
+    return time.perf_counter() - started, result
+
+
+def _ordered(labels: torch.Tensor, classes: int, *, balanced: bool) -> float:
+    """Seconds of the order of the next epoch."""
+    bank = PseudoLabelBank(len(labels), classes, labels=labels)
+    kind = ClassBalancedSampler if balanced else ShuffledSampler
+    extra = {"skip_empty": True} if balanced else {}
+    return _timed(kind(bank, seed=0, **extra).order)[0]  # type: ignore[arg-type]
+
+
+def _logits(features: torch.Tensor, classes: int) -> torch.Tensor:
+    """Of a classifier that tells images apart: directions of random images, standardised."""
+    with torch.no_grad():
+        generator = torch.Generator().manual_seed(0)
+        centred = features - features.mean(0)
+        chosen = centred[torch.randperm(len(features), generator=generator)[:classes]]
+        return nn.functional.normalize(centred, dim=1) @ nn.functional.normalize(chosen, dim=1).T
+
+
+def _uic(features: torch.Tensor, classes: int) -> dict[str, float]:
+    head = PseudoClassHead(features.shape[1], classes)
+    bank = PseudoLabelBank(len(features), classes, seed=0)
+    fixer = EmptyClassFixer(classes)
+    with torch.no_grad():  # the training step computes these logits anyway: not part of the turn
+        for rows in torch.arange(len(features)).split(4096):
+            bank.update(rows, head(features[rows])[1].argmax(1))
+    label_seconds, _ = _timed(lambda: bank.commit(fixer))
+    return {
+        "label_seconds": label_seconds,
+        "order_seconds": _ordered(bank.labels, classes, balanced=True),
+    }
+
+
+def _deepcluster(features: torch.Tensor, classes: int) -> dict[str, float]:
+    seconds, clusters = _timed(lambda: cluster_features(features.numpy(), classes))
+    labels = torch.from_numpy(clusters.labels)
+    return {
+        "label_seconds": seconds,
+        "order_seconds": _ordered(labels, classes, balanced=True),
+    }
+
+
+def _selflabel(features: torch.Tensor, classes: int) -> dict[str, float]:
+    # cosines times 10 are about as sure as logits of a network in training
+    scores = 10 * _logits(features, classes)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # an unfinished solution has been timed as well
+        seconds, solution = _timed(lambda: sinkhorn_labels(scores))
+    return {
+        "label_seconds": seconds,
+        "order_seconds": _ordered(solution.labels, classes, balanced=False),
+        "iterations": solution.iterations,
+    }
+
+
+def _deepclusterv2(features: torch.Tensor, classes: int) -> dict[str, float]:
+    from uic_plugin.hosts.memory_clusters import cluster_memory
+
+    wide = nn.functional.pad(features, (0, max(0, _EMBEDDING - features.shape[1])))
+    stored = nn.functional.normalize(wide[:, :_EMBEDDING], dim=1)
+    seconds, _ = _timed(lambda: cluster_memory(torch.stack([stored, stored]), classes))
+    labels = torch.zeros(len(features), dtype=torch.int64)
+    return {
+        "label_seconds": seconds,
+        "order_seconds": _ordered(labels, classes, balanced=False),
+    }
+
+
+_TURNS: dict[str, Callable[[torch.Tensor, int], dict[str, float]]] = {
+    "uic": _uic,
+    "deepcluster": _deepcluster,
+    "selflabel": _selflabel,
+    "deepclusterv2": _deepclusterv2,
+}

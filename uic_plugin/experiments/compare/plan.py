@@ -1,0 +1,347 @@
+"""Which runs a comparison needs, and the commands that make them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+
+from uic_plugin.experiments.jobs import Job
+from uic_plugin.recipes_path import TYPED_KEY, compose_recipe, list_recipes, recipes_dir
+from uic_plugin.report.tables import read_csv
+
+SNAPSHOTS = 5
+_CALIBRATION_EPOCHS = 2  # the first also pays for start-up
+_OURS = ("seed", "max_epochs", "run_dir", "snapshots")  # settings that a comparison makes itself
+_EVALUATION = ("linear.", "knn.")  # of `uic measure`, and no part of a training
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What all methods may spend alike.
+
+    Attributes:
+        kind: "epochs", passes over the images; "views", of images that pass through the network in
+            training; "minutes", of training on this machine.
+        amount: of it, for each run.
+    """
+
+    kind: str
+    amount: float
+
+    @classmethod
+    def parse(cls, text: str) -> Budget:
+        """A budget as one types it: `epochs=20`, `views=200k`, `minutes=10`.
+
+        Raises:
+            ValueError: for anything else.
+        """
+        match = re.fullmatch(r"(epochs|views|minutes)=(\d+(?:\.\d+)?)([kM]?)", text)
+        if not match:
+            raise ValueError(
+                f"--budget must be epochs=20, views=200k or minutes=10, say; got {text!r}"
+            )
+        kind, number, unit = match.groups()
+        amount = float(number) * {"": 1, "k": 1_000, "M": 1_000_000}[unit]
+        if amount <= 0 or (kind == "epochs" and amount != int(amount)):
+            raise ValueError(f"--budget {text}: {kind} must be a whole number above 0")
+        return cls(kind, amount)
+
+    def __str__(self) -> str:
+        amount = f"{self.amount:,.0f}" if self.kind == "views" else f"{self.amount:g}"
+        return f"{amount} {'image views' if self.kind == 'views' else self.kind}"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of a comparison.
+
+    Attributes:
+        label: its name.
+        method: of the host or of this plugin, or the name of a recipe in the family.
+        overrides: of its recipe.
+    """
+
+    label: str
+    method: str
+    overrides: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all runs share.
+
+    Attributes:
+        data: a family of recipes (cifar10), or a folder with train/ and val/.
+        network: "small", the recipes' own; else a `backbone.name`.
+        budget: of each run.
+        overrides: of every recipe.
+        root: folder of the runs.
+        clusters: of k-means, see `measure_run`.
+        layers: to probe, none unless asked.
+        parallel: commands at the same time, each with its part of the cores.
+
+    Raises:
+        ValueError: for numbers out of range, or overrides of what a comparison sets itself.
+    """
+
+    data: str
+    network: str
+    budget: Budget
+    root: Path
+    overrides: tuple[str, ...] = ()
+    clusters: int = 100
+    layers: tuple[str, ...] = ()
+    parallel: int = 1
+
+    def __post_init__(self) -> None:
+        check_overrides(self.overrides)
+        if self.clusters < 2:
+            raise ValueError(f"--clusters must be at least 2, got {self.clusters}")
+        if self.parallel < 1:
+            raise ValueError(f"--jobs must be at least 1, got {self.parallel}")
+
+    @property
+    def family(self) -> str:
+        """Of the recipes."""
+        return self.data if (recipes_dir() / self.data / "any.yaml").is_file() else "custom"
+
+    @property
+    def folder(self) -> Path:
+        """Of this comparison's runs."""
+        network = self.network.replace("/", "-")
+        return self.root / f"{self.title}-{network}"
+
+    @property
+    def title(self) -> str:
+        """The family, or the name of the folder."""
+        return self.data if self.family == self.data else Path(self.data).resolve().name
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training and what is measured of it, in its own folder."""
+
+    entry: Entry
+    seed: int
+    folder: Path
+    jobs: tuple[Job, ...]
+
+
+def check_overrides(overrides: Sequence[str]) -> None:
+    """Refuse overrides of what a comparison sets itself.
+
+    Raises:
+        ValueError: naming the first.
+    """
+    for override in overrides:
+        key = override.lstrip("+~").partition("=")[0]
+        if key in _OURS:
+            raise ValueError(
+                f"{override}: uic compare sets {key} itself; --seeds and --budget say which"
+            )
+
+
+def entries_of(methods: Sequence[str], variants: Path | None) -> list[Entry]:
+    """Lines of a comparison from names of methods and a file of variants.
+
+    Args:
+        methods: their names.
+        variants: YAML, a label to `method` and a mapping `overrides`.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it holds something else, or a label stands twice.
+    """
+    entries = [Entry(name, name) for name in methods]
+    if variants is not None:
+        try:
+            content = yaml.safe_load(variants.read_text())
+        except yaml.YAMLError as error:
+            raise ValueError(f"{variants} is no YAML: {' '.join(str(error).split())}") from error
+        if not isinstance(content, dict):
+            raise ValueError(f"{variants} must map labels to `method` and `overrides`")
+        for label, what in content.items():
+            given = what.get("overrides") or {} if isinstance(what, dict) else None
+            if (
+                not isinstance(what, dict)
+                or not isinstance(given, dict)
+                or set(what) - {"method", "overrides"}
+                or not isinstance(what.get("method"), str)
+            ):
+                raise ValueError(
+                    f"{variants}: {label!r} must have a `method` and may have a mapping "
+                    f"`overrides`, got {what!r}"
+                )
+            overrides = tuple(f"{key}={_typed(value)}" for key, value in given.items())
+            check_overrides(overrides)
+            entries.append(Entry(str(label), what["method"], overrides))
+    labels = [entry.label for entry in entries]
+    twice = sorted({label for label in labels if labels.count(label) > 1})
+    if twice or not entries:
+        raise ValueError(f"every line needs a label of its own, got {twice or 'no line at all'}")
+    return entries
+
+
+def _typed(value: Any) -> str:
+    """A value of YAML as Hydra reads it on a command line."""
+    if isinstance(value, str) and not re.fullmatch(r"[\w./-]+", value):
+        return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    if isinstance(value, list):
+        return "[" + ",".join(map(_typed, value)) + "]"
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{key}:{_typed(part)}" for key, part in value.items()) + "}"
+    return "null" if value is None else str(value)
+
+
+def recipe_of(family: str, name: str) -> tuple[str, tuple[str, ...]]:
+    """The recipe of a method on a family's images, and the overrides that choose it.
+
+    Args:
+        family: of the recipes.
+        name: of a method, or of a recipe in the family.
+
+    Raises:
+        ValueError: for a name that is neither.
+    """
+    from uic_plugin.hosts import load_host, register
+
+    own = [recipe.partition("/")[2] for recipe in list_recipes() if recipe.startswith(f"{family}/")]
+    own.remove("any")
+    if name in own:
+        return f"{family}/{name}", ()
+    register()
+    methods = set(load_host().METHODS) - {"base", "linear"}
+    if name not in methods:
+        raise ValueError(f"unknown method {name!r}: one of {', '.join(sorted({*methods, *own}))}")
+    if (recipes_dir() / "methods" / f"{name}.yaml").is_file():
+        return f"{family}/any", (f"methods={name}",)
+    return f"{family}/any", (f"method={name}",)
+
+
+def composed(setting: Setting, entry: Entry, seed: int) -> tuple[str, list[str], Any]:
+    """Recipe, overrides without the length, and what they compose to.
+
+    Raises:
+        FileNotFoundError: if there is neither a family of recipes nor a folder of that name.
+        ValueError: for an unknown method, or overrides that Hydra does not take.
+    """
+    name, choice = recipe_of(setting.family, entry.method)
+    overrides = [*choice, f"seed={seed}"]
+    if setting.family == "custom":
+        root = Path(setting.data)
+        for part in ("train", "val"):
+            if not (root / part).is_dir():
+                raise FileNotFoundError(
+                    f"--data {setting.data}: no recipes of that name, and no folder with train/ "
+                    f"and val/, one subfolder per class in both"
+                )
+            overrides.append(f"data.{part}_path={_typed(str(root / part))}")
+    if setting.network != "small":
+        overrides.append(f"backbone.name={setting.network}")
+    given = [*setting.overrides, *entry.overrides]
+    overrides += [override for override in given if not override.startswith(_EVALUATION)]
+    return name, overrides, compose_recipe(name, overrides)
+
+
+def epochs_of_budget(
+    setting: Setting, entry: Entry, seed: int, say: Callable[[str], None] = lambda text: None
+) -> int | None:
+    """Epochs that a budget of epochs or views buys; None for a budget of minutes.
+
+    Args:
+        setting: with the budget.
+        entry: of the comparison.
+        seed: of the run.
+        say: is told where whole epochs miss a budget of views by more than a tenth.
+    """
+    from uic_plugin.runs.datasets import pretrain_loader
+    from uic_plugin.runs.settings import prepare_config, views_per_image
+
+    budget = setting.budget
+    if budget.kind == "epochs":
+        return int(budget.amount)
+    if budget.kind == "minutes":
+        return None
+    cfg, source = prepare_config(composed(setting, entry, seed)[2])
+    batches = len(pretrain_loader(cfg, source))
+    per_epoch = batches * cfg.optimizer.batch_size * views_per_image(cfg)
+    epochs = max(1, round(budget.amount / per_epoch))
+    if not 0.9 <= epochs * per_epoch / budget.amount <= 1.1:
+        say(
+            f"{entry.label}: {epochs} whole epochs are {epochs * per_epoch:,} image views, not "
+            f"{budget}"
+        )
+    return epochs
+
+
+def calibration(setting: Setting, entry: Entry) -> Job:
+    """The short run that a budget of minutes is turned into epochs with."""
+    name, overrides, cfg = composed(setting, entry, 0)
+    folder = setting.folder / f"calibration-{cfg.method}-{_digest(cfg)}-jobs{setting.parallel}"
+    given = (*overrides, f"max_epochs={_CALIBRATION_EPOCHS}", f"run_dir={folder}")
+    return _training(name, given, folder)
+
+
+def epochs_of_minutes(setting: Setting, entry: Entry) -> int:
+    """Epochs that fit into the minutes, by the last epoch of the calibration."""
+    rows = read_csv(calibration(setting, entry).folder / "epochs.csv")
+    return max(1, int(60 * setting.budget.amount / float(rows[-1]["seconds"])))
+
+
+def plan_run(setting: Setting, entry: Entry, seed: int, epochs: int) -> Run:
+    """Commands of one run, in a folder that is named after everything that decides it."""
+    name, overrides, _ = composed(setting, entry, seed)
+    if entry.method != "random":
+        overrides.append(f"max_epochs={epochs}")
+    overrides.append(f"snapshots={min(SNAPSHOTS, epochs)}")
+    cfg = compose_recipe(name, overrides)
+    folder = setting.folder / f"{cfg.method}-{_digest(cfg)}-seed{seed}"
+    train = _training(name, (*overrides, f"run_dir={folder}"), folder)
+    jobs = [train]
+    given = [*setting.overrides, *entry.overrides]
+    options = [f"--clusters={setting.clusters}"]
+    options += [f"--set={override}" for override in given if override.startswith(_EVALUATION)]
+    jobs.append(_evaluation("measure", (str(folder), *options), folder, "measures.json", train))
+    if setting.layers:
+        layers = (str(folder), f"--layers={','.join(setting.layers)}", f"--seed={seed}")
+        jobs.append(_evaluation("probe", layers, folder, "probe/probe.csv", train))
+    return Run(entry, seed, folder, tuple(jobs))
+
+
+def _training(name: str, overrides: Sequence[str], folder: Path) -> Job:
+    arguments = ("pretrain", f"--config-name={name}", *overrides, "--no-page")
+    product = folder / "last.ckpt"
+    # the folder is named after the settings, whatever recipe and overrides make them
+    return Job(
+        f"train {folder.name}",
+        arguments,
+        folder,
+        product,
+        recipe=name,
+        overrides=tuple(overrides),
+        identity=folder.name,
+    )
+
+
+def _evaluation(
+    kind: str, arguments: tuple[str, ...], folder: Path, product: str, train: Job
+) -> Job:
+    return Job(f"{kind} {folder.name}", (kind, *arguments), folder, folder / product, (train.name,))
+
+
+def _digest(cfg: Any) -> str:
+    """Of what decides a training: where it runs, its name and its evaluation are left out."""
+    content: Any = OmegaConf.to_container(cfg, resolve=True)
+    for key in ("name", "run_dir", "seed", "linear", "knn", TYPED_KEY):
+        content.pop(key, None)
+    content["data"].pop("num_workers", None)
+    text = json.dumps(content, sort_keys=True, default=str)
+    return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()

@@ -1,0 +1,95 @@
+"""Runs a table's jobs: what is done is skipped, a failure stops what needs it and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from uic_plugin.experiments.jobs import run_jobs
+from uic_plugin.experiments.paper.table_jobs import plan
+from uic_plugin.experiments.paper.table_rows import collect, merged, paper_table
+from uic_plugin.experiments.paper.tables import PROBE, TABLES
+from uic_plugin.recipes_path import compose_recipe, recipes_dir
+from uic_plugin.report.tables import write_csv
+
+
+def run_table(
+    name: str,
+    *,
+    scale: str,
+    seeds: Sequence[int],
+    root: Path,
+    out: Path,
+    parallel: int,
+    overrides: Sequence[str],
+    data: Path | None = None,
+    console: Console,
+    dry_run: bool = False,
+) -> bool:
+    """Run what a table lacks, write `OUT/NAME.csv`, print the table.
+
+    Args:
+        name: of `TABLES`.
+        scale: "small" or "full".
+        seeds: of every row.
+        root: folder of the runs; all tables share it.
+        out: folder of the CSV file.
+        parallel: commands at the same time, each with its part of the cores.
+        overrides: Hydra overrides of every training.
+        data: images of Tables 5 and 6: folder with VOCdevkit, or of held-out classes.
+        console: where the progress and the table go.
+        dry_run: compose every recipe and print every command, run nothing.
+
+    Returns:
+        Whether everything is done.
+
+    Raises:
+        ValueError: for an unknown table or scale, or a run folder of other settings.
+        Interrupted: if the user stopped it.
+    """
+    if name not in TABLES:
+        raise ValueError(f"unknown table {name!r}: one of {', '.join(TABLES)}")
+    if scale not in ("small", "full"):
+        raise ValueError(f"--scale must be small or full, got {scale!r}")
+    if parallel < 1:
+        raise ValueError(f"--jobs must be at least 1, got {parallel}")
+    table = TABLES[name]
+    jobs = plan(table, scale, seeds, root, overrides, data)
+    for job in jobs:
+        if job.recipe:
+            compose_recipe(job.recipe, list(job.overrides))
+    if dry_run:
+        for job in jobs:
+            console.print(job.command)
+            takes = _header(job.recipe, "Hardware") if job.recipe else job.takes
+            console.print(f"    {takes}")
+        console.print(f"{len(jobs)} commands; those of one row in this order")
+        return True
+    todo = [job for job in jobs if not job.is_done()]
+    console.print(f"{name}: {len(jobs)} commands, {len(jobs) - len(todo)} of them done already")
+    failed = run_jobs(todo, parallel, console.print)
+    records = collect(table, scale, seeds, root)
+    write_csv(out / f"{name}.csv", merged(out / f"{name}.csv", records, scale))
+    console.print(paper_table(table, records, scale))
+    if table.note:
+        console.print(table.note)
+    what = (
+        "top-1 in percent, probe of the last epoch, 10 crops" if table.task == PROBE else "percent"
+    )
+    console.print(
+        f"measured here: {what}; mean ± standard deviation over the seeds that "
+        f"{out / f'{name}.csv'} names"
+    )
+    for failure, log in failed.items():
+        console.print(f"failed: {failure} (see {log})")
+    return not failed
+
+
+def _header(recipe: str, word: str) -> str:
+    """A line of a recipe's header."""
+    for line in (recipes_dir() / f"{recipe}.yaml").read_text().splitlines():
+        if line.startswith(f"# {word}:"):
+            return line.partition(":")[2].strip()
+    return ""

@@ -1,0 +1,198 @@
+"""What `uic pretrain` adds to a run: a history, its cost, a line per epoch, snapshots."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from uic_plugin.hosts.lightning import pl
+
+from uic_plugin.files import replacing
+from uic_plugin.hardware import hardware, peak_memory
+from uic_plugin.hosts import backbone_of
+from uic_plugin.runs.checkpoints import CheckpointError, reason_of
+from uic_plugin.pseudo_labels import PseudoLabelBank
+from uic_plugin.report.progress import EpochReporter
+from uic_plugin.report.tables import read_csv, write_csv
+
+
+class History(pl.Callback):
+    """One CSV row per epoch with everything that was logged; on a resume, rows go on.
+
+    Args:
+        path: the CSV file.
+        reporter: shows the same numbers to a person.
+    """
+
+    def __init__(self, path: Path, reporter: EpochReporter) -> None:
+        self.path = path
+        self.reporter = reporter
+        self.rows: list[dict[str, Any]] = []
+        self._started = 0.0
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Take over the rows of the epochs that a resumed run has behind it."""
+        self._started = time.perf_counter()  # within an epoch nothing else starts it
+        if self.path.exists() and trainer.current_epoch > 0:
+            rows: list[dict[str, Any]] = [*read_csv(self.path)]
+            self.rows = [row for row in rows if int(row["epoch"]) <= trainer.current_epoch]
+        if trainer.is_global_zero:
+            self.reporter.start(trainer.max_epochs, trainer.num_training_batches)
+
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        """Start the epoch's clock."""
+        self._started = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, *_: Any
+    ) -> None:
+        """Move the bar."""
+        if trainer.is_global_zero:
+            total = outputs.get("loss") if isinstance(outputs, dict) else outputs
+            # without the host's online classifier, where the method logs its own loss
+            own = f"train_{getattr(pl_module, 'name', '')}_loss_step"
+            loss = trainer.callback_metrics.get(own, total)
+            shown = float(loss) if isinstance(loss, torch.Tensor) else float("nan")
+            self.reporter.step(trainer.current_epoch, batch_idx, shown)
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """Write the row, print the line."""
+        values = {
+            name: float(value)
+            for name, value in trainer.callback_metrics.items()
+            # Lightning 2's monitor of a logger adds the learning rates, with a logger alone
+            if not name.endswith("_step") and not name.startswith("lr-")
+        }
+        values.update(
+            {f"uic_{k}": v for k, v in (getattr(pl_module, "epoch_metrics", None) or {}).items()}
+        )
+        # labels of the first epoch are part of it, though they come before its clock
+        begun = getattr(pl_module, "begin_seconds", 0.0) if trainer.current_epoch == 0 else 0.0
+        row: dict[str, Any] = {
+            "epoch": trainer.current_epoch + 1,
+            "seconds": round(time.perf_counter() - self._started + begun, 3),
+            **values,
+        }
+        bad_images = getattr(pl_module, "bad_images", None)
+        if bad_images is not None and (bad_images.value or "bad_images" in self._columns()):
+            row["bad_images"] = bad_images.value  # of this process and its workers
+        if hasattr(pl_module, "turn_seconds"):  # part of the seconds above
+            row["turn_seconds"] = round(pl_module.turn_seconds, 3)
+        self.rows.append(row)
+        if trainer.is_global_zero:
+            self.reporter.epoch(row)
+            try:
+                write_csv(self.path, self.rows)
+            except OSError as error:
+                raise CheckpointError(
+                    f"cannot write {self.path} ({reason_of(error)}): make room and give the same "
+                    f"command to go on from the last checkpoint"
+                ) from error
+
+    def _columns(self) -> list[str]:
+        return list(self.rows[-1]) if self.rows else []
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        """Take the bar off the screen."""
+        self.reporter.stop()
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        """Take the bar off the screen before the error is shown."""
+        self.reporter.stop()
+
+
+class RunCost(pl.Callback):
+    """Keeps what a run costs beside its time, in `cost.json`; peaks are over all its parts.
+
+    Args:
+        path: the JSON file.
+        num_images: training images N.
+        views: of each image in an epoch that pass through the network in training.
+        batch_size: images of a step, all ranks together.
+    """
+
+    def __init__(self, path: Path, num_images: int, views: int, batch_size: int) -> None:
+        self.path = path
+        self.fixed = {
+            "images": num_images,
+            "views_per_image": views,
+            "batch_size": batch_size,
+        }
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """Write the file; memory is this process's."""
+        before = json.loads(self.path.read_text()) if self.path.exists() else {}
+        on_gpu = torch.cuda.is_available() and pl_module.device.type == "cuda"
+        gpu = torch.cuda.max_memory_allocated() if on_gpu else 0
+        backbone = backbone_of(pl_module)
+        cost = {
+            **self.fixed,
+            "images_per_epoch": trainer.num_training_batches * self.fixed["batch_size"],
+            "parameters_backbone": sum(p.numel() for p in backbone.parameters()),
+            "parameters_all": sum(p.numel() for p in pl_module.parameters()),
+            "peak_host_bytes": max(peak_memory(), before.get("peak_host_bytes", 0)),
+            "peak_gpu_bytes": max(gpu, before.get("peak_gpu_bytes", 0)),
+            "bytes_per_image": bytes_per_image(
+                pl_module, self.fixed["images"], self.fixed["batch_size"]
+            ),
+            "hardware": hardware(),
+        }
+        if trainer.is_global_zero:
+            with replacing(self.path) as part:
+                part.write_text(json.dumps(cost, indent=1) + "\n")
+
+
+def bytes_per_image(method: Any, num_images: int, slack: int) -> float:
+    """Bytes that a method keeps for each image between epochs.
+
+    Counts every tensor of the method, of its parts and of its banks that has an entry for each
+    image.
+
+    Args:
+        method: after an epoch.
+        num_images: N.
+        slack: images that an entry may be missing for, as of an epoch's last, smaller batch.
+    """
+    places = [module.__dict__ for module in method.modules()]
+    places += [module.__dict__["_buffers"] for module in method.modules()]
+    places += [vars(bank) for bank in getattr(method, "banks", ())]
+    tensors = {
+        value.data_ptr(): value.numel() * value.element_size()
+        for place in places
+        for value in place.values()
+        if isinstance(value, torch.Tensor)
+        and any(num_images - slack < size <= num_images for size in value.shape)
+    }
+    return sum(tensors.values()) / num_images
+
+
+class Snapshots(pl.Callback):
+    """Keeps weights of the backbone and labels at some epochs, evenly spaced, the last among them.
+
+    Args:
+        folder: for `epoch0004.ckpt`, which `weights=FILE` takes, too.
+        count: how many.
+    """
+
+    def __init__(self, folder: Path, count: int) -> None:
+        self.folder, self.count = folder, count
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """Write the weights, if it is their turn."""
+        epoch, whole = trainer.current_epoch + 1, trainer.max_epochs
+        due = {round(whole * number / self.count) for number in range(1, self.count + 1)}
+        if epoch in due and trainer.is_global_zero:
+            state = {f"backbone.{k}": v for k, v in backbone_of(pl_module).state_dict().items()}
+            with replacing(self.folder / f"epoch{epoch:04d}.ckpt") as part:
+                torch.save({"state_dict": state, "epoch": epoch, **_labels_of(pl_module)}, part)
+
+
+def _labels_of(method: Any) -> dict[str, torch.Tensor]:
+    """Labels of all images, (N,) int32, for the history of the classes; none without a bank."""
+    bank = getattr(method, "bank", None)
+    if not isinstance(bank, PseudoLabelBank):
+        return {}
+    return {"labels": bank.targets(torch.arange(len(bank))).cpu().int()}

@@ -1,0 +1,60 @@
+"""What a finished run of UIC ends with: its classes, as a label file and as a page."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from rich.console import Console
+
+from uic_plugin.data.labels import read_labels
+from uic_plugin.runs.datasets import training_paths
+from uic_plugin.runs.evaluation import load_method
+from uic_plugin.runs.label_history import history_of_run
+from uic_plugin.runs.labelling import label_images
+from uic_plugin.runs.folder import CHECKPOINT_FILE, open_run
+from uic_plugin.methods import has_pseudo_labels
+from uic_plugin.report.page import PageOptions, write_class_page
+
+LABELS_FILE, PAGE_FOLDER = "labels.csv", "classes"
+_MOST_IMAGES = 100_000  # above it a pass over all images takes long, and is left to the user
+
+
+def page_of_run(run_dir: Path, console: Console) -> Path | None:
+    """Label the training images of a run once, and write a page of them.
+
+    Args:
+        run_dir: a finished run.
+        console: is told how to make the page where it is left to the user.
+
+    Returns:
+        The page; None for a run without pseudo labels or image files, of more than 100,000
+        images, or of several processes.
+
+    Raises:
+        ValueError, OSError: if an image cannot be read or the page not be written.
+    """
+    cfg, checkpoint = open_run(run_dir / CHECKPOINT_FILE)
+    if not has_pseudo_labels(cfg.method) or cfg.method == "supervised":
+        return None
+    method, cfg, source = load_method(cfg, checkpoint)
+    if source.format != "image_folder":
+        return None
+    images = training_paths(cfg, source)
+    labels, page = run_dir / LABELS_FILE, run_dir / PAGE_FOLDER
+    if len(images) > _MOST_IMAGES or int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        console.print(
+            f"A page of the classes: uic label {run_dir} --out {labels}, then "
+            f"uic classes {labels} {source.train} --out {page}"
+        )
+        return None
+    label_images(method, cfg, source, labels)
+    table = read_labels(labels)
+    return write_class_page(
+        table,
+        labels,
+        source.train,
+        page,
+        history=history_of_run(run_dir, table),
+        options=PageOptions(title=f"Classes of {run_dir.name}"),
+    )

@@ -1,0 +1,77 @@
+"""Label new images with the classes that `uic discover` found."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from rich.console import Console
+
+from uic_plugin.data.folders import list_images
+from uic_plugin.data.labels import LabelTable, check_label_file, write_labels
+from uic_plugin.discovery.model import ClassModel
+from uic_plugin.discovery.results import MODEL_FILE, label_table
+from uic_plugin.features.embedding import embed_images
+from uic_plugin.runs.frozen import open_backbone
+from uic_plugin.report.progress import counting
+
+_MOST_AT_ONCE = 32  # images of 224 pixels: more take memory and no less time on a CPU
+
+
+def find_model(path: Path) -> Path | None:
+    """The model in a folder of `uic discover`, or the model itself; None for anything else."""
+    if path.is_dir() and (path / MODEL_FILE).is_file():
+        return path / MODEL_FILE
+    return path if path.name == MODEL_FILE and path.is_file() else None
+
+
+def label_with_classes(
+    model_file: Path, data: Path | None, out: Path, *, batch_size: int, console: Console
+) -> LabelTable:
+    """Label a folder's images; their features lie in `OUT.features` until it is done.
+
+    Args:
+        model_file: the model.
+        data: a folder of images or a split's .csv.
+        out: `.parquet` or `.csv`.
+        batch_size: images at once, at most 32.
+        console: for progress and images that cannot be read.
+
+    Raises:
+        ValueError: without a folder, or if the network's weights are not those of the classes.
+    """
+    if data is None:
+        raise ValueError(f"{model_file} labels new images: give their folder")
+    check_label_file(out)
+    model = ClassModel.load(model_file)
+    features = model.features
+    weights, size = features.get("weights"), features.get("size")
+    backbone = open_backbone(
+        str(features["backbone"]),
+        weights=Path(str(weights)) if weights else None,
+        layer=str(features["layer"]),
+        size=int(size) if size else None,
+    )
+    if backbone.fingerprint != features["fingerprint"]:
+        raise ValueError(
+            f"{model_file} needs {features['backbone']} with weights {features['fingerprint']}, "
+            f"here they are {backbone.fingerprint}: its features would mean something else"
+        )
+    images = list_images(data)
+    work = out.with_name(out.name + ".features")
+    with counting("images labelled", console) as progress:
+        done = embed_images(
+            backbone,
+            images,
+            work,
+            precision=str(features["precision"]),
+            batch_size=min(batch_size, _MOST_AT_ONCE),
+            progress=progress,
+        )
+    for entry in done.bad:
+        console.print(f"left out: {images.root / entry.name} ({entry.reason})")
+    answers = model(done.store.features(done.names))
+    table = label_table(done.names, answers, model.names)
+    write_labels(out, table)
+    shutil.rmtree(work)
+    return table

@@ -1,0 +1,137 @@
+"""Few-shot classification with a run's frozen network (UIC, Table 6)."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import DictConfig
+from torch import nn
+from torch.nn import functional as F
+from torchvision import transforms
+
+from uic_plugin.data.centre import find_normalize, with_border
+from uic_plugin.data.held_out import held_out_images
+from uic_plugin.data.loaders import view_loader
+from uic_plugin.data.resolve import DataSource
+from uic_plugin.evaluation.fewshot import EpisodeSettings, check_classes, evaluate_episodes
+from uic_plugin.hosts import load_host
+from uic_plugin.runs.probing import encoder_of
+from uic_plugin.networks.layers import layer_outputs
+from uic_plugin.pseudo_labels.storage import allocate
+
+POOLED = "+mp"  # after a layer's name: max-pooled, 3x3 with stride 2, as AlexNet pools
+
+
+def fewshot_run(
+    method: Any,
+    cfg: DictConfig,
+    source: DataSource,
+    data: Path,
+    layers: list[str],
+    settings: EpisodeSettings,
+    *,
+    resolution: int = 224,
+    resize: int | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[dict[str, Any]]:
+    """Accuracy over episodes on each layer; features are computed once for all of them.
+
+    They lie in files of the system's folder for temporary files while it runs: N images times the
+    values of all layers times 4 bytes.
+
+    Args:
+        method: whose network.
+        cfg: its prepared recipe.
+        source: says which normalisation.
+        data: see `held_out_images`.
+        layers: names, see `layer_modules`; with `+mp` after them max-pooled.
+        settings: of the episodes.
+        resolution: side of the centre crop in pixels.
+        resize: shorter side before it; 256 for 224, in proportion from 128 pixels on, below that
+            the resolution itself.
+        progress: is told how many images of how many have features.
+
+    Returns:
+        A row a layer: layer, dimensions, accuracy and interval in percent.
+
+    Raises:
+        ValueError: for an unknown layer, or images that no episode can be drawn from.
+        FileNotFoundError: for images that are not there.
+    """
+    if resolution < 1:
+        raise ValueError(f"--resolution must be at least 1 pixel, got {resolution}")
+    if resize is None:
+        resize = with_border(resolution) if resolution >= 128 else resolution
+    if resize < resolution:
+        raise ValueError(f"--resize {resize} leaves no crop of {resolution} pixels: raise it")
+    augmentation = load_host().augmentation(source.transforms, cfg.augmentations)
+    view = transforms.Compose(
+        [
+            transforms.Resize(resize),
+            transforms.CenterCrop(resolution),
+            transforms.ToTensor(),
+            find_normalize(augmentation),
+        ]
+    )
+    dataset = held_out_images(data, view)
+    classes = np.asarray(dataset.targets)
+    check_classes(classes, dataset.classes, settings)
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="uic-features-") as folder:
+        features = _features(encoder_of(method), cfg, dataset, layers, Path(folder), progress)
+        for name in layers:
+            result = evaluate_episodes(features[name], classes, settings)
+            row = {"layer": name, "dimensions": features[name].shape[1]}
+            rows.append({**row, "accuracy": result.mean, "interval": result.interval})
+    return rows
+
+
+@torch.no_grad()
+def _features(
+    encoder: nn.Module,
+    cfg: DictConfig,
+    dataset: Any,
+    layers: list[str],
+    folder: Path,
+    progress: Callable[[int, int], None],
+) -> dict[str, torch.Tensor]:
+    """Flat outputs of each layer, (N, D) float32 in files."""
+    device = torch.device(
+        "cuda" if torch.cuda.is_available() and cfg.accelerator != "cpu" else "cpu"
+    )
+    encoder.eval().to(device)
+    loader = view_loader(
+        dataset,
+        seed=cfg.seed,
+        batch_size=64,
+        num_workers=cfg.data.num_workers,
+        on_bad_image=cfg.data.on_bad_image,
+    )
+    below = list(dict.fromkeys(name.removesuffix(POOLED) for name in layers))
+    features: dict[str, torch.Tensor] = {}
+    done = 0
+    for images, _ in loader:
+        outputs = layer_outputs(encoder, images.to(device), below)
+        for number, name in enumerate(layers):
+            output = outputs[name.removesuffix(POOLED)]
+            if name.endswith(POOLED):
+                if output.ndim != 4 or min(output.shape[2:]) < 3:
+                    raise ValueError(
+                        f"layer {name!r} puts out {tuple(output.shape[1:])}, which cannot be "
+                        f"pooled: raise --resolution, or leave {POOLED} away"
+                    )
+                output = F.max_pool2d(output, 3, 2)
+            flat = output.flatten(1).float().cpu()
+            if name not in features:
+                size = len(dataset) * flat.shape[1]
+                (file,) = allocate((f"{number}",), size, flat.dtype, "mmap", folder=folder)
+                features[name] = file.view(len(dataset), -1)
+            features[name][done : done + len(flat)] = flat
+        done += len(images)
+        progress(done, len(dataset))
+    return features

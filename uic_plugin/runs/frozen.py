@@ -1,0 +1,65 @@
+"""A frozen network by whatever a user names: a pretrained one, or that of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from uic_plugin.data.centre import centre_view, resized_side
+from uic_plugin.networks.layers import FEATURES
+from uic_plugin.networks.pretrained import DEFAULT, Backbone, load_pretrained
+from uic_plugin.networks.weights import weights_fingerprint
+
+
+def open_backbone(
+    name: str = DEFAULT,
+    *,
+    weights: Path | None = None,
+    layer: str = FEATURES,
+    size: int | None = None,
+) -> Backbone:
+    """A network with its weights and its preprocessing.
+
+    Args:
+        name: a run folder or a checkpoint in one; else see `load_pretrained`.
+        weights, layer, size: see `load_pretrained`; a run has weights of its own.
+
+    Raises:
+        ValueError, FileNotFoundError, ImportError: as `load_pretrained` and `load_run`.
+    """
+    path = Path(name)
+    if path.suffix in (".pth", ".pt", ".safetensors", ".bin") and path.is_file():
+        raise ValueError(
+            f"--backbone {name}: a file of weights does not say of which network it is: give "
+            f"--backbone NAME --weights {name}"
+        )
+    if not path.is_dir() and path.suffix != ".ckpt":
+        return load_pretrained(name, weights=weights, layer=layer, size=size)
+    if weights is not None:
+        raise ValueError(f"--backbone {name} is a run with weights of its own: leave out --weights")
+    return _of_run(path, layer, size)
+
+
+def _of_run(path: Path, layer: str, size: int | None) -> Backbone:
+    from uic_plugin.hosts import load_host
+    from uic_plugin.runs.evaluation import load_method
+    from uic_plugin.hosts.foreign import set_views
+    from uic_plugin.runs.probing import encoder_of
+    from uic_plugin.runs.folder import open_run
+
+    overrides = [] if size is None else [f"augmentations.0.crop_size={size}"]
+    cfg, checkpoint = open_run(path, overrides)
+    method, cfg, source = load_method(cfg, checkpoint, needs_images=False)
+    encoder = encoder_of(method).eval().requires_grad_(False)
+    # the same view that `uic label` takes
+    set_views(cfg.augmentations, 1)
+    view = centre_view(load_host().augmentation(source.transforms, cfg.augmentations))
+    return Backbone(
+        name=str(path.resolve()),
+        network=encoder,
+        transform=view,
+        shorter_side=resized_side(cfg.augmentations[0].crop_size),
+        preprocessing=str(view),
+        fingerprint=weights_fingerprint(encoder),
+        layer=layer,
+        size=size,
+    )

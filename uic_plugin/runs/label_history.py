@@ -1,0 +1,50 @@
+"""Labels of a run at its snapshots (`uic pretrain ... snapshots=N`), for the history of classes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from uic_plugin.data.labels import LabelTable
+from uic_plugin.runs.checkpoint_files import read_checkpoint
+from uic_plugin.runs.datasets import training_paths
+from uic_plugin.runs.evaluation import load_method
+from uic_plugin.runs.folder import SNAPSHOTS, open_run
+from uic_plugin.report.page.history import History, history_of
+
+
+def history_of_run(run: Path, table: LabelTable) -> History | None:
+    """Compare a label file with the labels that a run had at its snapshots.
+
+    Args:
+        run: a run folder.
+        table: labels of the run's own training images, as `uic label` writes them.
+
+    Returns:
+        The history; None for a run that kept no labels in snapshots.
+
+    Raises:
+        ValueError: if the label file is of other images.
+    """
+    files = sorted((run / SNAPSHOTS).glob("epoch*.ckpt"))
+    kept = [
+        (int(content["epoch"]), content["labels"])
+        for content in map(read_checkpoint, files)
+        if isinstance(content.get("labels"), torch.Tensor)
+    ]
+    if not kept:
+        return None
+    cfg, checkpoint = open_run(run)
+    _, cfg, source = load_method(cfg, checkpoint)
+    row = {path: number for number, path in enumerate(training_paths(cfg, source))}
+    unknown = [path for path in table.paths if path not in row]
+    if unknown:
+        raise ValueError(
+            f"{len(unknown)} images of the label file are none of {run}'s, as {unknown[0]!r}: "
+            f"leave --run out, or label the run's own images"
+        )
+    rows = np.fromiter((row[path] for path in table.paths), np.int64, len(table))
+    past = [labels.numpy().astype(np.int64)[rows] for _, labels in kept]
+    return history_of([epoch for epoch, _ in kept], past, table.labels)

@@ -1,0 +1,171 @@
+"""Carry a run's labels over to a folder with other images (some added, some removed)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import DictConfig
+from torch.utils.data import Subset
+
+from uic_plugin.data.images import fingerprint_of, relative_paths
+from uic_plugin.data.index import ImageIndex, read_index
+from uic_plugin.data.loaders import view_loader
+from uic_plugin.files import replacing
+from uic_plugin.hosts import backbone_of
+from uic_plugin.hosts.attach import centred
+from uic_plugin.runs.checkpoint_files import read_checkpoint
+from uic_plugin.runs.datasets import pretrain_dataset
+from uic_plugin.runs.evaluation import load_method
+from uic_plugin.runs.folder import IMAGES_FILE, open_run
+from uic_plugin.methods import CHECKPOINT_KEY
+from uic_plugin.methods.kept_labels import is_within_epoch
+from uic_plugin.pseudo_labels import EmptyClassFixer, PseudoLabelBank
+
+
+@dataclass(frozen=True)
+class Migration:
+    """What became of the labels.
+
+    Attributes:
+        kept: images that were there and still are.
+        added: images that have a label by a forward pass now.
+        removed: images that are gone, and their labels with them.
+        splits: classes that were left empty and got half of the largest.
+    """
+
+    kept: int
+    added: int
+    removed: int
+    splits: int
+
+
+def migrate_labels(
+    run: Path,
+    data: Path,
+    out: Path,
+    *,
+    index: Path | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Migration:
+    """Write a checkpoint whose labels are those of another list of images.
+
+    Labels go by path below the folder; a new image gets the classifier's answer to a centred view,
+    network in eval mode.
+
+    Args:
+        run: a run folder or a checkpoint in it.
+        data: the folder as it is now.
+        out: checkpoint to write.
+        index: list of the images as they were; the run folder's own unless told.
+        progress: is told how many new images of how many are labelled.
+
+    Raises:
+        ValueError: for a checkpoint without labels, of the middle of an epoch, or a list that does
+            not belong to it, or a folder that no image was in before.
+        FileNotFoundError: without checkpoint, list or images.
+    """
+    cfg, checkpoint = open_run(run)
+    content = read_checkpoint(checkpoint)
+    state = content.get(CHECKPOINT_KEY)
+    if state is None or not isinstance(state["bank"].get("targets"), torch.Tensor):
+        raise ValueError(f"{checkpoint} holds no pseudo labels of images")
+    if cfg.method == "supervised" or cfg.method_kwargs.get("fixed_labels"):
+        raise ValueError(
+            f"the labels of {checkpoint} were given, not found: train anew with those of the new "
+            f"images"
+        )
+    if is_within_epoch(content) and state.get("steps_done"):
+        raise ValueError(
+            f"{checkpoint} was written within an epoch: let the run go on to an epoch's end first"
+        )
+    before = _names_before(checkpoint, index, state["bank"].get("fingerprint"))
+    cfg.data.train_path, cfg.data.index, cfg.data.fraction = str(data), None, -1
+    method, cfg, source = load_method(cfg, checkpoint)
+    dataset = pretrain_dataset(cfg, source)
+    after = relative_paths(dataset)
+    if after is None:
+        raise ValueError(f"{data}: labels are carried over by path, and these images have none")
+    # where each image was before, -1 for a new one
+    places = {name: number for number, name in enumerate(before.names())}
+    was = np.fromiter((places.get(name, -1) for name in after), np.int64, len(after))
+    added = np.flatnonzero(was < 0)
+    if len(added) == len(after):
+        raise ValueError(
+            f"none of the {len(after)} images in {data} was there before: names are compared below "
+            f"the folder, {after[0]!r} now, {before.name(0)!r} before"
+        )
+    banks = [state["bank"], *state.get("more_banks", ())]
+    answers = _answers(method, cfg, dataset, added, progress)
+    moved, splits = [], 0
+    for old, answer in zip(banks, answers.unbind(1), strict=True):
+        labels = old["targets"].long()[torch.from_numpy(np.maximum(was, 0))]
+        labels[torch.from_numpy(added)] = answer
+        bank = PseudoLabelBank(
+            len(after),
+            old["num_classes"],
+            seed=old["seed"],
+            labels=labels,
+            fingerprint=fingerprint_of(dataset),
+        )
+        bank.epoch = old["epoch"]
+        if method.fixes_empty_classes:
+            splits += bank.fix_empty_classes(EmptyClassFixer(bank.num_classes))
+        moved.append(bank.state_dict())
+    state["bank"], state["more_banks"] = moved[0], moved[1:]
+    with replacing(out) as part:
+        torch.save(content, part)
+    kept = len(after) - len(added)
+    return Migration(kept, len(added), len(before) - kept, splits)
+
+
+def _names_before(checkpoint: Path, given: Path | None, fingerprint: str | None) -> ImageIndex:
+    """The list of images that the labels belong to."""
+    path = given or checkpoint.parent / IMAGES_FILE
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{path}: no list of the images as they were; if their folder is unchanged, "
+            f"'uic data index FOLDER FILE' makes one for --index FILE"
+        )
+    names = read_index(path)
+    if names.fingerprint != fingerprint:
+        raise ValueError(
+            f"{path} lists other images than {checkpoint} has labels of (fingerprint "
+            f"{names.fingerprint}, the labels have {fingerprint})"
+        )
+    return names
+
+
+@torch.no_grad()
+def _answers(
+    method: Any,
+    cfg: DictConfig,
+    dataset: Any,
+    numbers: np.ndarray,
+    progress: Callable[[int, int], None],
+) -> torch.Tensor:
+    """Every head's label of some images, (len(numbers), H) int64."""
+    device = torch.device(
+        "cuda" if torch.cuda.is_available() and cfg.accelerator != "cpu" else "cpu"
+    )
+    network, head = backbone_of(method).eval().to(device), method.head.eval().to(device)
+    loader = view_loader(
+        Subset(centred(dataset), numbers.tolist()),
+        seed=cfg.seed,
+        batch_size=cfg.optimizer.batch_size,
+        num_workers=cfg.data.num_workers,
+        on_bad_image=cfg.data.on_bad_image,
+    )
+    found = [torch.empty(0, method.options.heads, dtype=torch.int64)]
+    done = 0
+    for _, views, *_ in loader:
+        view = views if isinstance(views, torch.Tensor) else views[0]
+        parts = head.per_head(head(network(view.to(device)))[1])
+        found.append(torch.stack([part.argmax(1) for part in parts], 1).cpu())
+        done += len(found[-1])
+        progress(done, len(numbers))
+    return torch.cat(found)

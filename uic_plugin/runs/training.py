@@ -1,0 +1,288 @@
+"""Pretraining with any method of the installed host, from one recipe, on either line."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import shutil
+import time
+import warnings
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from uic_plugin.data.images import path_of, relative_paths
+from uic_plugin.data.index import save_index
+from uic_plugin.errors import Interrupted, RankLostError
+from uic_plugin.files import replacing
+from uic_plugin.hosts import backbone_of, load_host
+from uic_plugin.hosts.attach import images_of
+from uic_plugin.runs.datasets import eval_datasets, image_loader, pretrain_loader
+from uic_plugin.runs.loggers import logger_names, logging_to
+from uic_plugin.runs.folder import (
+    CHECKPOINT_FILE,
+    CONFIG_FILE,
+    COST_FILE,
+    HISTORY_FILE,
+    IMAGES_FILE,
+    PREVIOUS_FILE,
+    SNAPSHOTS,
+    epochs_of,
+    find_resume,
+    how_to_go_on,
+)
+from uic_plugin.runs.settings import (
+    build_method,
+    lightning_precision,
+    num_devices,
+    prepare_config,
+    unknown_options_named,
+    views_per_image,
+)
+from uic_plugin.runs.start_weights import start_from
+from uic_plugin.methods import has_pseudo_labels
+from uic_plugin.methods.ranks import is_lost_rank
+from uic_plugin.networks.layers import FEATURES, layer_shapes
+from uic_plugin.report.progress import EpochReporter
+
+# Sections of solo-learn's recipes that its own scripts read and `uic pretrain` does not.
+_UNUSED_SECTIONS = ("checkpoint", "auto_resume", "auto_umap", "dali")
+# Settings that go to Lightning's Trainer as they are.
+_TRAINER_KEYS = (
+    "accumulate_grad_batches",
+    "gradient_clip_val",
+    "gradient_clip_algorithm",
+    "num_nodes",
+    "limit_train_batches",
+    "limit_val_batches",
+    "check_val_every_n_epoch",
+    "log_every_n_steps",
+    "deterministic",
+)
+
+
+_RANK_TIMEOUT = 1800  # seconds
+
+
+@dataclass(frozen=True)
+class PretrainResult:
+    """A finished run.
+
+    Attributes:
+        run_dir: its folder, with `config.yaml`, `last.ckpt` and `epochs.csv`.
+        seconds: wall time of this call.
+        resumed_from: epoch at which it went on, 0 from the start.
+        is_main: whether this process is the one of all ranks that speaks.
+    """
+
+    run_dir: Path
+    seconds: float
+    resumed_from: int
+    is_main: bool = True
+
+
+def pretrain(
+    cfg: DictConfig, *, reporter: EpochReporter | None = None, callbacks: tuple[Any, ...] = ()
+) -> PretrainResult:
+    """Train a recipe to its last epoch, going on where an earlier call was stopped.
+
+    Args:
+        cfg: the composed recipe.
+        reporter: shows the progress.
+        callbacks: further Lightning callbacks.
+
+    Raises:
+        ValueError: for a recipe that cannot be, or a run folder of other settings.
+        ImportError: if a logger's package is missing.
+        FileNotFoundError: for data or a checkpoint that is not there.
+        CheckpointError: if a checkpoint cannot be written.
+        Interrupted: if the user stopped the run.
+    """
+    from uic_plugin.runs.callbacks import History
+    from uic_plugin.runs.checkpoints import FiniteLoss, RunCheckpoint
+
+    started = time.perf_counter()
+    cfg, source = prepare_config(cfg)
+    logger_names(cfg)  # a wrong one is said at once
+    unused = [name for name in _UNUSED_SECTIONS if name in cfg]
+    if unused:
+        warnings.warn(f"uic pretrain does not use {', '.join(unused)} of the recipe", stacklevel=2)
+    run_dir = Path(cfg.run_dir)
+    resume = find_resume(cfg, run_dir)
+    done = epochs_of(resume, cfg) if resume else 0
+    if resume and done >= cfg.max_epochs:
+        if resume != run_dir / CHECKPOINT_FILE:
+            raise ValueError(
+                f"{resume} has {done} epochs behind it, max_epochs={cfg.max_epochs} is not more"
+            )
+        return PretrainResult(run_dir, 0.0, done)
+
+    loader = pretrain_loader(cfg, source)
+    method = build_method(cfg)
+    method.image_name = partial(path_of, images_of(loader))
+    method.bad_images = loader.dataset.bad_images  # type: ignore[attr-defined]
+    _check_network(backbone_of(method), cfg.augmentations[0].crop_size)
+    if cfg.get("weights") and not resume:
+        start_from(method, Path(cfg.weights).expanduser(), cfg.get("weights_allow_missing") or ())
+    val_loader = None
+    if source.labelled and source.val is not None and cfg.knn_eval.enabled:
+        val_loader = image_loader(eval_datasets(cfg, source)[1], cfg)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    reporter = reporter or EpochReporter(cfg.method)
+    trainer = make_trainer(
+        cfg,
+        max_epochs=cfg.max_epochs,
+        callbacks=[
+            History(run_dir / HISTORY_FILE, reporter),
+            *_records(cfg, run_dir, loader),
+            RunCheckpoint(
+                run_dir / CHECKPOINT_FILE,
+                run_dir / PREVIOUS_FILE,
+                cfg.get("checkpoint_steps", 0),
+            ),
+            FiniteLoss(),
+            *callbacks,
+        ],
+    )
+    if trainer.is_global_zero:
+        with replacing(run_dir / CONFIG_FILE) as part:
+            part.write_text(OmegaConf.to_yaml(cfg))
+        if resume is None or not (run_dir / IMAGES_FILE).exists():
+            _keep_list(run_dir / IMAGES_FILE, cfg, images_of(loader))
+        if resume == run_dir / PREVIOUS_FILE and (run_dir / CHECKPOINT_FILE).exists():
+            # or the next save would put it in the place of the one that is whole
+            damaged = run_dir / f"{CHECKPOINT_FILE}.damaged"
+            os.replace(run_dir / CHECKPOINT_FILE, damaged)
+    try:
+        log = logging_to(trainer, cfg, run_dir, resume, images_of(loader))
+        with unknown_options_named(cfg), log:
+            fit(trainer, method, loader, val_loader, resume)
+    except RuntimeError as error:
+        if is_lost_rank(error):
+            raise RankLostError(
+                "another rank of this job has ended, or did not answer within rank_timeout="
+                f"{cfg.get('rank_timeout')} seconds; its own message says why. "
+                f"{how_to_go_on(run_dir, trainer.current_epoch)}"
+            ) from error
+        if "loading state_dict" not in str(error):
+            raise
+        raise ValueError(
+            f"the weights in {resume} are of another network or method than this recipe's "
+            f"{cfg.method} with {cfg.backbone.name}: {str(error).splitlines()[-1].strip()}"
+        ) from error
+    except (KeyboardInterrupt, SystemExit) as stop:
+        raise Interrupted(how_to_go_on(run_dir, trainer.current_epoch)) from stop
+    finally:
+        reporter.stop()
+    if getattr(trainer, "interrupted", False):
+        raise Interrupted(how_to_go_on(run_dir, trainer.current_epoch))
+    return PretrainResult(
+        run_dir, time.perf_counter() - started, done, is_main=trainer.is_global_zero
+    )
+
+
+def _keep_list(path: Path, cfg: DictConfig, dataset: Any) -> None:
+    """Write down which images labels will belong to."""
+    if not has_pseudo_labels(cfg.method):
+        return
+    if cfg.data.get("index"):
+        path.unlink(missing_ok=True)
+        try:
+            os.link(cfg.data.index, path)  # keeps the content, also when the file is made anew
+        except OSError:
+            shutil.copyfile(cfg.data.index, path)
+        return
+    names = relative_paths(dataset)
+    if names is not None:
+        save_index(path, [("", names)])
+
+
+def _records(cfg: DictConfig, run_dir: Path, loader: Any) -> list[Any]:
+    """Callbacks that write what a comparison of methods needs."""
+    from uic_plugin.runs.callbacks import RunCost, Snapshots
+
+    batch = cfg.optimizer.batch_size * num_devices(cfg)
+    records: list[Any] = [
+        RunCost(run_dir / COST_FILE, len(loader.dataset), views_per_image(cfg), batch)
+    ]
+    if cfg.get("snapshots"):
+        records.append(Snapshots(run_dir / SNAPSHOTS, cfg.snapshots))
+    return records
+
+
+def _check_network(network: Any, crop_size: int) -> None:
+    """Refuse, before anything is written, images that the network does not take."""
+    shape = layer_shapes(network, [FEATURES], crop_size)[FEATURES]
+    width = getattr(network, "num_features", None) or getattr(network, "inplanes", None)
+    if width is not None and shape != (width,):
+        raise ValueError(
+            f"this {type(network).__name__} puts out {shape} where {width} features are expected: "
+            f"choose another backbone.name or backbone.kwargs"
+        )
+
+
+def make_trainer(
+    cfg: DictConfig, *, max_epochs: int, callbacks: list[Any], evaluates: bool = False
+) -> Any:
+    """The host's Trainer, silent but for our own callbacks.
+
+    Args:
+        cfg: the prepared recipe.
+        max_epochs: of this training.
+        callbacks: Lightning's.
+        evaluates: leaves out what the recipe says of the pretraining alone, as limits of batches.
+
+    Raises:
+        ValueError: for hardware that is not there, or numbers that Lightning does not take.
+    """
+    from uic_plugin.runs.checkpoints import write_whole_checkpoints
+
+    host = load_host()
+    arguments: dict[str, Any] = {
+        "max_epochs": max_epochs,
+        "accelerator": cfg.accelerator,
+        "devices": cfg.devices,
+        "precision": lightning_precision(cfg.precision),
+        "logger": False,
+        "callbacks": callbacks,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "num_sanity_val_steps": 0,
+        "sync_batchnorm": cfg.get("sync_batchnorm", False) and torch.cuda.is_available(),
+    }
+    if num_devices(cfg) > 1:
+        strategy = cfg.get("strategy") or "ddp"
+        if strategy == "ddp":
+            patience = timedelta(seconds=cfg.get("rank_timeout", _RANK_TIMEOUT))
+            strategy = host.pl.strategies.DDPStrategy(timeout=patience)
+        arguments["strategy"] = strategy
+    if not evaluates:
+        arguments.update({name: cfg[name] for name in _TRAINER_KEYS if cfg.get(name) is not None})
+    try:
+        trainer = host.pl.Trainer(**arguments)
+    except Exception as error:  # Lightning has an exception of its own for each line
+        if type(error).__name__ != "MisconfigurationException":
+            raise
+        raise ValueError(
+            f"accelerator={cfg.accelerator} devices={cfg.devices} precision={cfg.precision} "
+            f"cannot be had here ({' '.join(str(error).split())}): set accelerator=cpu devices=1 "
+            f"precision=32, say"
+        ) from error
+    write_whole_checkpoints(trainer)
+    return trainer
+
+
+def fit(
+    trainer: Any, module: Any, train: Any, val: Any = None, checkpoint: Path | None = None
+) -> None:
+    """`Trainer.fit` on either line; checkpoints are read as tensors and plain values."""
+    arguments: dict[str, Any] = {"ckpt_path": str(checkpoint) if checkpoint else None}
+    if "weights_only" in inspect.signature(trainer.fit).parameters:
+        arguments["weights_only"] = True
+    trainer.fit(module, train, val, **arguments)
