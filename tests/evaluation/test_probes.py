@@ -5,7 +5,7 @@ import dataclasses
 
 import pytest
 import torch
-from hosts.test_bad_input import one_line
+from runs.test_bad_input import one_line
 from torch import nn
 from torch.utils.data import Dataset
 

@@ -60,7 +60,7 @@ def test_centred_labels_are_those_of_the_frozen_network(recipe, trained):
 
 
 def test_centred_labels_train_and_resume(recipe, tmp_path):
-    from hosts.test_training import StopAfter, same
+    from runs.test_training import StopAfter, same
 
     def cfg(folder, workers):
         return recipe(
@@ -100,7 +100,7 @@ def test_fixed_labels_never_change_and_are_learned(recipe, digits, tmp_path):
     assert len(watch.targets) == 4
     for targets in watch.targets:
         assert targets.tolist() == labels.tolist()  # two classes of the twelve stay empty
-    from hosts.test_training import history
+    from runs.test_training import history
 
     rows = history(cfg.run_dir)
     assert float(rows[-1]["uic_nmi"]) == pytest.approx(1)

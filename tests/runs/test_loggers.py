@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hosts.test_ranks import two_ranks  # noqa: F401  # a fixture
-from hosts.test_training import QUIET, StopAfter, history, same
+from runs.test_ranks import two_ranks  # noqa: F401  # a fixture
+from runs.test_training import QUIET, StopAfter, history, same
 from PIL import Image
 
 from uic_plugin.errors import Interrupted

@@ -64,7 +64,7 @@ def test_step_by_step_with_warmup(recipe, name):
 
 @pytest.mark.parametrize("interval", ["epoch", "step"])
 def test_resumed_is_uninterrupted(recipe, tmp_path, interval):
-    from hosts.test_training import StopAfter, same
+    from runs.test_training import StopAfter, same
 
     def cfg(folder):
         return recipe(

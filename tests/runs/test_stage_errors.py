@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from hosts.test_bad_input import one_line
+from runs.test_bad_input import one_line
 
 from uic_plugin.runs.folder import CHECKPOINT_FILE
 from uic_plugin.runs.training import pretrain

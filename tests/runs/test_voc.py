@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from hosts.test_bad_input import one_line
+from runs.test_bad_input import one_line
 from PIL import Image
 
 from uic_plugin.runs.training import pretrain

@@ -23,7 +23,7 @@ def load_host() -> Any:
     """
     info = find_host()
     try:
-        module: ModuleType = importlib.import_module(f"uic_plugin.hosts.{info.line}")
+        module: ModuleType = importlib.import_module(f"uic_plugin.hosts.solo_{info.line}")
     except ImportError as error:
         needs = " ".join(f'"{name}{versions}"' for name, versions in info.needs.items())
         raise HostError(

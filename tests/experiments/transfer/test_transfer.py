@@ -3,8 +3,8 @@
 import json
 
 import pytest
-from hosts.test_bad_input import one_line
-from hosts.test_voc import trained
+from runs.test_bad_input import one_line
+from runs.test_voc import trained
 
 from uic_plugin.experiments.transfer.tasks import TransferPlan, fewshot_layer
 from uic_plugin.report.tables import read_csv
