@@ -54,9 +54,9 @@ def recipe(digits, tmp_path):
 @pytest.fixture
 def host_trainer():
     """Makes a bare trainer of the host for one epoch, as its own scripts make one."""
-    from uic_plugin.hosts import load_host
+    from uic_plugin.hosts.lightning import pl
 
-    return lambda: load_host().pl.Trainer(
+    return lambda: pl.Trainer(
         max_epochs=1,
         accelerator="cpu",
         devices=1,

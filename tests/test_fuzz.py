@@ -17,9 +17,9 @@ from omegaconf import OmegaConf
 from uic_plugin import PseudoLabelBank
 from uic_plugin.data.index import read_index, save_index
 from uic_plugin.data.labels import LabelTable, read_labels, write_labels
+from uic_plugin.hosts.checkpoint_files import read_checkpoint
 from uic_plugin.networks.weights import read_state
 from uic_plugin.recipes_path import compose_recipe, recipes_dir
-from uic_plugin.runs.checkpoint_files import read_checkpoint
 from uic_plugin.runs.settings import prepare_config
 
 REFUSED = (ValueError, FileNotFoundError)

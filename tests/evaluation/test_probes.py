@@ -16,8 +16,7 @@ from uic_plugin.networks.weights import weights_fingerprint
 from uic_plugin.recipes_path import compose_recipe
 from uic_plugin.report.progress import EpochReporter
 from uic_plugin.report.tables import read_csv
-from uic_plugin.runs.evaluation import load_method
-from uic_plugin.runs.folder import open_run
+from uic_plugin.runs.run import Run
 from uic_plugin.runs.training import pretrain
 
 SETTINGS = ProbeSettings(
@@ -232,7 +231,7 @@ QUICK = ["--epochs", "2", "--lr-decay-epochs", "1", "--batch-size", "32", "--lr"
 
 
 def test_command(uic, run):
-    before = weights_fingerprint(load_method(*open_run(run, ["accelerator=cpu"]))[0])
+    before = weights_fingerprint(Run.open(run, ["accelerator=cpu"]).load())
     layers = "conv1,conv2,conv3,conv4,conv5,mlp"
     done = uic("probe", run, "--layers", layers, *QUICK)
     assert done.returncode == 0, done.stderr
@@ -242,7 +241,7 @@ def test_command(uic, run):
     best = max(float(row["top1"]) for row in rows if row["probe"] == "last")
     assert best > 60  # digits, by the features of a barely trained network
     assert len(read_csv(run / "probe" / "probe_epochs.csv")) == 2
-    assert weights_fingerprint(load_method(*open_run(run, ["accelerator=cpu"]))[0]) == before
+    assert weights_fingerprint(Run.open(run, ["accelerator=cpu"]).load()) == before
     finished = uic("probe", run, "--layers", layers, *QUICK)  # nothing is trained again
     assert "probe epoch" not in finished.stdout
     assert read_csv(run / "probe" / "probe.csv") == rows

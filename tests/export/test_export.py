@@ -216,15 +216,13 @@ def test_onnxruntime_runs_network_and_classifier(recipe, tmp_path, uic, digits):
     pytest.importorskip("onnxscript")
     import torch
 
-    from uic_plugin.runs.evaluation import load_method
-    from uic_plugin.runs.folder import open_run
     from uic_plugin.runs.labelling import ImageFiles, label_images
-    from uic_plugin.runs.onnx import Classifier
+    from uic_plugin.runs.run import Run
     from uic_plugin.runs.training import pretrain
 
     pretrain(recipe("max_epochs=1"))
-    method, cfg, source = load_method(*open_run(tmp_path / "run"))
-    table = label_images(method, cfg, source, tmp_path / "l.csv")
+    run = Run.open(tmp_path / "run", needs_images=True)
+    table = label_images(run, tmp_path / "l.csv")
     done = uic("export", "l.csv", "--to", "onnx", "--run", "run", "--out", "uic.onnx")
     assert done.returncode == 0, done.stderr
     session = onnxruntime.InferenceSession(tmp_path / "uic.onnx")
@@ -235,7 +233,7 @@ def test_onnxruntime_runs_network_and_classifier(recipe, tmp_path, uic, digits):
     images = torch.stack([transform_to[k][0] for k in range(32)]).permute(0, 3, 1, 2) / 255
     (got,) = session.run(None, {"images": images.numpy()})
     with torch.no_grad():
-        want = Classifier(method).eval()(images).numpy()
+        want = run.classifier().eval()(images).softmax(1).numpy()
     np.testing.assert_allclose(got, want, atol=1e-4)
-    assert got.shape == (32, cfg.method_kwargs.num_pseudo_classes)
+    assert got.shape == (32, run.head.num_classes)
     assert len(table) == 1442

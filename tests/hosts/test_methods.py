@@ -8,12 +8,14 @@ import pytest
 import torch
 
 from uic_plugin.hosts import backbone_of, load_host, register
+from uic_plugin.hosts.lightning import pl
 from uic_plugin.methods import OWN_METHODS
 from uic_plugin.pseudo_labels import nmi
 from uic_plugin.report.progress import EpochReporter
 from uic_plugin.report.tables import read_csv
-from uic_plugin.runs.evaluation import extract_features, knn_accuracy, load_method
-from uic_plugin.runs.folder import load_run, read_checkpoint
+from uic_plugin.runs.evaluation import extract_features, knn_accuracy
+from uic_plugin.runs.folder import read_checkpoint
+from uic_plugin.runs.run import Run
 from uic_plugin.runs.settings import build_method, prepare_config
 from uic_plugin.runs.start_weights import start_from
 from uic_plugin.runs.training import make_trainer, pretrain
@@ -40,7 +42,7 @@ def same(first, second):
 
 
 def stop_after(epochs):
-    class Stop(load_host().pl.Callback):
+    class Stop(pl.Callback):
         def on_train_epoch_end(self, trainer, pl_module):
             if trainer.current_epoch + 1 == epochs:
                 trainer.should_stop = True
@@ -84,7 +86,7 @@ def test_deepcluster_finds_classes_and_forgets_its_classifier(recipe):
     cfg = recipe("max_epochs=2", *SMALL_HEAD, name="digits/deepcluster")
     spreads = []
 
-    class Watch(load_host().pl.Callback):
+    class Watch(pl.Callback):
         def on_train_batch_start(self, trainer, module, *_):
             if module.steps_done == 0:
                 begin = module.begin_epoch
@@ -114,8 +116,8 @@ def test_deepcluster_finds_classes_and_forgets_its_classifier(recipe):
     assert int(labels.min()) >= 0
     assert int(labels.max()) < 30
     assert state["uic"]["method"] == "deepcluster"
-    method, cfg, source = load_method(*load_run(Path(cfg.run_dir)))
-    assert knn_accuracy(extract_features(method, cfg, source), **cfg.knn) > 60
+    run = Run.open(Path(cfg.run_dir), needs_images=True)
+    assert knn_accuracy(extract_features(run), **cfg.knn) > 60
 
 
 def test_selflabel_fills_its_classes_equally(recipe):
@@ -169,7 +171,7 @@ def test_supervised_learns_the_annotations_and_needs_them(recipe, digits, tmp_pa
 
 
 def test_labels_may_begin_as_clusters(recipe):
-    class Watch(load_host().pl.Callback):
+    class Watch(pl.Callback):
         def on_train_batch_start(self, trainer, module, *_):
             self.first = getattr(self, "first", None)
             if self.first is None:
@@ -225,8 +227,8 @@ def test_methods_without_labels_of_classes(recipe, name):
     losses = [float(row[f"train_{name}_loss"]) for row in rows]
     assert losses[-1] < losses[0]
     assert float(rows[-1]["val_knn_acc1"]) > 30
-    method, cfg, source = load_method(*load_run(Path(cfg.run_dir)))
-    assert knn_accuracy(extract_features(method, cfg, source), **cfg.knn) > 60
+    run = Run.open(Path(cfg.run_dir), needs_images=True)
+    assert knn_accuracy(extract_features(run), **cfg.knn) > 60
     if name == "instdisc":
         memory = state["instdisc"]["memory"]
         assert memory.shape == (1442, 128)
@@ -266,7 +268,7 @@ def test_a_run_keeps_its_cost_and_snapshots(recipe):
     assert cost["images"] == 1442
     assert cost["images_per_epoch"] == 1408
     assert cost["bytes_per_image"] == 4  # two buffers of two bytes
-    method, _, _ = load_method(*load_run(run))
+    method = Run.open(run).load()
     assert cost["parameters_backbone"] == sum(p.numel() for p in backbone_of(method).parameters())
     last = torch.load(run / "snapshots" / "epoch0004.ckpt", weights_only=True)["state_dict"]
     for name, weight in backbone_of(method).state_dict().items():

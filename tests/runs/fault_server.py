@@ -25,10 +25,9 @@ torch.set_num_threads(1)
 import uic_plugin.runs.checkpoints as checkpoints  # noqa: E402
 import uic_plugin.runs.training as training  # noqa: E402
 from uic_plugin import cli  # noqa: E402
-from uic_plugin.hosts import load_host  # noqa: E402
+from uic_plugin.hosts.lightning import pl  # noqa: E402
 from uic_plugin.runs.callbacks import History  # noqa: E402, F401  # imported before the forks
 
-pl = load_host().pl
 
 
 class Fault(pl.Callback):

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from uic_plugin import EmptyClassFixer, PseudoLabelBank
-from uic_plugin.runs.checkpoint_files import read_checkpoint
+from uic_plugin.hosts.checkpoint_files import read_checkpoint
 from uic_plugin.report.tables import read_csv
 
 EPOCHS = 3

@@ -9,9 +9,10 @@ import torch
 
 from uic_plugin.data.labels import LabelTable, read_labels, write_labels
 from uic_plugin.hosts import load_host
-from uic_plugin.runs.evaluation import load_method
-from uic_plugin.runs.labelling import label_images
-from uic_plugin.runs.folder import open_run, read_checkpoint
+from uic_plugin.hosts.lightning import pl
+from uic_plugin.runs.labelling import LabelSettings, label_images
+from uic_plugin.runs.run import Run
+from uic_plugin.runs.folder import read_checkpoint
 from uic_plugin.runs.training import pretrain
 from uic_plugin.recipes_path import compose_recipe
 from uic_plugin.report.progress import EpochReporter
@@ -19,7 +20,7 @@ from uic_plugin.report.progress import EpochReporter
 QUIET = EpochReporter("test")
 
 
-class Watch(load_host().pl.Callback):
+class Watch(pl.Callback):
     """Keeps the bank's targets of every epoch."""
 
     def __init__(self):
@@ -30,7 +31,9 @@ class Watch(load_host().pl.Callback):
 
 
 def loaded(run_dir):
-    return load_method(*open_run(Path(run_dir), ["data.num_workers=0", "accelerator=cpu"]))
+    return Run.open(
+        Path(run_dir), ["data.num_workers=0", "accelerator=cpu"], needs_images=True
+    )
 
 
 @pytest.fixture
@@ -52,8 +55,8 @@ def test_centred_labels_are_those_of_the_frozen_network(recipe, trained):
         f"weights={trained / 'last.ckpt'}",
     )
     pretrain(cfg, reporter=QUIET)
-    method, cfg, source = loaded(cfg.run_dir)
-    table = label_images(method, cfg, source, Path(cfg.run_dir) / "labels.csv")
+    run = loaded(cfg.run_dir)
+    table = label_images(run, Path(cfg.run_dir) / "labels.csv")
     bank = read_checkpoint(Path(cfg.run_dir) / "last.ckpt")["uic"]["bank"]
     assert bank["targets"].tolist() == table.labels.tolist()
     assert len(set(table.labels.tolist())) > 5
@@ -128,13 +131,15 @@ def test_label_command(uic, trained, digits, tmp_path, ending):
     assert table.paths == sorted(table.paths)
     assert len(table) == 1442
     assert not out.with_name(out.name + ".rows").exists()
-    method, cfg, source = loaded(trained)
+    run = loaded(trained)
     with torch.no_grad():
         from PIL import Image
 
         from uic_plugin.data.centre import centre_view
 
-        view = centre_view(load_host().augmentation(source.transforms, cfg.augmentations))
+        host, cfg = load_host(), run.config
+        view = centre_view(host.augmentation(run.source.transforms, cfg.augmentations))
+        method = run.load()
         for number in (0, 700, 1441):
             image = Image.open(digits / "train" / table.paths[number]).convert("RGB")
             p = method(view(image)[None])["pseudo_logits"].softmax(1)[0]
@@ -145,9 +150,9 @@ def test_label_command(uic, trained, digits, tmp_path, ending):
 
 @pytest.mark.parametrize(("view", "mode"), [("center", "eval"), ("train", "train")])
 def test_a_stopped_pass_goes_on(trained, tmp_path, view, mode):
-    method, cfg, source = loaded(trained)
-    options = {"view": view, "mode": mode, "batch_size": 100}
-    whole = label_images(method, cfg, source, tmp_path / "whole.csv", **options)
+    run = loaded(trained)
+    options = {"settings": LabelSettings(view, mode, batch_size=100)}
+    whole = label_images(run, tmp_path / "whole.csv", **options)
 
     class Killed(Exception):
         pass
@@ -158,15 +163,15 @@ def test_a_stopped_pass_goes_on(trained, tmp_path, view, mode):
 
     out = tmp_path / "parts.csv"
     with pytest.raises(Killed):
-        label_images(method, cfg, source, out, progress=kill, **options)
+        label_images(run, out, progress=kill, **options)
     assert not out.exists()
     rows = tmp_path / "parts.csv.rows"
     with open(rows, "ab") as file:
         file.write(b"half a row")  # as a kill within a write leaves it
-    method, cfg, source = loaded(trained)
+    run = loaded(trained)
     seen = []
     label_images(
-        method, cfg, source, out, progress=lambda done, total: seen.append(done), **options
+        run, out, progress=lambda done, total: seen.append(done), **options
     )
     assert seen[0] == 600
     assert out.read_bytes() == (tmp_path / "whole.csv").read_bytes()
@@ -175,16 +180,16 @@ def test_a_stopped_pass_goes_on(trained, tmp_path, view, mode):
 
 def test_rows_of_another_network_are_not_taken_over(trained, recipe, tmp_path):
     out = tmp_path / "labels.csv"
-    method, cfg, source = loaded(trained)
+    run = loaded(trained)
 
     def stop(done, total):
         raise RuntimeError
 
     with pytest.raises(RuntimeError):
-        label_images(method, cfg, source, out, progress=stop)
-    torch.nn.init.normal_(method.head.classifier.weight)
+        label_images(run, out, progress=stop)
+    torch.nn.init.normal_(run.head.classifier.weight)
     seen = []
-    label_images(method, cfg, source, out, progress=lambda done, total: seen.append(done))
+    label_images(run, out, progress=lambda done, total: seen.append(done))
     assert seen[0] == 256
 
 
@@ -215,8 +220,7 @@ def test_small_recipe_of_each_stage_trains(small, tmp_path):
     pretrain(
         compose_recipe("small/alexnet_center_labels", [*small, f"run_dir={run}"]), reporter=QUIET
     )
-    method, cfg, source = loaded(run)
-    label_images(method, cfg, source, run / "labels.csv")
+    label_images(loaded(run), run / "labels.csv")
     tuned = compose_recipe(
         "small/alexnet_finetune",
         [
@@ -232,9 +236,9 @@ def test_small_recipe_of_each_stage_trains(small, tmp_path):
 
 
 def test_an_image_alone_has_no_batch_statistics(trained, tmp_path):
-    method, cfg, source = loaded(trained)
+    run = loaded(trained)
     with pytest.raises(ValueError, match="--batch-size 131 leaves one of the 1442 images alone"):
-        label_images(method, cfg, source, tmp_path / "l.csv", mode="train", batch_size=131)
+        label_images(run, tmp_path / "l.csv", settings=LabelSettings(mode="train", batch_size=131))
 
 
 def test_unreadable_images_get_no_label(trained, digits, tmp_path):
@@ -244,14 +248,14 @@ def test_unreadable_images_get_no_label(trained, digits, tmp_path):
     broken = sorted((tmp_path / "some" / "3").iterdir())[0]
     broken.write_bytes(b"no image")
     settings = ["data.num_workers=0", "accelerator=cpu", "data.on_bad_image=skip"]
-    method, cfg, source = load_method(*open_run(trained, settings))
+    run = Run.open(trained, settings, needs_images=True)
     with pytest.warns(UserWarning, match="cannot be read and gets no label"):
-        table = label_images(method, cfg, source, tmp_path / "l.csv", data=tmp_path / "some")
+        table = label_images(run, tmp_path / "l.csv", data=tmp_path / "some")
     assert len(table) == 354
     assert f"3/{broken.name}" not in table.paths
-    method, cfg, source = loaded(trained)
+    run = loaded(trained)
     with pytest.raises(ValueError, match=broken.name):
-        label_images(method, cfg, source, tmp_path / "m.csv", data=tmp_path / "some")
+        label_images(run, tmp_path / "m.csv", data=tmp_path / "some")
 
 
 def test_labelling_needs_no_training_images(uic, recipe, digits, tmp_path):

@@ -16,6 +16,7 @@ from PIL import Image
 
 from uic_plugin.errors import Interrupted
 from uic_plugin.hosts import load_host
+from uic_plugin.hosts.lightning import pl
 from uic_plugin.runs.folder import read_checkpoint
 from uic_plugin.runs.training import pretrain
 from uic_plugin.report.tables import read_csv
@@ -93,7 +94,7 @@ def wandb_runs(run):
     return parts
 
 
-class BreakAt(load_host().pl.Callback):
+class BreakAt(pl.Callback):
     """Ends the process' training at a step, with an error or asked to by a scheduler."""
 
     def __init__(self, epoch, step, *, term=False):

@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 
-from uic_plugin.runs.checkpoint_files import read_checkpoint
+from uic_plugin.hosts.checkpoint_files import read_checkpoint
 from uic_plugin.runs.training import pretrain
 from uic_plugin.report.progress import EpochReporter
 

@@ -12,13 +12,14 @@ PROGRAM = """
 import json, os, sys
 import torch
 from uic_plugin.hosts import load_host
+from uic_plugin.hosts.lightning import pl
 from uic_plugin.runs.training import pretrain
 from uic_plugin.recipes_path import compose_recipe
 
 torch.set_num_threads(1)
 folder = sys.argv[1]
 
-class Watch(load_host().pl.Callback):
+class Watch(pl.Callback):
     def __init__(self):
         self.steps = []
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from uic_plugin.hosts import load_host
+from uic_plugin.hosts.lightning import pl
 from uic_plugin.runs.folder import read_checkpoint
 from uic_plugin.hosts.schedules import linear_factor
 from uic_plugin.runs.training import pretrain
@@ -23,7 +24,7 @@ def test_factors_by_hand():
         linear_factor(4, 4, 0.0)
 
 
-class Rates(load_host().pl.Callback):
+class Rates(pl.Callback):
     """The learning rate of every step."""
 
     def __init__(self):
@@ -97,7 +98,7 @@ def test_rates_that_the_host_keeps_stay(recipe):
     }
     groups = []
 
-    class Watch(load_host().pl.Callback):
+    class Watch(pl.Callback):
         def on_train_epoch_start(self, trainer, module):
             groups.append([g["lr"] for g in trainer.optimizers[0].param_groups])
 

@@ -11,15 +11,15 @@ from plain_uic import train_plainly
 
 from uic_plugin.errors import NonFiniteError
 from uic_plugin.hosts import find_host, load_host
+from uic_plugin.hosts.lightning import pl
 from uic_plugin.runs.datasets import pretrain_loader
 from uic_plugin.runs.evaluation import (
-    backbone_of,
     extract_features,
     knn_accuracy,
     linear_accuracy,
-    load_method,
 )
-from uic_plugin.runs.folder import load_run, read_checkpoint
+from uic_plugin.runs.run import Run
+from uic_plugin.runs.folder import read_checkpoint
 from uic_plugin.runs.settings import build_method, prepare_config
 from uic_plugin.runs.training import pretrain
 from uic_plugin.report.progress import EpochReporter
@@ -67,7 +67,7 @@ class StopAfter:
     """Stops training when so many epochs are over, as a user or a scheduler would."""
 
     def __new__(cls, epochs):
-        class Stop(load_host().pl.Callback):
+        class Stop(pl.Callback):
             def on_train_epoch_end(self, trainer, pl_module):
                 if trainer.current_epoch + 1 == epochs:
                     trainer.should_stop = True
@@ -105,7 +105,7 @@ def test_two_epochs_and_two_more_equal_four(recipe, tmp_path, workers, schedule)
 def test_a_checkpoint_within_an_epoch_goes_on_at_its_batch(recipe, tmp_path, workers):
     """Whatever callback writes it: here one in the middle of the second epoch."""
 
-    class Save(load_host().pl.Callback):
+    class Save(pl.Callback):
         def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx, *_):
             if (trainer.current_epoch, batch_idx) == (1, 9):
                 trainer.save_checkpoint(tmp_path / "middle.ckpt")
@@ -131,7 +131,7 @@ def test_a_checkpoint_after_the_turn_goes_on_with_the_next_epoch(recipe, tmp_pat
         if trainer.current_epoch == 1:
             trainer.save_checkpoint(tmp_path / "turned.ckpt")
 
-    saver = type("Save", (load_host().pl.Callback,), {moment: save})()
+    saver = type("Save", (pl.Callback,), {moment: save})()
     settings = ["max_epochs=4", "scheduler.name=none", "knn_eval.enabled=true"]
     whole = train(recipe(f"run_dir={tmp_path / 'whole'}", *settings), saver)
     assert read_checkpoint(tmp_path / "turned.ckpt")["uic"]["bank"]["epoch"] == 2
@@ -362,35 +362,33 @@ def test_online_knn_of_the_host_keeps_working(recipe):
 def test_the_hosts_own_methods_run_beside_it(recipe, name):
     cfg = recipe("max_epochs=1", "method_kwargs.proj_hidden_dim=16", name=name)
     pretrain(cfg, reporter=QUIET)
-    loaded, checkpoint = load_run(_path(cfg))
-    method, cfg, source = load_method(loaded, checkpoint)
-    assert type(method) is load_host().METHODS[cfg.method]
-    assert knn_accuracy(extract_features(method, cfg, source), **cfg.knn) > 50
+    run = Run.open(_path(cfg), needs_images=True)
+    assert type(run.load()) is load_host().METHODS[cfg.method]
+    assert knn_accuracy(extract_features(run), **cfg.knn) > 50
 
 
 def test_evaluation_leaves_the_network_frozen(recipe):
     cfg = recipe("linear.max_epochs=2", "linear.augment=true")
     train(cfg)
-    method, cfg, source = load_method(*load_run(_path(cfg)))
-    before = {name: value.clone() for name, value in backbone_of(method).state_dict().items()}
-    assert knn_accuracy(extract_features(method, cfg, source), **cfg.knn) > 80
-    assert linear_accuracy(method, cfg, source) > 15
-    for name, value in backbone_of(method).state_dict().items():
+    run = Run.open(_path(cfg), needs_images=True)
+    before = {name: value.clone() for name, value in run.backbone.state_dict().items()}
+    assert knn_accuracy(extract_features(run), **cfg.knn) > 80
+    assert linear_accuracy(run) > 15
+    for name, value in run.backbone.state_dict().items():
         assert torch.equal(value, before[name]), name
 
 
 def test_cached_features_equal_the_networks_own(recipe):
-    method, cfg, source = load_method(recipe("linear.lr=5"), None)
-    features = extract_features(method, cfg, source)
-    assert linear_accuracy(method, cfg, source, features) > 40
-    again = extract_features(method, cfg, source)
+    run = Run.of_recipe(recipe("linear.lr=5"), Path("run"))
+    features = extract_features(run)
+    assert linear_accuracy(run, features) > 40
+    again = extract_features(run)
     assert torch.equal(features.train, again.train)
 
 
 def test_forward_gives_what_the_hosts_scripts_read(recipe):
-    method, _, _ = load_method(
-        recipe("method_kwargs.head=mlp", "method_kwargs.head_width=12"), None
-    )
+    cfg = recipe("method_kwargs.head=mlp", "method_kwargs.head_width=12")
+    method = Run.of_recipe(cfg, Path("run")).load()
     out = method(torch.zeros(2, 3, 16, 16))
     assert out["z"].shape == (2, 12)
     assert out["pseudo_logits"].shape == (2, 30)
@@ -456,7 +454,7 @@ def test_learning_rate_follows_the_recipe(recipe):
 
     seen = []
 
-    class Rates(load_host().pl.Callback):
+    class Rates(pl.Callback):
         def on_train_batch_start(self, trainer, *_):
             seen.append(trainer.optimizers[0].param_groups[0]["lr"])
 

@@ -17,7 +17,7 @@ Set = Annotated[
 Untrained = Annotated[
     bool, typer.Option("--untrained", help="The run's network with its random weights instead.")
 ]
-Run = Annotated[Path, typer.Argument(help="A run folder, or a checkpoint in it.")]
+RunPath = Annotated[Path, typer.Argument(help="A run folder, or a checkpoint in it.")]
 
 
 def terminal() -> Console:

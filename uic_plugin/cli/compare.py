@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from uic_plugin.cli.common import Overrides, Run, Set, terminal
+from uic_plugin.cli.common import Overrides, RunPath, Set, terminal
 
 DEFAULT_METHODS = "uic,deepcluster,selflabel,simclr,mocov2plus,supervised,random"
 
@@ -70,7 +70,7 @@ def compare(
 
 
 def measure(
-    run: Run,
+    run: RunPath,
     clusters: Annotated[int, typer.Option(help="Of k-means on the features, for NMI.")] = 100,
     overrides: Set = None,
 ) -> None:
@@ -87,7 +87,7 @@ def measure(
 
 
 def costs(
-    run: Run,
+    run: RunPath,
     images: Annotated[str, typer.Option(help="Numbers of images, with commas.")] = "10000",
     classes: Annotated[int, typer.Option(help="Pseudo classes K.")] = 3000,
     methods: Annotated[str, typer.Option(help="With commas.")] = (

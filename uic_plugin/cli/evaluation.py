@@ -6,44 +6,37 @@ import dataclasses
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from uic_plugin.cli.common import Overrides, Run, Set, Untrained, terminal
+from uic_plugin.cli.common import Overrides, RunPath, Set, Untrained, terminal
 
 
-def knn(run: Run, overrides: Overrides = None, untrained: Untrained = False) -> None:
+def knn(run: RunPath, overrides: Overrides = None, untrained: Untrained = False) -> None:
     """The host's weighted k-NN accuracy on the frozen features of a run."""
     from uic_plugin.runs.evaluation import extract_features, knn_accuracy
+    from uic_plugin.runs.run import Run
 
-    method, cfg, source, weights = _load(run, overrides, untrained)
-    accuracy = knn_accuracy(extract_features(method, cfg, source), **cfg.knn)
-    terminal().print(f"k-NN top-1 {accuracy:.2f} %  (k={cfg.knn.k}, {cfg.knn.distance}) {weights}")
+    opened = Run.open(run, overrides or [], untrained=untrained, needs_images=True)
+    knn = opened.config.knn
+    accuracy = knn_accuracy(extract_features(opened), **knn)
+    terminal().print(f"k-NN top-1 {accuracy:.2f} %  (k={knn.k}, {knn.distance}) {opened.weights}")
 
 
-def linear(run: Run, overrides: Overrides = None, untrained: Untrained = False) -> None:
+def linear(run: RunPath, overrides: Overrides = None, untrained: Untrained = False) -> None:
     """The host's linear evaluation on the frozen features of a run."""
     from uic_plugin.runs.evaluation import linear_accuracy
+    from uic_plugin.runs.run import Run
 
-    method, cfg, source, weights = _load(run, overrides, untrained)
-    accuracy = linear_accuracy(method, cfg, source)
-    terminal().print(f"linear top-1 {accuracy:.2f} %  ({cfg.linear.max_epochs} epochs) {weights}")
-
-
-def _load(run: Path, overrides: list[str] | None, untrained: bool) -> tuple[Any, Any, Any, str]:
-    """Method, recipe, images, and what its weights are."""
-    from uic_plugin.runs.evaluation import load_method
-    from uic_plugin.runs.folder import open_run
-
-    cfg, checkpoint = open_run(run, overrides or [])
-    method, cfg, source = load_method(cfg, None if untrained else checkpoint)
-    weights = f"random weights of seed {cfg.seed}" if untrained else str(checkpoint)
-    return method, cfg, source, weights
+    opened = Run.open(run, overrides or [], untrained=untrained, needs_images=True)
+    epochs = opened.config.linear.max_epochs
+    accuracy = linear_accuracy(opened)
+    terminal().print(f"linear top-1 {accuracy:.2f} %  ({epochs} epochs) {opened.weights}")
 
 
 def probe(
-    run: Run,
+    run: RunPath,
     data: Annotated[
         Path | None,
         typer.Argument(help="Folder with train/ and val/, a subfolder per class; the run's own."),
@@ -89,9 +82,9 @@ def probe(
     from uic_plugin.evaluation.distributed import run_processes
     from uic_plugin.evaluation.probe_settings import ProbeSettings
     from uic_plugin.report.tables import probe_table
-    from uic_plugin.runs.evaluation import load_method
-    from uic_plugin.runs.folder import open_run
+    from uic_plugin.runs.folder import read_run
     from uic_plugin.runs.probing import RESULTS_FILE, default_layers, probe_run
+    from uic_plugin.runs.run import Run
 
     overrides = list(set_ or [])
     if data is not None:
@@ -113,21 +106,19 @@ def probe(
     )
     if processes < 1:
         raise ValueError(f"--processes must be at least 1, got {processes}")
-    own = open_run(run)[0].data.train_path
-    cfg, checkpoint = open_run(run, overrides)
-    method, cfg, source = load_method(cfg, None if untrained else checkpoint)
+    own = read_run(run)[0].data.train_path
+    opened = Run.open(run, overrides, untrained=untrained, needs_images=True)
+    cfg = opened.config
     settings = dataclasses.replace(settings, on_bad_image=cfg.data.on_bad_image)
     is_own = own is not None and Path(own).resolve() == Path(cfg.data.train_path).resolve()
     names = [name for part in layers or [] for name in part.split(",")]
-    folder = checkpoint.parent / ("probe-untrained" if untrained else "probe")
+    folder = opened.folder / ("probe-untrained" if untrained else "probe")
     folder = out if out is not None else folder
     if processes > 1 and "LOCAL_RANK" not in os.environ:
         raise typer.Exit(run_processes(["-m", "uic_plugin.cli", *sys.argv[1:]], processes))
     results = probe_run(
-        method,
-        cfg,
-        source,
-        names or default_layers(method),
+        opened,
+        names or default_layers(opened),
         settings,
         folder,
         image_size=image_size,

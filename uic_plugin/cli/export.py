@@ -52,14 +52,11 @@ def export(
 
 def _onnx(labels: Path, run: Path | None, out: Path) -> None:
     from uic_plugin.data.labels import read_labels
-    from uic_plugin.runs.evaluation import load_method
-    from uic_plugin.runs.folder import open_run
     from uic_plugin.runs.onnx import export_onnx
+    from uic_plugin.runs.run import Run
 
     if run is None:
         raise ValueError("--to onnx needs the network: --run RUN")
     names = read_labels(labels).names
-    cfg, checkpoint = open_run(run)
-    method, cfg, _ = load_method(cfg, checkpoint, needs_images=False)
-    worst = export_onnx(method, cfg, out, names=names)
+    worst = export_onnx(Run.open(run), out, names=names)
     terminal().print(f"{out}: network and classifier; onnxruntime differs by at most {worst:.1e}")

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from uic_plugin.cli.common import Run, Set, terminal
+from uic_plugin.cli.common import RunPath, Set, terminal
 
 labels_app = typer.Typer(help="What becomes of a run's labels.", no_args_is_help=True)
 
@@ -20,7 +20,7 @@ def _labels() -> None:
 
 @labels_app.command("migrate")
 def migrate(
-    run: Run,
+    run: RunPath,
     data: Annotated[Path, typer.Option(help="The folder of images as it is now.")],
     out: Annotated[
         Path | None, typer.Option(help="Checkpoint to write; migrated.ckpt beside the old one.")
@@ -87,7 +87,7 @@ def apply(
 
 
 def label(
-    run: Run,
+    run: RunPath,
     out: Annotated[Path, typer.Option(help="Label file to write, .parquet or .csv.")],
     data: Annotated[
         Path | None,
@@ -117,28 +117,22 @@ def label(
         )
         return
     from uic_plugin.report.progress import counting
-    from uic_plugin.runs.evaluation import load_method
-    from uic_plugin.runs.folder import open_run
-    from uic_plugin.runs.labelling import label_images
+    from uic_plugin.runs.labelling import LabelSettings, label_images
+    from uic_plugin.runs.run import Run
 
-    cfg, checkpoint = open_run(run, set_ or [])
-    method, cfg, source = load_method(cfg, checkpoint, needs_images=data is None)
+    opened = Run.open(run, set_ or [], needs_images=data is None)
     with counting("images labelled", terminal()) as progress:
         table = label_images(
-            method,
-            cfg,
-            source,
+            opened,
             out,
             data=data,
-            view=view,
-            mode=mode,
-            batch_size=batch_size,
+            settings=LabelSettings(view, mode, batch_size),
             like=like,
             progress=progress,
         )
     used = len(set(table.labels.tolist()))
     terminal().print(
-        f"{out}: {len(table)} images in {used} of {cfg.method_kwargs.num_pseudo_classes} classes, "
+        f"{out}: {len(table)} images in {used} of {opened.head.num_classes} classes, "
         f"mean confidence {table.confidence.mean():.3f}"
     )
 
@@ -204,19 +198,17 @@ def classes(
 
 
 def weights(
-    run: Run,
+    run: RunPath,
     out: Annotated[Path, typer.Option(help="File to write, .pth or .safetensors.")],
     layout: Annotated[
         str, typer.Option(help="torchvision or timm: whose names; solo-learn: a checkpoint.")
     ] = "torchvision",
 ) -> None:
     """Write the network of a run without its heads, for torchvision, timm and others."""
-    from uic_plugin.hosts import backbone_of
     from uic_plugin.networks.weights import save_weights
-    from uic_plugin.runs.evaluation import load_method
-    from uic_plugin.runs.folder import open_run
+    from uic_plugin.runs.run import Run
 
-    cfg, checkpoint = open_run(run)
-    method, cfg, _ = load_method(cfg, checkpoint, needs_images=False)
-    save_weights(backbone_of(method), out, layout=layout)
-    terminal().print(f"{out}: {cfg.backbone.name} of {checkpoint}, layout of {layout}")
+    opened = Run.open(run)
+    save_weights(opened.backbone, out, layout=layout)
+    name = opened.config.backbone.name
+    terminal().print(f"{out}: {name} of {opened.checkpoint}, layout of {layout}")

@@ -9,13 +9,13 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from uic_plugin.cli.common import Run, Set, Untrained, terminal
+from uic_plugin.cli.common import RunPath, Set, Untrained, terminal
 
 RESULTS_FILE = "fewshot.csv"
 
 
 def fewshot(
-    run: Run,
+    run: RunPath,
     data: Annotated[Path, typer.Argument(help="Folder of class folders, or a split's .csv.")],
     layers: Annotated[
         list[str] | None, typer.Option("--layers", "-l", help="As conv3 conv4 conv5 conv5+mp.")
@@ -38,20 +38,16 @@ def fewshot(
     from uic_plugin.evaluation.fewshot import EpisodeSettings
     from uic_plugin.report.progress import counting
     from uic_plugin.report.tables import write_csv
-    from uic_plugin.runs.evaluation import load_method
     from uic_plugin.runs.fewshot import fewshot_run
-    from uic_plugin.runs.folder import open_run
     from uic_plugin.runs.probing import default_layers
+    from uic_plugin.runs.run import Run
 
     settings = EpisodeSettings(ways, shots, queries, episodes, distance, seed)
-    cfg, checkpoint = open_run(run, set_ or [])
-    method, cfg, source = load_method(cfg, None if untrained else checkpoint, needs_images=False)
-    names = [name for part in layers or [] for name in part.split(",")] or default_layers(method)
+    opened = Run.open(run, set_ or [], untrained=untrained)
+    names = [name for part in layers or [] for name in part.split(",")] or default_layers(opened)
     with counting("images", terminal()) as progress:
         rows = fewshot_run(
-            method,
-            cfg,
-            source,
+            opened,
             data,
             names,
             settings,
@@ -61,7 +57,7 @@ def fewshot(
         )
     said = {**dataclasses.asdict(settings), "resolution": resolution}
     name = f"untrained-{RESULTS_FILE}" if untrained else RESULTS_FILE
-    file = out or checkpoint.parent / name
+    file = out or opened.folder / name
     write_csv(file, [{**row, **said} for row in rows])
     table = Table("layer", "dimensions", f"{ways}-way {shots}-shot accuracy, %")
     for row in rows:
@@ -72,7 +68,7 @@ def fewshot(
 
 
 def transfer(
-    run: Run,
+    run: RunPath,
     tasks: Annotated[
         str, typer.Option(help="Of fewshot, voc-classify, voc-detect, voc-segment; with commas.")
     ] = "fewshot,voc-classify,voc-detect,voc-segment",
@@ -97,7 +93,7 @@ def transfer(
     """All transfer tasks of a run's network: one table and one page; goes on where it stopped."""
     from uic_plugin.experiments.transfer.task_runs import transfer as run_transfer
     from uic_plugin.experiments.transfer.tasks import TransferPlan
-    from uic_plugin.runs.folder import load_run
+    from uic_plugin.runs.folder import read_run
 
     given: dict[str, list[str]] = {}
     for text in option or []:
@@ -107,7 +103,7 @@ def transfer(
             raise ValueError(f"--option {text!r}: write TASK.NAME=VALUE")
         given.setdefault(task, []).append(f"--{name.replace('_', '-')}={value}")
     names = [task.strip() for task in tasks.split(",") if task.strip()]
-    checkpoint = load_run(run)[1]
+    checkpoint = read_run(run)[1]
     complete = run_transfer(
         run,
         names,

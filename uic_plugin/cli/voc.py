@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from uic_plugin.cli.common import Run, Set, Untrained, terminal
+from uic_plugin.cli.common import RunPath, Set, Untrained, terminal
 
 VocDir = Annotated[Path, typer.Argument(help="Folder with VOCdevkit, or VOCdevkit/VOC2007.")]
 Split = Annotated[str, typer.Option(help="Images to train on.")]
@@ -34,7 +34,7 @@ Out = Annotated[Path | None, typer.Option(help="Folder of the results; one in th
 
 
 def voc_classify(
-    run: Run,
+    run: RunPath,
     vocdir: VocDir,
     train: Annotated[str, typer.Option(help="fc6-8 (frozen convolutions) or all.")] = "all",
     keep_fc: Annotated[
@@ -93,7 +93,7 @@ def voc_classify(
 
 
 def voc_detect(
-    run: Run,
+    run: RunPath,
     vocdir: VocDir,
     detector: Annotated[
         str, typer.Option(help="fast-rcnn (AlexNet, VGG16) or faster-rcnn (ResNets).")
@@ -168,7 +168,7 @@ def voc_detect(
 
 
 def voc_segment(
-    run: Run,
+    run: RunPath,
     vocdir: VocDir,
     head: Annotated[str, typer.Option(help="Of AlexNet and VGG16: 32s, 16s or 8s.")] = "32s",
     output_stride: Annotated[int, typer.Option(help="Of ResNets: 8, 16 or 32.")] = 8,

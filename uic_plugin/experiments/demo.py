@@ -16,6 +16,8 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
+from uic_plugin.networks.heads import PseudoClassHead
+
 COLUMNS = ("method", "k-NN", "linear", "NMI", "purity", "seconds")
 
 
@@ -43,9 +45,9 @@ def run_demo(
         extract_features,
         knn_accuracy,
         linear_accuracy,
-        load_method,
     )
     from uic_plugin.runs.folder import CHECKPOINT_FILE, HISTORY_FILE
+    from uic_plugin.runs.run import Run
     from uic_plugin.runs.training import pretrain
 
     out_dir.mkdir(parents=True, exist_ok=True)
@@ -60,15 +62,16 @@ def run_demo(
             pretrain(cfg, reporter=EpochReporter(method_name, console))
             checkpoint = run_dir / CHECKPOINT_FILE
         started = time.perf_counter()
-        method, cfg, source = load_method(cfg, checkpoint)
-        features = extract_features(method, cfg, source)
+        run = Run.of_recipe(cfg, run_dir, checkpoint)
+        cfg = run.config
+        features = extract_features(run)
         row: dict[str, Any] = {"method": method_name}
         row["k-NN"] = knn_accuracy(features, **cfg.knn)
-        row["linear"] = linear_accuracy(method, cfg, source, features)
+        row["linear"] = linear_accuracy(run, features)
         annotations = features.train_targets.numpy()
         if method_name == "uic":
             uic_cfg = cfg
-            probabilities = assign(method, features.train)
+            probabilities = assign(run.head, features.train)
             labels, confidence = probabilities.argmax(1), probabilities.max(1)
             classes, uic_features = labels, features.train.numpy()
         else:
@@ -102,9 +105,9 @@ def run_demo(
 
 
 @torch.no_grad()
-def assign(method: Any, features: torch.Tensor) -> np.ndarray:
+def assign(head: PseudoClassHead, features: torch.Tensor) -> np.ndarray:
     """Return softmax scores (N, K) of features (N, D), in eval mode."""
-    probabilities: np.ndarray = method.head.eval()(features)[1].softmax(1).numpy()
+    probabilities: np.ndarray = head.eval()(features)[1].softmax(1).numpy()
     return probabilities
 
 

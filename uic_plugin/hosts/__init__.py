@@ -1,43 +1,48 @@
 """The only place that imports solo-learn or Lightning.
 
-host = load_host()     # the installed line; host.UICMethod, host.build_method, ...
+host = load_host()     # the adapter of the installed host, see `protocol.Host`
 register()             # makes `method=uic` and our networks known to it
 """
 
 from __future__ import annotations
 
-import importlib
-from types import ModuleType
-from typing import Any
+from torch import nn
 
 from uic_plugin.hosts.detect import HostError, HostInfo, find_host
+from uic_plugin.hosts.protocol import Host
 
-__all__ = ["HostError", "HostInfo", "backbone_of", "find_host", "load_host", "register"]
+__all__ = ["Host", "HostError", "HostInfo", "backbone_of", "find_host", "load_host", "register"]
 
 
-def load_host() -> Any:
-    """The adapter module of the installed line, `uic_plugin.hosts.solo_main` or `.pypi`.
+def load_host() -> Host:
+    """Return the adapter of the installed host.
 
     Raises:
-        HostError: if no supported solo-learn can be imported.
+        HostError: if no supported host can be imported.
     """
     info = find_host()
     try:
-        module: ModuleType = importlib.import_module(f"uic_plugin.hosts.solo_{info.line}")
+        if info.line == "main":
+            from uic_plugin.hosts import solo_main
+
+            return solo_main
+        from uic_plugin.hosts import solo_pypi
+
+        return solo_pypi
     except ImportError as error:
         needs = " ".join(f'"{name}{versions}"' for name, versions in info.needs.items())
         raise HostError(
             f"solo-learn {info.version} cannot be imported ({error}): "
             f"run 'uic doctor', or install what it needs: pip install {needs}"
         ) from error
-    return module
 
 
 def register() -> None:
-    """Add `uic` to the host's method registry, and our networks where the line has one."""
+    """Add our methods to the host's registry, and our networks where the host has one."""
     load_host().register()
 
 
-def backbone_of(method: Any) -> Any:
-    """The network below all heads of a method."""
-    return getattr(method, load_host().BACKBONE_KEY)
+def backbone_of(method: nn.Module) -> nn.Module:
+    """Return the network below all heads of a method."""
+    backbone: nn.Module = getattr(method, load_host().BACKBONE_KEY)
+    return backbone

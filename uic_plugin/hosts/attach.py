@@ -24,10 +24,10 @@ from uic_plugin.data.images import (
 from uic_plugin.data.labels import match_labels, read_labels
 from uic_plugin.data.loaders import loader_in_bank_order, view_loader
 from uic_plugin.data.views import SeededViews
+from uic_plugin.hosts.guards import write_whole_checkpoints
 from uic_plugin.methods import PseudoLabelMethod
 from uic_plugin.methods.bank_place import RankPlace
 from uic_plugin.pseudo_labels import BankSampler, ClassBalancedSampler, ShuffledSampler
-from uic_plugin.runs.checkpoints import write_whole_checkpoints
 from uic_plugin.threads import log_spinning_advice
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import solo.args.pretrain
+import torch
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from solo.data.classification_dataloader import prepare_transforms as _prepare_transforms
 from solo.data.pretrain_dataloader import (
@@ -19,23 +19,41 @@ from solo.data.pretrain_dataloader import (
     prepare_datasets,
 )
 from solo.methods import METHODS, LinearModel
-from solo.methods.base import BaseMethod, pl
+from solo.methods.base import BaseMethod
 from solo.utils.auto_resumer import AutoResumer
-from solo.utils.knn import WeightedKNNClassifier
 from torch import nn
 from torchvision.transforms import Normalize
 
 from uic_plugin.hosts.attach import attach_method
-from uic_plugin.hosts.auto_resume import skip_damaged_checkpoints
 from uic_plugin.hosts.foreign import check_two_crops, own_options, set_views, without_dali
-from uic_plugin.hosts.online_classifier import clip_apart, keep_gradients_finite
-from uic_plugin.hosts.online_knn import collect_only
-from uic_plugin.hosts.schedules import LINEAR, with_linear_decay
+from uic_plugin.hosts.protocol import Augmentation, SizedDataset, View
+from uic_plugin.hosts.schedules import LINEAR
+from uic_plugin.hosts.solo_knn import collect_only, knn_accuracy
+from uic_plugin.hosts.solo_method import SoloMethod
+from uic_plugin.hosts.solo_resumer import skip_damaged_checkpoints
 from uic_plugin.methods import OWN_METHODS
+from uic_plugin.methods.base import HostMethod
 from uic_plugin.networks import BACKBONES, find_backbone
-from uic_plugin.runs.checkpoints import FiniteLoss
 
-__all__ = ["METHODS", "WeightedKNNClassifier", "pl"]
+if TYPE_CHECKING:
+    from uic_plugin.hosts.lightning import pl
+
+__all__ = [
+    "BACKBONE_KEY",
+    "METHODS",
+    "OPTIMIZERS",
+    "SCHEDULERS",
+    "UICMethod",
+    "augmentation",
+    "backbone_names",
+    "build_method",
+    "eval_transforms",
+    "h5_dataset",
+    "knn_accuracy",
+    "linear_model",
+    "pretrain_dataset",
+    "register",
+]
 
 BACKBONE_KEY = "backbone"
 OPTIMIZERS = tuple(BaseMethod._OPTIMIZERS)
@@ -43,19 +61,15 @@ OPTIMIZERS = tuple(BaseMethod._OPTIMIZERS)
 SCHEDULERS = ("none", "warmup_cosine", "step", LINEAR)
 
 
-class _Adapter(BaseMethod):
+class _Adapter(SoloMethod, BaseMethod):
     """What a method of ours needs of this line; a class of `uic_plugin.methods` goes before it."""
-
-    head: nn.Module
 
     def __init__(self, cfg: DictConfig) -> None:
         super().__init__(cfg)
-        collect_only(self)
-        keep_gradients_finite(self.classifier)
         given = dict(self.cfg.method_kwargs)
         options = self.make_options(given, self.cfg.data.num_classes)
         seed = int(OmegaConf.select(self.cfg, "seed", default=5))
-        self.build_head(self.features_dim, options, seed)
+        self.finish_building(options, seed)
 
     @classmethod
     def add_and_assert_specific_cfg(cls, cfg: DictConfig) -> DictConfig:
@@ -73,26 +87,8 @@ class _Adapter(BaseMethod):
         return cfg
 
     @property
-    def learnable_params(self) -> list[dict[str, Any]]:
-        """The host's, and the head: one optimizer for all."""
-        return [*super().learnable_params, {"name": "head", "params": self.head.parameters()}]
-
-    @property
     def _network(self) -> nn.Module:
         return self.backbone
-
-    def configure_callbacks(self) -> list[Any]:
-        """Stop at a loss that is no number, in whatever script."""
-        return [*super().configure_callbacks(), FiniteLoss()]
-
-    def configure_gradient_clipping(self, *args: Any, **kwargs: Any) -> None:
-        """Clip what the method trains and the host's online classifier apart."""
-        clip = partial(super().configure_gradient_clipping, *args, **kwargs)
-        clip_apart(clip, self, self.classifier)
-
-    def configure_optimizers(self) -> Any:
-        """The host's, with a linear schedule too."""
-        return with_linear_decay(self, super().configure_optimizers)
 
     def setup(self, stage: str) -> None:
         """Take over the order of the training images, or count them."""
@@ -108,7 +104,7 @@ def _command_line() -> list[str]:
     return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
 
 
-HOSTED = {
+HOSTED: dict[str, type[HostMethod]] = {
     name: type(f"Hosted{core.__name__}", (core, _Adapter), {}) for name, core in OWN_METHODS.items()
 }
 UICMethod = HOSTED["uic"]
@@ -162,7 +158,7 @@ class _Networks(dict[str, Callable[..., nn.Module]]):
         return build
 
 
-def build_method(cfg: DictConfig) -> Any:
+def build_method(cfg: DictConfig) -> HostMethod:
     """A method of the registry from a composed recipe; learning rates are taken as they are."""
     method = METHODS[cfg.method](cfg)
     collect_only(method)
@@ -174,7 +170,7 @@ def backbone_names() -> list[str]:
     return [*BaseMethod._BACKBONES, *BACKBONES]
 
 
-def augmentation(dataset: str, pipelines: Sequence[DictConfig]) -> Callable[[Any], Any]:
+def augmentation(dataset: str, pipelines: Sequence[DictConfig]) -> Augmentation:
     """The host's augmentation: an image to a list of crops."""
     crops = []
     for cfg in pipelines:
@@ -189,15 +185,15 @@ def augmentation(dataset: str, pipelines: Sequence[DictConfig]) -> Callable[[Any
 
 
 def pretrain_dataset(
-    dataset: str, transform: Callable[[Any], Any], path: Path, *, no_labels: bool
-) -> Any:
+    dataset: str, transform: Augmentation, path: Path, *, no_labels: bool
+) -> SizedDataset[tuple[int, list[torch.Tensor], int]]:
     """The host's training dataset, items [index, crops, annotation]."""
     return prepare_datasets(dataset, transform, train_data_path=path, no_labels=no_labels)
 
 
 def h5_dataset(
-    path: Path, transform: Callable[[Any], Any], *, labelled: bool, with_number: bool
-) -> Any:
+    path: Path, transform: Augmentation | View, *, labelled: bool, with_number: bool
+) -> SizedDataset[tuple[object, ...]]:
     """The host's images of an HDF5 file, items (view, class), before them a number if wanted.
 
     Raises:
@@ -222,12 +218,12 @@ def h5_dataset(
     return dataset
 
 
-def eval_transforms(dataset: str) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
+def eval_transforms(dataset: str) -> tuple[View, View]:
     """The host's transforms for linear training and for evaluation."""
     return _prepare_transforms(dataset)
 
 
-def linear_model(backbone: nn.Module, cfg: DictConfig) -> Any:
+def linear_model(backbone: nn.Module, cfg: DictConfig) -> pl.LightningModule:
     """The host's linear evaluation of a frozen backbone."""
     cfg = DictConfig(OmegaConf.to_container(cfg, resolve=True))
     return LinearModel(backbone, cfg=cfg)

@@ -5,17 +5,16 @@ from __future__ import annotations
 from argparse import ArgumentParser
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import solo.utils.backbones
+import torch
 from omegaconf import DictConfig, OmegaConf
 from solo.methods import METHODS, LinearModel
-from solo.methods.base import BaseMethod, BaseMomentumMethod, pl
+from solo.methods.base import BaseMethod, BaseMomentumMethod
 from solo.utils.auto_resumer import AutoResumer
 from solo.utils.classification_dataloader import prepare_transforms as _prepare_transforms
-from solo.utils.knn import WeightedKNNClassifier
 from solo.utils.pretrain_dataloader import (
     prepare_datasets,
     prepare_n_crop_transform,
@@ -24,15 +23,34 @@ from solo.utils.pretrain_dataloader import (
 from torch import nn
 
 from uic_plugin.hosts.attach import attach_method
-from uic_plugin.hosts.auto_resume import skip_damaged_checkpoints
-from uic_plugin.hosts.online_classifier import clip_apart, keep_gradients_finite
-from uic_plugin.hosts.online_knn import collect_only
-from uic_plugin.hosts.schedules import LINEAR, with_linear_decay
+from uic_plugin.hosts.protocol import Augmentation, SizedDataset, View
+from uic_plugin.hosts.schedules import LINEAR
+from uic_plugin.hosts.solo_knn import collect_only, knn_accuracy
+from uic_plugin.hosts.solo_method import SoloMethod
+from uic_plugin.hosts.solo_resumer import skip_damaged_checkpoints
 from uic_plugin.methods import OWN_METHODS
+from uic_plugin.methods.base import HostMethod
 from uic_plugin.networks import BACKBONES, find_backbone
-from uic_plugin.runs.checkpoints import FiniteLoss
 
-__all__ = ["METHODS", "WeightedKNNClassifier", "pl"]
+if TYPE_CHECKING:
+    from uic_plugin.hosts.lightning import pl
+
+__all__ = [
+    "BACKBONE_KEY",
+    "METHODS",
+    "OPTIMIZERS",
+    "SCHEDULERS",
+    "UICMethod",
+    "augmentation",
+    "backbone_names",
+    "build_method",
+    "eval_transforms",
+    "h5_dataset",
+    "knn_accuracy",
+    "linear_model",
+    "pretrain_dataset",
+    "register",
+]
 
 BACKBONE_KEY = "encoder"
 OPTIMIZERS = ("sgd", "lars", "adam", "adamw")
@@ -43,13 +61,11 @@ _LENT_SLOT = "vit_tiny"
 BaseMomentumMethod.on_train_batch_end.__defaults__ = (0,)
 
 
-class _Adapter(BaseMethod):
+class _Adapter(SoloMethod, BaseMethod):
     """What a method of ours needs of this line; a class of `uic_plugin.methods` goes before it.
 
     Keyword arguments are the host's and those of the method's options.
     """
-
-    head: nn.Module
 
     def __init__(self, **kwargs: Any) -> None:
         given = {name: kwargs.pop(name) for name in self.options_class.names() if name in kwargs}
@@ -57,9 +73,7 @@ class _Adapter(BaseMethod):
         kwargs.update(num_large_crops=1, num_small_crops=0)
         seed = kwargs.get("seed")
         super().__init__(**kwargs)
-        collect_only(self)
-        keep_gradients_finite(self.classifier)
-        self.build_head(self.features_dim, options, 5 if seed is None else int(seed))
+        self.finish_building(options, 5 if seed is None else int(seed))
 
     @classmethod
     def add_model_specific_args(cls, parent_parser: ArgumentParser) -> ArgumentParser:
@@ -72,26 +86,8 @@ class _Adapter(BaseMethod):
         return parent_parser
 
     @property
-    def learnable_params(self) -> list[dict[str, Any]]:
-        """The host's, and the head: one optimizer for all."""
-        return [*super().learnable_params, {"name": "head", "params": self.head.parameters()}]
-
-    @property
     def _network(self) -> nn.Module:
         return self.encoder
-
-    def configure_callbacks(self) -> list[Any]:
-        """Stop at a loss that is no number, in whatever script."""
-        return [*super().configure_callbacks(), FiniteLoss()]
-
-    def configure_gradient_clipping(self, *args: Any, **kwargs: Any) -> None:
-        """Clip what the method trains and the host's online classifier apart."""
-        clip = partial(super().configure_gradient_clipping, *args, **kwargs)
-        clip_apart(clip, self, self.classifier)
-
-    def configure_optimizers(self) -> Any:
-        """The host's, with a linear schedule too."""
-        return with_linear_decay(self, super().configure_optimizers)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Tell Lightning that it is no longer restarting.
@@ -108,7 +104,7 @@ class _Adapter(BaseMethod):
             attach_method(self, self.trainer._data_connector._train_dataloader_source)
 
 
-HOSTED = {
+HOSTED: dict[str, type[HostMethod]] = {
     name: type(f"Hosted{core.__name__}", (core, _Adapter), {}) for name, core in OWN_METHODS.items()
 }
 UICMethod = HOSTED["uic"]
@@ -146,7 +142,7 @@ def _lend_slot(name: str) -> Iterator[str]:
         setattr(solo.utils.backbones, _LENT_SLOT, original)
 
 
-def build_method(cfg: DictConfig) -> Any:
+def build_method(cfg: DictConfig) -> HostMethod:
     """A method of the registry from a composed recipe; learning rates are taken as they are."""
     plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     optimizer, scheduler = plain["optimizer"], plain["scheduler"]
@@ -217,7 +213,7 @@ def backbone_names() -> list[str]:
     return [*BaseMethod._SUPPORTED_ENCODERS, *BACKBONES]
 
 
-def augmentation(dataset: str, pipelines: Sequence[DictConfig]) -> Callable[[Any], Any]:
+def augmentation(dataset: str, pipelines: Sequence[DictConfig]) -> Augmentation:
     """The host's augmentation: an image to a list of crops.
 
     Raises:
@@ -257,8 +253,8 @@ def _transform(dataset: str, cfg: DictConfig) -> Callable[[Any], Any]:
 
 
 def pretrain_dataset(
-    dataset: str, transform: Callable[[Any], Any], path: Path, *, no_labels: bool
-) -> Any:
+    dataset: str, transform: Augmentation, path: Path, *, no_labels: bool
+) -> SizedDataset[tuple[int, list[torch.Tensor], int]]:
     """The host's training dataset, items [index, crops, annotation]."""
     return prepare_datasets(
         dataset, transform, data_dir=path.parent, train_dir=path.name, no_labels=no_labels
@@ -266,8 +262,8 @@ def pretrain_dataset(
 
 
 def h5_dataset(
-    path: Path, transform: Callable[[Any], Any], *, labelled: bool, with_number: bool
-) -> Any:
+    path: Path, transform: Augmentation | View, *, labelled: bool, with_number: bool
+) -> SizedDataset[tuple[object, ...]]:
     """This line reads no HDF5 files.
 
     Raises:
@@ -278,12 +274,12 @@ def h5_dataset(
     )
 
 
-def eval_transforms(dataset: str) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
+def eval_transforms(dataset: str) -> tuple[View, View]:
     """The host's transforms for linear training and for evaluation."""
     return _prepare_transforms(dataset)
 
 
-def linear_model(backbone: nn.Module, cfg: DictConfig) -> Any:
+def linear_model(backbone: nn.Module, cfg: DictConfig) -> pl.LightningModule:
     """The host's linear evaluation of a frozen backbone."""
     extra = dict(OmegaConf.to_container(cfg.optimizer.get("kwargs") or OmegaConf.create()))  # type: ignore[arg-type]
     if cfg.optimizer.name == "sgd":

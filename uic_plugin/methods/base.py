@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -26,9 +26,16 @@ if TYPE_CHECKING:
         knn_eval: bool
         global_rank: int
         device: Any
-        learnable_params: Any
-        _network: nn.Module  # of the adapter
+        image_name: Callable[[int], str]  # path of an image by its index
+        bad_images: Any  # counts unreadable images of an epoch
 
+        @property
+        def learnable_params(self) -> Any: ...  # noqa: D102
+        @property
+        def _network(self) -> nn.Module: ...  # of the adapter
+        def configure_callbacks(self) -> Any: ...  # noqa: D102
+        def configure_optimizers(self) -> Any: ...  # noqa: D102
+        def configure_gradient_clipping(self, *args: Any, **kwargs: Any) -> None: ...  # noqa: D102
         def setup(self, stage: Any) -> None: ...  # noqa: D102
         def log(self, *args: Any, **kwargs: Any) -> None: ...  # noqa: D102
         def log_dict(self, *args: Any, **kwargs: Any) -> None: ...  # noqa: D102
@@ -71,6 +78,16 @@ class OwnMethod:
             ValueError: for an unknown name or an impossible value.
         """
         return cls.options_class.from_mapping(given, cls.name)
+
+    def build_head(self, features_dim: int, options: Any, seed: int) -> None:
+        """Add what the method puts on the host's backbone.
+
+        Args:
+            features_dim: width of the backbone's features.
+            options: of the recipe, see `make_options`.
+            seed: that the head's weights depend on.
+        """
+        raise NotImplementedError
 
     def attach_images(self, num_samples: int) -> None:
         """Told the number of images, where a method keeps no labels of them."""

@@ -9,10 +9,10 @@ from rich.console import Console
 
 from uic_plugin.data.labels import read_labels
 from uic_plugin.runs.datasets import training_paths
-from uic_plugin.runs.evaluation import load_method
 from uic_plugin.runs.label_history import history_of_run
 from uic_plugin.runs.labelling import label_images
-from uic_plugin.runs.folder import CHECKPOINT_FILE, open_run
+from uic_plugin.runs.folder import CHECKPOINT_FILE, read_run
+from uic_plugin.runs.run import Run
 from uic_plugin.methods import has_pseudo_labels
 from uic_plugin.report.page import PageOptions, write_class_page
 
@@ -34,13 +34,14 @@ def page_of_run(run_dir: Path, console: Console) -> Path | None:
     Raises:
         ValueError, OSError: if an image cannot be read or the page not be written.
     """
-    cfg, checkpoint = open_run(run_dir / CHECKPOINT_FILE)
-    if not has_pseudo_labels(cfg.method) or cfg.method == "supervised":
+    name = read_run(run_dir / CHECKPOINT_FILE)[0].method
+    if not has_pseudo_labels(name) or name == "supervised":
         return None
-    method, cfg, source = load_method(cfg, checkpoint)
+    run = Run.open(run_dir / CHECKPOINT_FILE, needs_images=True)
+    source = run.source
     if source.format != "image_folder":
         return None
-    images = training_paths(cfg, source)
+    images = training_paths(run.config, source)
     labels, page = run_dir / LABELS_FILE, run_dir / PAGE_FOLDER
     if len(images) > _MOST_IMAGES or int(os.environ.get("WORLD_SIZE", "1")) > 1:
         console.print(
@@ -48,7 +49,7 @@ def page_of_run(run_dir: Path, console: Console) -> Path | None:
             f"uic classes {labels} {source.train} --out {page}"
         )
         return None
-    label_images(method, cfg, source, labels)
+    label_images(run, labels)
     table = read_labels(labels)
     return write_class_page(
         table,

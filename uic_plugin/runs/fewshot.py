@@ -9,18 +9,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import DictConfig
-from torch import nn
 from torch.nn import functional as F
 from torchvision import transforms
 
 from uic_plugin.data.centre import find_normalize, with_border
 from uic_plugin.data.held_out import held_out_images
 from uic_plugin.data.loaders import view_loader
-from uic_plugin.data.resolve import DataSource
 from uic_plugin.evaluation.fewshot import EpisodeSettings, check_classes, evaluate_episodes
-from uic_plugin.hosts import load_host
-from uic_plugin.runs.probing import encoder_of
+from uic_plugin.runs.run import Run
 from uic_plugin.networks.layers import layer_outputs
 from uic_plugin.pseudo_labels.storage import allocate
 
@@ -28,9 +24,7 @@ POOLED = "+mp"  # after a layer's name: max-pooled, 3x3 with stride 2, as AlexNe
 
 
 def fewshot_run(
-    method: Any,
-    cfg: DictConfig,
-    source: DataSource,
+    run: Run,
     data: Path,
     layers: list[str],
     settings: EpisodeSettings,
@@ -45,9 +39,7 @@ def fewshot_run(
     values of all layers times 4 bytes.
 
     Args:
-        method: whose network.
-        cfg: its prepared recipe.
-        source: says which normalisation.
+        run: whose network.
         data: see `held_out_images`.
         layers: names, see `layer_modules`; with `+mp` after them max-pooled.
         settings: of the episodes.
@@ -69,13 +61,12 @@ def fewshot_run(
         resize = with_border(resolution) if resolution >= 128 else resolution
     if resize < resolution:
         raise ValueError(f"--resize {resize} leaves no crop of {resolution} pixels: raise it")
-    augmentation = load_host().augmentation(source.transforms, cfg.augmentations)
     view = transforms.Compose(
         [
             transforms.Resize(resize),
             transforms.CenterCrop(resolution),
             transforms.ToTensor(),
-            find_normalize(augmentation),
+            find_normalize(run.augmentation),
         ]
     )
     dataset = held_out_images(data, view)
@@ -83,7 +74,7 @@ def fewshot_run(
     check_classes(classes, dataset.classes, settings)
     rows = []
     with tempfile.TemporaryDirectory(prefix="uic-features-") as folder:
-        features = _features(encoder_of(method), cfg, dataset, layers, Path(folder), progress)
+        features = _features(run, dataset, layers, Path(folder), progress)
         for name in layers:
             result = evaluate_episodes(features[name], classes, settings)
             row = {"layer": name, "dimensions": features[name].shape[1]}
@@ -93,18 +84,15 @@ def fewshot_run(
 
 @torch.no_grad()
 def _features(
-    encoder: nn.Module,
-    cfg: DictConfig,
+    run: Run,
     dataset: Any,
     layers: list[str],
     folder: Path,
     progress: Callable[[int, int], None],
 ) -> dict[str, torch.Tensor]:
     """Flat outputs of each layer, (N, D) float32 in files."""
-    device = torch.device(
-        "cuda" if torch.cuda.is_available() and cfg.accelerator != "cpu" else "cpu"
-    )
-    encoder.eval().to(device)
+    cfg = run.config
+    encoder = run.encoder.eval().to(run.device)
     loader = view_loader(
         dataset,
         seed=cfg.seed,
@@ -116,7 +104,7 @@ def _features(
     features: dict[str, torch.Tensor] = {}
     done = 0
     for images, _ in loader:
-        outputs = layer_outputs(encoder, images.to(device), below)
+        outputs = layer_outputs(encoder, images.to(run.device), below)
         for number, name in enumerate(layers):
             output = outputs[name.removesuffix(POOLED)]
             if name.endswith(POOLED):

@@ -11,7 +11,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from uic_plugin.runs.checkpoint_files import damage_of, read_checkpoint
+from uic_plugin.hosts.checkpoint_files import damage_of, read_checkpoint
 from uic_plugin.methods import CHECKPOINT_KEY, OWN_METHODS, has_pseudo_labels
 from uic_plugin.recipes_path import evaluation_defaults
 
@@ -107,7 +107,7 @@ def epochs_of(path: Path, cfg: DictConfig) -> int:
     return epochs
 
 
-def how_to_go_on(run_dir: Path, epoch: int) -> str:
+def how_to_resume(run_dir: Path, epoch: int) -> str:
     """What to tell a user who stopped a run in `epoch`, counted from 0."""
     if (run_dir / CHECKPOINT_FILE).exists():
         return (
@@ -117,7 +117,7 @@ def how_to_go_on(run_dir: Path, epoch: int) -> str:
     return "stopped before the first epoch was over: the same command starts anew"
 
 
-def load_run(path: Path) -> tuple[DictConfig, Path]:
+def read_run(path: Path) -> tuple[DictConfig, Path]:
     """Recipe and checkpoint of a run, from its folder or from a checkpoint in it.
 
     Raises:
@@ -144,7 +144,7 @@ def load_run(path: Path) -> tuple[DictConfig, Path]:
     )
 
 
-def open_run(path: Path, overrides: Sequence[str] = ()) -> tuple[DictConfig, Path]:
+def open_recipe(path: Path, overrides: Sequence[str] = ()) -> tuple[DictConfig, Path]:
     """Recipe and checkpoint of a run for its evaluation, on this machine's own hardware.
 
     Args:
@@ -155,7 +155,7 @@ def open_run(path: Path, overrides: Sequence[str] = ()) -> tuple[DictConfig, Pat
         FileNotFoundError: if there is no such run.
         ValueError: for an override of something that the run has not.
     """
-    recipe, checkpoint = load_run(path)
+    recipe, checkpoint = read_run(path)
     cfg = DictConfig(OmegaConf.merge(evaluation_defaults(), recipe))
     cfg.accelerator, cfg.devices, cfg.strategy, cfg.precision = "auto", 1, None, 32
     for override in overrides:

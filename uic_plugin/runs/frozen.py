@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from uic_plugin.data.centre import centre_view, resized_side
+from uic_plugin.data.centre import resized_side
 from uic_plugin.networks.layers import FEATURES
 from uic_plugin.networks.pretrained import DEFAULT, Backbone, load_pretrained
 from uic_plugin.networks.weights import weights_fingerprint
@@ -24,7 +24,7 @@ def open_backbone(
         weights, layer, size: see `load_pretrained`; a run has weights of its own.
 
     Raises:
-        ValueError, FileNotFoundError, ImportError: as `load_pretrained` and `load_run`.
+        ValueError, FileNotFoundError, ImportError: as `load_pretrained` and `Run.open`.
     """
     path = Path(name)
     if path.suffix in (".pth", ".pt", ".safetensors", ".bin") and path.is_file():
@@ -40,24 +40,17 @@ def open_backbone(
 
 
 def _of_run(path: Path, layer: str, size: int | None) -> Backbone:
-    from uic_plugin.hosts import load_host
-    from uic_plugin.runs.evaluation import load_method
-    from uic_plugin.hosts.foreign import set_views
-    from uic_plugin.runs.probing import encoder_of
-    from uic_plugin.runs.folder import open_run
+    from uic_plugin.runs.run import Run
 
     overrides = [] if size is None else [f"augmentations.0.crop_size={size}"]
-    cfg, checkpoint = open_run(path, overrides)
-    method, cfg, source = load_method(cfg, checkpoint, needs_images=False)
-    encoder = encoder_of(method).eval().requires_grad_(False)
-    # the same view that `uic label` takes
-    set_views(cfg.augmentations, 1)
-    view = centre_view(load_host().augmentation(source.transforms, cfg.augmentations))
+    run = Run.open(path, overrides)
+    encoder = run.encoder.eval().requires_grad_(False)
+    view = run.view
     return Backbone(
         name=str(path.resolve()),
         network=encoder,
         transform=view,
-        shorter_side=resized_side(cfg.augmentations[0].crop_size),
+        shorter_side=resized_side(run.config.augmentations[0].crop_size),
         preprocessing=str(view),
         fingerprint=weights_fingerprint(encoder),
         layer=layer,

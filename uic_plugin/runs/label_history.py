@@ -8,10 +8,10 @@ import numpy as np
 import torch
 
 from uic_plugin.data.labels import LabelTable
-from uic_plugin.runs.checkpoint_files import read_checkpoint
+from uic_plugin.hosts.checkpoint_files import read_checkpoint
 from uic_plugin.runs.datasets import training_paths
-from uic_plugin.runs.evaluation import load_method
-from uic_plugin.runs.folder import SNAPSHOTS, open_run
+from uic_plugin.runs.folder import SNAPSHOTS
+from uic_plugin.runs.run import Run
 from uic_plugin.report.page.history import History, history_of
 
 
@@ -36,9 +36,9 @@ def history_of_run(run: Path, table: LabelTable) -> History | None:
     ]
     if not kept:
         return None
-    cfg, checkpoint = open_run(run)
-    _, cfg, source = load_method(cfg, checkpoint)
-    row = {path: number for number, path in enumerate(training_paths(cfg, source))}
+    opened = Run.open(run, needs_images=True)
+    images = training_paths(opened.config, opened.source)
+    row = {path: number for number, path in enumerate(images)}
     unknown = [path for path in table.paths if path not in row]
     if unknown:
         raise ValueError(

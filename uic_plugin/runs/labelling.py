@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
+import dataclasses
 import hashlib
 import json
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ from omegaconf import DictConfig
 from PIL import Image
 from torch.utils.data import Dataset
 
-from uic_plugin.data.centre import centre_view
 from uic_plugin.data.draws import Draw
 from uic_plugin.data.folders import images_below
 from uic_plugin.data.labels import (
@@ -28,12 +27,9 @@ from uic_plugin.data.labels import (
     write_labels,
 )
 from uic_plugin.data.loaders import view_loader
-from uic_plugin.data.resolve import DataSource
 from uic_plugin.data.views import BAD_IMAGE_ERRORS
-from uic_plugin.hosts import backbone_of, load_host
 from uic_plugin.runs.datasets import training_paths
-from uic_plugin.hosts.foreign import set_views
-from uic_plugin.methods import has_pseudo_labels
+from uic_plugin.runs.run import Run
 from uic_plugin.networks.weights import weights_fingerprint
 from uic_plugin.seeding import derive_seed
 
@@ -93,106 +89,126 @@ class ImageFiles(Dataset[tuple[torch.Tensor, bool]]):
             return self.transform(Image.new("RGB", (64, 64))), False
 
 
+@dataclass(frozen=True)
+class LabelSettings:
+    """How images are labelled.
+
+    Attributes:
+        view: "center", or "train" for one random view of the recipe's augmentation.
+        mode: "eval", or "train" for dropout and batch statistics as in training.
+        batch_size: images at once; in mode "train" it changes the statistics.
+    """
+
+    view: str = "center"
+    mode: str = "eval"
+    batch_size: int = 256
+
+    def __post_init__(self) -> None:
+        for name, value, choices in (
+            ("view", self.view, ("center", "train")),
+            ("mode", self.mode, ("eval", "train")),
+        ):
+            if value not in choices:
+                raise ValueError(f"--{name} must be one of {', '.join(choices)}, got {value!r}")
+        if self.batch_size < 1:
+            raise ValueError(f"--batch-size must be at least 1, got {self.batch_size}")
+
+
 def label_images(
-    method: Any,
-    cfg: DictConfig,
-    source: DataSource,
+    run: Run,
     out: Path,
     *,
     data: Path | None = None,
-    view: str = "center",
-    mode: str = "eval",
-    batch_size: int = 256,
+    settings: LabelSettings | None = None,
     like: Path | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> LabelTable:
-    """Pseudo labels of all images below a folder, written to a label file.
+    """Write the pseudo labels of all images below a folder to a label file.
 
     The columns `second` and `second_confidence` are the next best class. Classes keep the names
     of the label file that the run was trained with (`fixed_labels`), where that file is still
     there. What is done lies in `OUT.rows` until the file is complete; the same call resumes there.
 
     Args:
-        method: a trained method with a head.
-        cfg: its prepared recipe.
-        source: where its training images are.
+        run: a trained run with pseudo classes.
         out: `.parquet` or `.csv`.
-        data: a folder; all images below it are labelled. The run's own training images unless
-            told, no more of them than it was trained on.
-        view: "center", or "train" for one random view of the recipe's augmentation.
-        mode: "eval", or "train" for dropout and batch statistics as in training.
-        batch_size: images at once; in mode "train" it changes the statistics.
+        data: a folder; all images below it are labelled. By default the run's own training
+            images, no more of them than it was trained on.
+        settings: how.
         like: an edited label file of this run's classes, whose numbers and names are used.
         progress: is told how many images of how many are done.
 
+    Returns:
+        What was written.
+
     Raises:
-        ValueError: for a method without pseudo classes or an unknown view, mode or ending.
+        ValueError: for a method without pseudo classes or an unknown ending.
         FileNotFoundError: if there are no images.
     """
-    for name, value, choices in (
-        ("view", view, ("center", "train")),
-        ("mode", mode, ("eval", "train")),
-    ):
-        if value not in choices:
-            raise ValueError(f"--{name} must be one of {', '.join(choices)}, got {value!r}")
-    if not has_pseudo_labels(cfg.method):
-        raise ValueError(
-            f"{cfg.method} has no pseudo classes to label images with: give a run of uic"
-        )
-    if batch_size < 1:
-        raise ValueError(f"--batch-size must be at least 1, got {batch_size}")
+    settings = settings or LabelSettings()
+    classifier = run.classifier()
     check_label_file(out)
-    reference = _reference(cfg, like)
-    set_views(cfg.augmentations, 1)
-    augmentation = load_host().augmentation(source.transforms, cfg.augmentations)
-    transform = centre_view(augmentation) if view == "center" else _FirstView(augmentation)
-    own = training_paths(cfg, source) if data is None else None
-    skip = cfg.data.on_bad_image == "skip"
-    dataset = ImageFiles(data or source.train, transform, own, skip_bad=skip)
-    device = torch.device(
-        "cuda" if torch.cuda.is_available() and cfg.accelerator != "cpu" else "cpu"
-    )
-    if mode == "train" and len(dataset) % batch_size == 1:
-        raise ValueError(
-            f"--batch-size {batch_size} leaves one of the {len(dataset)} images alone, and one "
-            f"image has no batch statistics: choose another"
-        )
+    reference = _reference(run.config, like)
+    dataset = _images_to_label(run, data, settings)
     out.parent.mkdir(parents=True, exist_ok=True)
     kept = out.with_name(out.name + ".rows")
-    identity = _identity(
-        method,
-        dataset,
-        view,
-        mode,
-        batch_size,
-        cfg.seed,
-        str(cfg.augmentations[0]),
-        _ROW.descr,
-    )
-    done = _open_rows(kept, identity, len(dataset), batch_size)
-    # a copy: in mode "train" a pass moves the running statistics
-    network = copy.deepcopy(torch.nn.Sequential(backbone_of(method), _Logits(method.head)))
-    network.to(device)
-    network.train(mode == "train")
+    _label_rest(run, classifier, dataset, settings, kept, progress)
+    table = _table_of(dataset, kept)
+    if reference is not None:
+        table = relabel_like(table, reference)
+    write_labels(out, table)
+    kept.unlink()
+    return table
+
+
+def _images_to_label(run: Run, data: Path | None, settings: LabelSettings) -> ImageFiles:
+    cfg = run.config
+    transform = run.view if settings.view == "center" else _FirstView(run.augmentation)
+    own = training_paths(cfg, run.source) if data is None else None
+    skip = cfg.data.on_bad_image == "skip"
+    dataset = ImageFiles(data or run.source.train, transform, own, skip_bad=skip)
+    if settings.mode == "train" and len(dataset) % settings.batch_size == 1:
+        raise ValueError(
+            f"--batch-size {settings.batch_size} leaves one of the {len(dataset)} images alone, "
+            f"and one image has no batch statistics: choose another"
+        )
+    return dataset
+
+
+def _label_rest(
+    run: Run,
+    classifier: torch.nn.Module,
+    dataset: ImageFiles,
+    settings: LabelSettings,
+    kept: Path,
+    progress: Callable[[int, int], None],
+) -> None:
+    """Label the images that an earlier, stopped call has left, and append their rows to a file."""
+    seed, size = run.config.seed, settings.batch_size
+    done = _open_rows(kept, _identity(run, dataset, settings), len(dataset), size)
+    classifier.to(run.device).train(settings.mode == "train")
+    batches = _batches(dataset, run.config, done, size, random=settings.view == "train")
     with open(kept, "ab") as file:
-        for number, (images, readable) in enumerate(
-            _batches(dataset, cfg, done, batch_size, random=view == "train"), done // batch_size
-        ):
-            torch.manual_seed(derive_seed(cfg.seed, "label step", number))
+        for number, (images, readable) in enumerate(batches, done // size):
+            torch.manual_seed(derive_seed(seed, "label step", number))
             rows = np.full(len(images), _UNREADABLE, _ROW)
             if readable.any():
-                rows[readable.numpy()] = _rows(network, images[readable].to(device))
+                rows[readable.numpy()] = _rows(classifier, images[readable].to(run.device))
             file.write(rows.tobytes())
             file.flush()
             done += len(rows)
             progress(done, len(dataset))
+
+
+def _table_of(dataset: ImageFiles, kept: Path) -> LabelTable:
+    """Return the rows of a complete file as a label table, without unreadable images."""
     with open(kept, "rb") as file:
         file.readline()
         rows = np.frombuffer(file.read(), _ROW)
-    kept_rows = np.flatnonzero(rows["label"] >= 0)
-    rows = rows[kept_rows]
-    table = LabelTable(
-        [dataset.images[i] for i in kept_rows],
+    readable = np.flatnonzero(rows["label"] >= 0)
+    rows = rows[readable]
+    return LabelTable(
+        [dataset.images[i] for i in readable],
         rows["label"].astype(np.int64),
         rows["confidence"],
         rows["entropy"],
@@ -201,11 +217,6 @@ def label_images(
             "second_confidence": rows["second_confidence"],
         },
     )
-    if reference is not None:
-        table = relabel_like(table, reference)
-    write_labels(out, table)
-    kept.unlink()
-    return table
 
 
 def _reference(cfg: DictConfig, like: Path | None) -> LabelTable | None:
@@ -221,18 +232,6 @@ def _reference(cfg: DictConfig, like: Path | None) -> LabelTable | None:
     # the network was trained with these numbers: what they were before does not matter
     own = {name: values for name, values in table.extra.items() if name != "source_label"}
     return replace(table, extra=own)
-
-
-class _Logits(torch.nn.Module):
-    """Logits of the first of a head's classifiers."""
-
-    def __init__(self, head: torch.nn.Module) -> None:
-        super().__init__()
-        self.head = head
-
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self.head(features)[1]
-        return logits[:, : self.head.num_classes]
 
 
 @torch.no_grad()
@@ -277,12 +276,15 @@ def _batches(
     )
 
 
-def _identity(method: Any, dataset: ImageFiles, *settings: Any) -> bytes:
+def _identity(run: Run, dataset: ImageFiles, settings: LabelSettings) -> bytes:
+    """Return a line that says whose rows these are: images, weights and settings."""
     names = [str(dataset.root.resolve()), *dataset.images]
     digest = hashlib.blake2b("\0".join(names).encode(errors="surrogateescape"))
-    digest.update(weights_fingerprint(backbone_of(method)).encode())
-    digest.update(weights_fingerprint(method.head).encode())
-    return json.dumps([digest.hexdigest()[:32], *settings]).encode() + b"\n"
+    digest.update(weights_fingerprint(run.backbone).encode())
+    digest.update(weights_fingerprint(run.head).encode())
+    cfg = run.config
+    given = [*dataclasses.astuple(settings), cfg.seed, str(cfg.augmentations[0]), _ROW.descr]
+    return json.dumps([digest.hexdigest()[:32], *given]).encode() + b"\n"
 
 
 def _open_rows(path: Path, identity: bytes, num_images: int, batch_size: int) -> int:

@@ -22,7 +22,7 @@ from uic_plugin.hosts.lightning import pl
 
 from uic_plugin.files import replacing
 from uic_plugin.hosts.attach import centred
-from uic_plugin.runs.checkpoint_files import read_checkpoint
+from uic_plugin.hosts.checkpoint_files import read_checkpoint
 from uic_plugin.pseudo_labels.step_labels import StepLabels
 from uic_plugin.report.class_pictures import ClassPictures
 from uic_plugin.report.tables import read_csv

@@ -16,12 +16,11 @@ from uic_plugin.data.images import fingerprint_of, relative_paths
 from uic_plugin.data.index import ImageIndex, read_index
 from uic_plugin.data.loaders import view_loader
 from uic_plugin.files import replacing
-from uic_plugin.hosts import backbone_of
 from uic_plugin.hosts.attach import centred
-from uic_plugin.runs.checkpoint_files import read_checkpoint
+from uic_plugin.hosts.checkpoint_files import read_checkpoint
 from uic_plugin.runs.datasets import pretrain_dataset
-from uic_plugin.runs.evaluation import load_method
-from uic_plugin.runs.folder import IMAGES_FILE, open_run
+from uic_plugin.runs.folder import IMAGES_FILE, open_recipe
+from uic_plugin.runs.run import Run
 from uic_plugin.methods import CHECKPOINT_KEY
 from uic_plugin.methods.kept_labels import is_within_epoch
 from uic_plugin.pseudo_labels import EmptyClassFixer, PseudoLabelBank
@@ -69,7 +68,47 @@ def migrate_labels(
             not belong to it, or a folder that no image was in before.
         FileNotFoundError: without checkpoint, list or images.
     """
-    cfg, checkpoint = open_run(run)
+    cfg, checkpoint = open_recipe(run)
+    content = _checked_content(cfg, checkpoint)
+    state = content[CHECKPOINT_KEY]
+    before = _names_before(checkpoint, index, state["bank"].get("fingerprint"))
+    cfg.data.train_path, cfg.data.index, cfg.data.fraction = str(data), None, -1
+    moved_run = Run.of_recipe(cfg, checkpoint.parent, checkpoint)
+    dataset = pretrain_dataset(moved_run.config, moved_run.source)
+    was = _indices_before(data, before, relative_paths(dataset))
+    added = np.flatnonzero(was < 0)
+    banks = [state["bank"], *state.get("more_banks", ())]
+    answers = _answers(moved_run, dataset, added, progress)
+    fixes = moved_run.load().fixes_empty_classes
+    moved, splits = [], 0
+    for old, answer in zip(banks, answers.unbind(1), strict=True):
+        labels = old["targets"].long()[torch.from_numpy(np.maximum(was, 0))]
+        labels[torch.from_numpy(added)] = answer
+        bank = PseudoLabelBank(
+            len(was),
+            old["num_classes"],
+            seed=old["seed"],
+            labels=labels,
+            fingerprint=fingerprint_of(dataset),
+        )
+        bank.epoch = old["epoch"]
+        if fixes:
+            splits += bank.fix_empty_classes(EmptyClassFixer(bank.num_classes))
+        moved.append(bank.state_dict())
+    state["bank"], state["more_banks"] = moved[0], moved[1:]
+    with replacing(out) as part:
+        torch.save(content, part)
+    kept = len(was) - len(added)
+    return Migration(kept, len(added), len(before) - kept, splits)
+
+
+def _checked_content(cfg: DictConfig, checkpoint: Path) -> dict[str, Any]:
+    """Return what a checkpoint holds.
+
+    Raises:
+        ValueError: for one without labels of images, with labels that were given, or of the middle
+            of an epoch.
+    """
     content = read_checkpoint(checkpoint)
     state = content.get(CHECKPOINT_KEY)
     if state is None or not isinstance(state["bank"].get("targets"), torch.Tensor):
@@ -83,44 +122,25 @@ def migrate_labels(
         raise ValueError(
             f"{checkpoint} was written within an epoch: let the run go on to an epoch's end first"
         )
-    before = _names_before(checkpoint, index, state["bank"].get("fingerprint"))
-    cfg.data.train_path, cfg.data.index, cfg.data.fraction = str(data), None, -1
-    method, cfg, source = load_method(cfg, checkpoint)
-    dataset = pretrain_dataset(cfg, source)
-    after = relative_paths(dataset)
+    return content
+
+
+def _indices_before(data: Path, before: ImageIndex, after: list[str] | None) -> np.ndarray:
+    """Return the index (N,) that each image had before, -1 for a new one.
+
+    Raises:
+        ValueError: for images without paths, or if all of them are new.
+    """
     if after is None:
         raise ValueError(f"{data}: labels are carried over by path, and these images have none")
-    # where each image was before, -1 for a new one
-    places = {name: number for number, name in enumerate(before.names())}
-    was = np.fromiter((places.get(name, -1) for name in after), np.int64, len(after))
-    added = np.flatnonzero(was < 0)
-    if len(added) == len(after):
+    indices = {name: number for number, name in enumerate(before.names())}
+    was = np.fromiter((indices.get(name, -1) for name in after), np.int64, len(after))
+    if not (was >= 0).any():
         raise ValueError(
             f"none of the {len(after)} images in {data} was there before: names are compared below "
             f"the folder, {after[0]!r} now, {before.name(0)!r} before"
         )
-    banks = [state["bank"], *state.get("more_banks", ())]
-    answers = _answers(method, cfg, dataset, added, progress)
-    moved, splits = [], 0
-    for old, answer in zip(banks, answers.unbind(1), strict=True):
-        labels = old["targets"].long()[torch.from_numpy(np.maximum(was, 0))]
-        labels[torch.from_numpy(added)] = answer
-        bank = PseudoLabelBank(
-            len(after),
-            old["num_classes"],
-            seed=old["seed"],
-            labels=labels,
-            fingerprint=fingerprint_of(dataset),
-        )
-        bank.epoch = old["epoch"]
-        if method.fixes_empty_classes:
-            splits += bank.fix_empty_classes(EmptyClassFixer(bank.num_classes))
-        moved.append(bank.state_dict())
-    state["bank"], state["more_banks"] = moved[0], moved[1:]
-    with replacing(out) as part:
-        torch.save(content, part)
-    kept = len(after) - len(added)
-    return Migration(kept, len(added), len(before) - kept, splits)
+    return was
 
 
 def _names_before(checkpoint: Path, given: Path | None, fingerprint: str | None) -> ImageIndex:
@@ -142,17 +162,14 @@ def _names_before(checkpoint: Path, given: Path | None, fingerprint: str | None)
 
 @torch.no_grad()
 def _answers(
-    method: Any,
-    cfg: DictConfig,
+    run: Run,
     dataset: Any,
     numbers: np.ndarray,
     progress: Callable[[int, int], None],
 ) -> torch.Tensor:
     """Every head's label of some images, (len(numbers), H) int64."""
-    device = torch.device(
-        "cuda" if torch.cuda.is_available() and cfg.accelerator != "cpu" else "cpu"
-    )
-    network, head = backbone_of(method).eval().to(device), method.head.eval().to(device)
+    cfg, device = run.config, run.device
+    network, head = run.backbone.eval().to(device), run.head.eval().to(device)
     loader = view_loader(
         Subset(centred(dataset), numbers.tolist()),
         seed=cfg.seed,
@@ -160,7 +177,7 @@ def _answers(
         num_workers=cfg.data.num_workers,
         on_bad_image=cfg.data.on_bad_image,
     )
-    found = [torch.empty(0, method.options.heads, dtype=torch.int64)]
+    found = [torch.empty(0, head.heads, dtype=torch.int64)]
     done = 0
     for _, views, *_ in loader:
         view = views if isinstance(views, torch.Tensor) else views[0]

@@ -14,14 +14,16 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from uic_plugin.data.resolve import DataSource, resolve_data, without_images
 from uic_plugin.hosts import load_host, register
 from uic_plugin.hosts.foreign import HOST_OPTIONS, own_options, set_views, without_dali
+from uic_plugin.hosts.lightning import pl
 from uic_plugin.hosts.schedules import with_linear_decay
 from uic_plugin.methods import NUM_ROTATIONS, OWN_METHODS, RotNet
+from uic_plugin.methods.base import HostMethod
 from uic_plugin.networks import find_backbone
 from uic_plugin.recipes_path import TYPED_KEY
 
 
 def prepare_config(cfg: DictConfig, *, needs_images: bool = True) -> tuple[DictConfig, DataSource]:
-    """A recipe with everything that follows from data and hardware filled in.
+    """Return a recipe with everything that follows from data and hardware filled in.
 
     Args:
         cfg: the composed recipe.
@@ -31,30 +33,50 @@ def prepare_config(cfg: DictConfig, *, needs_images: bool = True) -> tuple[DictC
         ValueError: for a method, network or number that cannot be.
         FileNotFoundError: for data that is not there.
     """
-    host = load_host()
+    set_up_host()
+    cfg = DictConfig(OmegaConf.to_container(cfg, resolve=True))
+    validate(cfg)
+    return resolve(cfg, needs_images=needs_images)
+
+
+def set_up_host() -> None:
+    """Register our methods with the host, and keep Lightning's notes off the terminal."""
     register()
     for name in ("pytorch_lightning", "lightning.pytorch", "lightning.fabric", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    cfg = DictConfig(OmegaConf.to_container(cfg, resolve=True))
-    typed = cfg.pop(TYPED_KEY, [])
+
+
+def validate(cfg: DictConfig) -> None:
+    """Check a recipe's names and numbers, whatever its images are.
+
+    Raises:
+        ValueError: for the first that cannot be, with what could.
+    """
+    host = load_host()
     if cfg.method not in host.METHODS or cfg.method in ("base", "linear"):
-        known = sorted(set(host.METHODS) - {"base", "linear"})
-        raise ValueError(f"unknown method {cfg.method!r}: one of {', '.join(known)}")
+        known = ", ".join(sorted(set(host.METHODS) - {"base", "linear"}))
+        raise ValueError(f"unknown method {cfg.method!r}: one of {known}")
     if cfg.backbone.name not in host.backbone_names() and not find_backbone(cfg.backbone.name):
         raise ValueError(
             f"unknown backbone.name {cfg.backbone.name!r}: one of "
             f"{', '.join(host.backbone_names())}, or timm/NAME"
         )
-    for key, known in (
-        ("optimizer.name", host.OPTIMIZERS),
-        ("scheduler.name", host.SCHEDULERS),
-    ):
+    for key, names in (("optimizer.name", host.OPTIMIZERS), ("scheduler.name", host.SCHEDULERS)):
         value = OmegaConf.select(cfg, key)
-        if value not in known:
-            raise ValueError(f"unknown {key} {value!r}: one of {', '.join(known)}")
+        if value not in names:
+            raise ValueError(f"unknown {key} {value!r}: one of {', '.join(names)}")
     interval = cfg.scheduler.get("interval", "epoch")
     if interval not in ("epoch", "step"):
         raise ValueError(f"scheduler.interval must be epoch or step, got {interval!r}")
+    _check_numbers(cfg)
+    allowed = cfg.get("weights_allow_missing") or ListConfig([])
+    if not isinstance(allowed, ListConfig) or not all(type(name) is str for name in allowed):
+        raise ValueError(
+            f"weights_allow_missing must be a list of names, as ['classifier.*'], got {allowed!r}"
+        )
+
+
+def _check_numbers(cfg: DictConfig) -> None:
     for key in ("optimizer.lr", "optimizer.classifier_lr", "optimizer.weight_decay"):
         value = OmegaConf.select(cfg, key)
         if type(value) not in (int, float) or not 0 <= value < float("inf"):
@@ -70,11 +92,20 @@ def prepare_config(cfg: DictConfig, *, needs_images: bool = True) -> tuple[DictC
         value = OmegaConf.select(cfg, key, default=0)
         if type(value) is not int or value < lowest:
             raise ValueError(f"{key} must be a whole number of at least {lowest}, got {value!r}")
-    allowed = cfg.get("weights_allow_missing") or ListConfig([])
-    if not isinstance(allowed, ListConfig) or not all(type(name) is str for name in allowed):
-        raise ValueError(
-            f"weights_allow_missing must be a list of names, as ['classifier.*'], got {allowed!r}"
-        )
+
+
+def resolve(cfg: DictConfig, *, needs_images: bool = True) -> tuple[DictConfig, DataSource]:
+    """Fill in what follows from a recipe's images and its method, in place.
+
+    Args:
+        cfg: a recipe that `validate` has passed.
+        needs_images: whether its images have to be there; the source has no paths if not.
+
+    Raises:
+        ValueError: for data of the wrong kind, or options that the method does not take.
+        FileNotFoundError: for data that is not there.
+    """
+    typed = cfg.pop(TYPED_KEY, [])
     without_dali(cfg.data)
     if needs_images:
         source = resolve_data(cfg.data)
@@ -86,12 +117,25 @@ def prepare_config(cfg: DictConfig, *, needs_images: bool = True) -> tuple[DictC
         source = without_images(cfg.data)
     cfg.data.num_classes = source.num_classes
     cfg.knn_eval.enabled = bool(cfg.knn_eval.enabled and source.labelled and source.val)
-    _check_method_options(cfg, typed)
-    # said for the data it holds for every method; said for uic it is what the host's scripts take
+    _resolve_method_options(cfg, typed)
+    _resolve_bad_images(cfg)
+    if cfg.method in OWN_METHODS:
+        views = cfg.method_kwargs.get("views", OWN_METHODS[cfg.method].options_class.views)
+        set_views(cfg.augmentations, views)
+    if cfg.method == "random":  # nothing is trained: one step of one process makes the checkpoint
+        cfg.max_epochs, cfg.limit_train_batches = 1, 1
+        cfg.devices, cfg.num_nodes, cfg.knn_eval.enabled = 1, 1, False
+    return cfg, source
+
+
+def _resolve_bad_images(cfg: DictConfig) -> None:
+    """Bring what is said about unreadable images to both places where it may be said.
+
+    Said for the data it holds for every method; said for uic it is what the host's scripts take.
+    """
     policy = cfg.data.get("on_bad_image") or cfg.method_kwargs.get("on_bad_image") or "stop"
     if policy not in ("stop", "skip"):
         raise ValueError(f"data.on_bad_image must be stop or skip, got {policy!r}")
-    cfg.data.on_bad_image = policy
     limit = cfg.data.get("max_bad_images")
     if limit is None:
         limit = cfg.method_kwargs.get("max_bad_images")
@@ -99,16 +143,9 @@ def prepare_config(cfg: DictConfig, *, needs_images: bool = True) -> tuple[DictC
         raise ValueError(
             f"data.max_bad_images must be null or a whole number of at least 0, got {limit!r}"
         )
-    cfg.data.max_bad_images = limit
+    cfg.data.on_bad_image, cfg.data.max_bad_images = policy, limit
     if cfg.method in OWN_METHODS:
-        cfg.method_kwargs.on_bad_image = policy
-        cfg.method_kwargs.max_bad_images = limit
-        views = cfg.method_kwargs.get("views", OWN_METHODS[cfg.method].options_class.views)
-        set_views(cfg.augmentations, views)
-    if cfg.method == "random":  # nothing is trained: one step of one process makes the checkpoint
-        cfg.max_epochs, cfg.limit_train_batches = 1, 1
-        cfg.devices, cfg.num_nodes, cfg.knn_eval.enabled = 1, 1, False
-    return cfg, source
+        cfg.method_kwargs.on_bad_image, cfg.method_kwargs.max_bad_images = policy, limit
 
 
 def views_per_image(cfg: DictConfig) -> int:
@@ -121,7 +158,7 @@ def views_per_image(cfg: DictConfig) -> int:
     return int(sum(pipeline.num_crops for pipeline in cfg.augmentations))
 
 
-def build_method(cfg: DictConfig) -> Any:
+def build_method(cfg: DictConfig) -> HostMethod:
     """The method of a prepared recipe, its weights seeded, its learning rates scaled.
 
     As in solo-learn, `optimizer.lr` is meant for 256 images and scaled to the images of a step.
@@ -135,7 +172,7 @@ def build_method(cfg: DictConfig) -> Any:
     cfg.optimizer.classifier_lr *= scale
     if cfg.optimizer.name in ("sgd", "lars"):  # what the host's own scripts fill in
         cfg.optimizer.kwargs.setdefault("momentum", 0.9)
-    host.pl.seed_everything(cfg.seed)
+    pl.seed_everything(cfg.seed)
     try:
         with unknown_options_named(cfg):
             method = host.build_method(cfg)
@@ -146,7 +183,7 @@ def build_method(cfg: DictConfig) -> Any:
             f"method_kwargs and backbone.kwargs"
         ) from error
     if cfg.method not in OWN_METHODS:  # which bring it along
-        method.configure_optimizers = partial(
+        method.configure_optimizers = partial(  # type: ignore[method-assign]
             with_linear_decay, method, method.configure_optimizers
         )
     if not cfg.performance.disable_channel_last:  # the host's scripts do this outside the method
@@ -192,12 +229,12 @@ def num_devices(cfg: DictConfig) -> int:
 
 def lightning_precision(name: Any) -> Any:
     """Lightning 2's names on Lightning 1, where "bf16" and 16 mean mixed precision."""
-    if int(load_host().pl.__version__.split(".")[0]) >= 2:
+    if int(pl.__version__.split(".")[0]) >= 2:
         return name
     return {"bf16-mixed": "bf16", "16-mixed": 16}.get(str(name), name)
 
 
-def _check_method_options(cfg: DictConfig, typed: list[str]) -> None:
+def _resolve_method_options(cfg: DictConfig, typed: list[str]) -> None:
     """Resolve our methods' options; for the host's, refuse names that none of them knows."""
     given: Any = OmegaConf.to_container(cfg.method_kwargs)
     method = OWN_METHODS.get(cfg.method)

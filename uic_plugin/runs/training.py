@@ -7,20 +7,28 @@ import os
 import shutil
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from omegaconf import DictConfig, OmegaConf
+from torch.utils.data import DataLoader
 
 from uic_plugin.data.images import path_of, relative_paths
 from uic_plugin.data.index import save_index
 from uic_plugin.errors import Interrupted, RankLostError
 from uic_plugin.files import replacing
-from uic_plugin.hosts import backbone_of, load_host
+from uic_plugin.hosts import backbone_of
+from uic_plugin.hosts.guards import FiniteLoss, write_whole_checkpoints
+from uic_plugin.hosts.lightning import pl
+from uic_plugin.methods.base import HostMethod
+from uic_plugin.runs.callbacks import History, RunCost, Snapshots
+from uic_plugin.runs.checkpoints import RunCheckpoint
 from uic_plugin.hosts.attach import images_of
 from uic_plugin.runs.datasets import eval_datasets, image_loader, pretrain_loader
 from uic_plugin.runs.loggers import logger_names, logging_to
@@ -34,7 +42,7 @@ from uic_plugin.runs.folder import (
     SNAPSHOTS,
     epochs_of,
     find_resume,
-    how_to_go_on,
+    how_to_resume,
 )
 from uic_plugin.runs.settings import (
     build_method,
@@ -87,7 +95,7 @@ class PretrainResult:
 
 
 def pretrain(
-    cfg: DictConfig, *, reporter: EpochReporter | None = None, callbacks: tuple[Any, ...] = ()
+    cfg: DictConfig, *, reporter: EpochReporter | None = None, callbacks: tuple[pl.Callback, ...] = ()
 ) -> PretrainResult:
     """Train a recipe to its last epoch, going on where an earlier call was stopped.
 
@@ -103,71 +111,101 @@ def pretrain(
         CheckpointError: if a checkpoint cannot be written.
         Interrupted: if the user stopped the run.
     """
-    from uic_plugin.runs.callbacks import History
-    from uic_plugin.runs.checkpoints import FiniteLoss, RunCheckpoint
-
     started = time.perf_counter()
     cfg, source = prepare_config(cfg)
     logger_names(cfg)  # a wrong one is said at once
-    unused = [name for name in _UNUSED_SECTIONS if name in cfg]
-    if unused:
-        warnings.warn(f"uic pretrain does not use {', '.join(unused)} of the recipe", stacklevel=2)
+    _warn_of_unused(cfg)
     run_dir = Path(cfg.run_dir)
     resume = find_resume(cfg, run_dir)
-    done = epochs_of(resume, cfg) if resume else 0
-    if resume and done >= cfg.max_epochs:
-        if resume != run_dir / CHECKPOINT_FILE:
-            raise ValueError(
-                f"{resume} has {done} epochs behind it, max_epochs={cfg.max_epochs} is not more"
-            )
+    done = _epochs_done(cfg, run_dir, resume)
+    if done >= cfg.max_epochs:
         return PretrainResult(run_dir, 0.0, done)
 
     loader = pretrain_loader(cfg, source)
+    method = _method_for(cfg, loader, resume)
+    val_loader = None
+    if source.labelled and source.val is not None and cfg.knn_eval.enabled:
+        val_loader = image_loader(eval_datasets(cfg, source)[1], cfg)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    reporter = reporter or EpochReporter(cfg.method)
+    records = _records(cfg, run_dir, loader, reporter)
+    trainer = make_trainer(cfg, max_epochs=cfg.max_epochs, callbacks=[*records, *callbacks])
+    if trainer.is_global_zero:
+        _write_recipe(cfg, run_dir, loader, resume)
+    log = logging_to(trainer, cfg, run_dir, resume, images_of(loader))
+    with _told_in_one_line(cfg, run_dir, resume, trainer, reporter), log:
+        fit(trainer, method, loader, val_loader, resume)
+    return PretrainResult(
+        run_dir, time.perf_counter() - started, done, is_main=trainer.is_global_zero
+    )
+
+
+def _warn_of_unused(cfg: DictConfig) -> None:
+    unused = [name for name in _UNUSED_SECTIONS if name in cfg]
+    if unused:
+        warnings.warn(f"uic pretrain does not use {', '.join(unused)} of the recipe", stacklevel=3)
+
+
+def _epochs_done(cfg: DictConfig, run_dir: Path, resume: Path | None) -> int:
+    """Return the epochs behind the checkpoint to resume from.
+
+    Raises:
+        ValueError: for another run's checkpoint that leaves nothing to train.
+    """
+    done = epochs_of(resume, cfg) if resume else 0
+    if done >= cfg.max_epochs and resume != run_dir / CHECKPOINT_FILE:
+        raise ValueError(
+            f"{resume} has {done} epochs behind it, max_epochs={cfg.max_epochs} is not more"
+        )
+    return done
+
+
+def _method_for(cfg: DictConfig, loader: DataLoader[Any], resume: Path | None) -> HostMethod:
+    """Return the method with its first weights, which knows the names of its images.
+
+    Raises:
+        ValueError: before anything is written, for images that the network does not take.
+    """
     method = build_method(cfg)
     method.image_name = partial(path_of, images_of(loader))
     method.bad_images = loader.dataset.bad_images  # type: ignore[attr-defined]
     _check_network(backbone_of(method), cfg.augmentations[0].crop_size)
     if cfg.get("weights") and not resume:
         start_from(method, Path(cfg.weights).expanduser(), cfg.get("weights_allow_missing") or ())
-    val_loader = None
-    if source.labelled and source.val is not None and cfg.knn_eval.enabled:
-        val_loader = image_loader(eval_datasets(cfg, source)[1], cfg)
-    run_dir.mkdir(parents=True, exist_ok=True)
-    reporter = reporter or EpochReporter(cfg.method)
-    trainer = make_trainer(
-        cfg,
-        max_epochs=cfg.max_epochs,
-        callbacks=[
-            History(run_dir / HISTORY_FILE, reporter),
-            *_records(cfg, run_dir, loader),
-            RunCheckpoint(
-                run_dir / CHECKPOINT_FILE,
-                run_dir / PREVIOUS_FILE,
-                cfg.get("checkpoint_steps", 0),
-            ),
-            FiniteLoss(),
-            *callbacks,
-        ],
-    )
-    if trainer.is_global_zero:
-        with replacing(run_dir / CONFIG_FILE) as part:
-            part.write_text(OmegaConf.to_yaml(cfg))
-        if resume is None or not (run_dir / IMAGES_FILE).exists():
-            _keep_list(run_dir / IMAGES_FILE, cfg, images_of(loader))
-        if resume == run_dir / PREVIOUS_FILE and (run_dir / CHECKPOINT_FILE).exists():
-            # or the next save would put it in the place of the one that is whole
-            damaged = run_dir / f"{CHECKPOINT_FILE}.damaged"
-            os.replace(run_dir / CHECKPOINT_FILE, damaged)
+    return method
+
+
+def _write_recipe(
+    cfg: DictConfig, run_dir: Path, loader: DataLoader[Any], resume: Path | None
+) -> None:
+    """Write the recipe and the list of images; set a damaged checkpoint aside."""
+    with replacing(run_dir / CONFIG_FILE) as part:
+        part.write_text(OmegaConf.to_yaml(cfg))
+    if resume is None or not (run_dir / IMAGES_FILE).exists():
+        _keep_list(run_dir / IMAGES_FILE, cfg, images_of(loader))
+    if resume == run_dir / PREVIOUS_FILE and (run_dir / CHECKPOINT_FILE).exists():
+        # or the next save would put it in the place of the one that is whole
+        os.replace(run_dir / CHECKPOINT_FILE, run_dir / f"{CHECKPOINT_FILE}.damaged")
+
+
+@contextmanager
+def _told_in_one_line(
+    cfg: DictConfig,
+    run_dir: Path,
+    resume: Path | None,
+    trainer: pl.Trainer,
+    reporter: EpochReporter,
+) -> Iterator[None]:
+    """Turn what ends a training before its time into errors that say how to resume it."""
     try:
-        log = logging_to(trainer, cfg, run_dir, resume, images_of(loader))
-        with unknown_options_named(cfg), log:
-            fit(trainer, method, loader, val_loader, resume)
+        with unknown_options_named(cfg):
+            yield
     except RuntimeError as error:
         if is_lost_rank(error):
             raise RankLostError(
                 "another rank of this job has ended, or did not answer within rank_timeout="
                 f"{cfg.get('rank_timeout')} seconds; its own message says why. "
-                f"{how_to_go_on(run_dir, trainer.current_epoch)}"
+                f"{how_to_resume(run_dir, trainer.current_epoch)}"
             ) from error
         if "loading state_dict" not in str(error):
             raise
@@ -176,14 +214,11 @@ def pretrain(
             f"{cfg.method} with {cfg.backbone.name}: {str(error).splitlines()[-1].strip()}"
         ) from error
     except (KeyboardInterrupt, SystemExit) as stop:
-        raise Interrupted(how_to_go_on(run_dir, trainer.current_epoch)) from stop
+        raise Interrupted(how_to_resume(run_dir, trainer.current_epoch)) from stop
     finally:
         reporter.stop()
     if getattr(trainer, "interrupted", False):
-        raise Interrupted(how_to_go_on(run_dir, trainer.current_epoch))
-    return PretrainResult(
-        run_dir, time.perf_counter() - started, done, is_main=trainer.is_global_zero
-    )
+        raise Interrupted(how_to_resume(run_dir, trainer.current_epoch))
 
 
 def _keep_list(path: Path, cfg: DictConfig, dataset: Any) -> None:
@@ -202,16 +237,22 @@ def _keep_list(path: Path, cfg: DictConfig, dataset: Any) -> None:
         save_index(path, [("", names)])
 
 
-def _records(cfg: DictConfig, run_dir: Path, loader: Any) -> list[Any]:
-    """Callbacks that write what a comparison of methods needs."""
-    from uic_plugin.runs.callbacks import RunCost, Snapshots
-
+def _records(
+    cfg: DictConfig, run_dir: Path, loader: DataLoader[Any], reporter: EpochReporter
+) -> list[pl.Callback]:
+    """Return the callbacks that write a run's history, cost, checkpoints and snapshots."""
     batch = cfg.optimizer.batch_size * num_devices(cfg)
-    records: list[Any] = [
-        RunCost(run_dir / COST_FILE, len(loader.dataset), views_per_image(cfg), batch)
+    num_images = len(loader.dataset)  # type: ignore[arg-type]
+    records: list[pl.Callback] = [
+        History(run_dir / HISTORY_FILE, reporter),
+        RunCost(run_dir / COST_FILE, num_images, views_per_image(cfg), batch),
+        RunCheckpoint(
+            run_dir / CHECKPOINT_FILE, run_dir / PREVIOUS_FILE, cfg.get("checkpoint_steps", 0)
+        ),
+        FiniteLoss(),
     ]
     if cfg.get("snapshots"):
-        records.append(Snapshots(run_dir / SNAPSHOTS, cfg.snapshots))
+        records.insert(2, Snapshots(run_dir / SNAPSHOTS, cfg.snapshots))
     return records
 
 
@@ -227,8 +268,8 @@ def _check_network(network: Any, crop_size: int) -> None:
 
 
 def make_trainer(
-    cfg: DictConfig, *, max_epochs: int, callbacks: list[Any], evaluates: bool = False
-) -> Any:
+    cfg: DictConfig, *, max_epochs: int, callbacks: list[pl.Callback], evaluates: bool = False
+) -> pl.Trainer:
     """The host's Trainer, silent but for our own callbacks.
 
     Args:
@@ -240,9 +281,6 @@ def make_trainer(
     Raises:
         ValueError: for hardware that is not there, or numbers that Lightning does not take.
     """
-    from uic_plugin.runs.checkpoints import write_whole_checkpoints
-
-    host = load_host()
     arguments: dict[str, Any] = {
         "max_epochs": max_epochs,
         "accelerator": cfg.accelerator,
@@ -260,12 +298,12 @@ def make_trainer(
         strategy = cfg.get("strategy") or "ddp"
         if strategy == "ddp":
             patience = timedelta(seconds=cfg.get("rank_timeout", _RANK_TIMEOUT))
-            strategy = host.pl.strategies.DDPStrategy(timeout=patience)
+            strategy = pl.strategies.DDPStrategy(timeout=patience)
         arguments["strategy"] = strategy
     if not evaluates:
         arguments.update({name: cfg[name] for name in _TRAINER_KEYS if cfg.get(name) is not None})
     try:
-        trainer = host.pl.Trainer(**arguments)
+        trainer = pl.Trainer(**arguments)
     except Exception as error:  # Lightning has an exception of its own for each line
         if type(error).__name__ != "MisconfigurationException":
             raise
@@ -279,10 +317,14 @@ def make_trainer(
 
 
 def fit(
-    trainer: Any, module: Any, train: Any, val: Any = None, checkpoint: Path | None = None
+    trainer: pl.Trainer,
+    module: HostMethod | pl.LightningModule,
+    train: DataLoader[Any],
+    val: DataLoader[Any] | None = None,
+    checkpoint: Path | None = None,
 ) -> None:
     """`Trainer.fit` on either line; checkpoints are read as tensors and plain values."""
     arguments: dict[str, Any] = {"ckpt_path": str(checkpoint) if checkpoint else None}
     if "weights_only" in inspect.signature(trainer.fit).parameters:
         arguments["weights_only"] = True
-    trainer.fit(module, train, val, **arguments)
+    trainer.fit(cast("pl.LightningModule", module), train, val, **arguments)

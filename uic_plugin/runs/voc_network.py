@@ -15,9 +15,7 @@ from torchvision import transforms
 from uic_plugin.data.centre import centre_crop, find_normalize
 from uic_plugin.data.voc_folder import VocMasks, VocObjects
 from uic_plugin.evaluation.voc.network import estimate_statistics
-from uic_plugin.hosts import backbone_of, load_host
-from uic_plugin.runs.evaluation import load_method
-from uic_plugin.runs.folder import open_run
+from uic_plugin.runs.run import Run
 from uic_plugin.networks.layers import FEATURES, layer_shapes
 from uic_plugin.networks.weights import weights_fingerprint
 
@@ -85,16 +83,14 @@ def pretrained_network(
         FileNotFoundError: if there is no such run.
         ValueError: for weights that do not fit, or an override of what the run has not.
     """
-    cfg, checkpoint = open_run(run, overrides)
-    method, cfg, source = load_method(cfg, None if untrained else checkpoint, needs_images=False)
-    use_gpu = torch.cuda.is_available() and cfg.accelerator != "cpu"
-    normalize = find_normalize(load_host().augmentation(source.transforms, cfg.augmentations))
+    opened = Run.open(run, overrides, untrained=untrained)
+    normalize = find_normalize(opened.augmentation)
     return PretrainedNetwork(
-        backbone=backbone_of(method).to("cuda" if use_gpu else "cpu"),
+        backbone=opened.backbone.to(opened.device),
         mean=tuple(map(float, normalize.mean)),
         std=tuple(map(float, normalize.std)),
-        crop=int(cfg.augmentations[0].crop_size),
-        run=checkpoint.parent,
+        crop=int(opened.config.augmentations[0].crop_size),
+        run=opened.folder,
         untrained=untrained,
-        num_workers=int(cfg.data.num_workers),
+        num_workers=int(opened.config.data.num_workers),
     )

@@ -12,7 +12,7 @@ from rich.console import Console
 from uic_plugin.experiments.compare.page import write_page
 from uic_plugin.experiments.compare.plan import (
     Entry,
-    Run,
+    PlannedRun,
     Setting,
     calibration,
     composed,
@@ -35,7 +35,7 @@ def compare(
     console: Console,
     dry_run: bool = False,
 ) -> bool:
-    """Run what a comparison lacks and write its tables, curves and page.
+    """PlannedRun what a comparison lacks and write its tables, curves and page.
 
     `runs.csv`, `curves.csv` and `summary.csv`, `index.html` and `curves.png`. A run that fails
     stops nothing else and shows as failed, with its reason.
@@ -94,21 +94,21 @@ def compare(
 def _check(setting: Setting, entries: Sequence[Entry], seed: int) -> None:
     """Refuse at once what would otherwise fail after hours of training."""
     from uic_plugin.networks.layers import layer_shapes
-    from uic_plugin.runs.probing import encoder_of
-    from uic_plugin.runs.settings import build_method, prepare_config
+    from uic_plugin.runs.run import Run
 
     check_faiss()
     for entry in entries:
         composed(setting, entry, seed)
-    cfg, source = prepare_config(composed(setting, entries[0], seed)[2])
+    run = Run.of_recipe(composed(setting, entries[0], seed)[2], setting.folder)
+    source = run.source
     if not source.labelled or source.val is None:
         raise ValueError(
             f"--data {setting.data}: a comparison is measured on annotated images: train/ and "
             f"val/ with one subfolder per class in both"
         )
     if setting.layers:
-        size = cfg.augmentations[0].crop_size
-        layer_shapes(encoder_of(build_method(cfg)), list(setting.layers), size)
+        size = run.config.augmentations[0].crop_size
+        layer_shapes(run.encoder, list(setting.layers), size)
 
 
 def _print_commands(
@@ -132,7 +132,7 @@ def _print_commands(
 def _write(
     out: Path,
     setting: Setting,
-    runs: Sequence[Run],
+    runs: Sequence[PlannedRun],
     rows: list[dict[str, Any]],
     console: Console,
 ) -> None:
@@ -153,13 +153,15 @@ def _write(
     console.print(f"{out / 'runs.csv'} has every run, {page} the curves")
 
 
-def _digest(runs: Sequence[Run]) -> str:
+def _digest(runs: Sequence[PlannedRun]) -> str:
     """Of a comparison: another one writes elsewhere."""
     names = "\0".join(f"{run.entry.label} {run.folder.name}" for run in runs)
     return hashlib.blake2b(names.encode(), digest_size=4).hexdigest()
 
 
-def _runs(setting: Setting, entry: Entry, seeds: Sequence[int], console: Console) -> list[Run]:
+def _runs(
+    setting: Setting, entry: Entry, seeds: Sequence[int], console: Console
+) -> list[PlannedRun]:
     if entry.method == "random":
         epochs: int | None = 1
     else:

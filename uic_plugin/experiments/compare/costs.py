@@ -20,7 +20,6 @@ from torch import nn
 from uic_plugin.data.draws import DrawnShare
 from uic_plugin.data.loaders import view_loader
 from uic_plugin.hardware import hardware
-from uic_plugin.hosts import backbone_of
 from uic_plugin.hosts.attach import centred
 from uic_plugin.networks.heads import PseudoClassHead
 from uic_plugin.pseudo_labels import (
@@ -32,8 +31,7 @@ from uic_plugin.pseudo_labels import (
 from uic_plugin.pseudo_labels.kmeans import cluster_features
 from uic_plugin.pseudo_labels.sinkhorn import sinkhorn_labels
 from uic_plugin.runs.datasets import pretrain_loader
-from uic_plugin.runs.evaluation import load_method
-from uic_plugin.runs.folder import open_run
+from uic_plugin.runs.run import Run
 
 _EMBEDDING = 128  # of DeepCluster v2's memory
 _TIMED_IMAGES = 2048  # whose pass is timed
@@ -91,12 +89,10 @@ def _features(
     run: Path, count: int, overrides: Sequence[str]
 ) -> tuple[torch.Tensor, dict[str, float]]:
     """Features (count, D) of augmented views, and seconds that a label pass takes for an image."""
-    cfg, checkpoint = open_run(run, overrides)
-    method, cfg, source = load_method(cfg, checkpoint)
-    on_gpu = torch.cuda.is_available() and cfg.accelerator != "cpu"
-    device = torch.device("cuda" if on_gpu else "cpu")
-    network = backbone_of(method).eval().to(device)
-    loader: Any = pretrain_loader(cfg, source)
+    opened = Run.open(run, overrides, needs_images=True)
+    cfg, device = opened.config, opened.device
+    network = opened.backbone.eval().to(device)
+    loader: Any = pretrain_loader(cfg, opened.source)
     dataset = loader.dataset.dataset
 
     def passed(images: Any, number: int, epoch: int = 0) -> torch.Tensor:
@@ -184,7 +180,7 @@ def _selflabel(features: torch.Tensor, classes: int) -> dict[str, float]:
 
 
 def _deepclusterv2(features: torch.Tensor, classes: int) -> dict[str, float]:
-    from uic_plugin.hosts.memory_clusters import cluster_memory
+    from uic_plugin.hosts.solo_kmeans import cluster_memory
 
     wide = nn.functional.pad(features, (0, max(0, _EMBEDDING - features.shape[1])))
     stored = nn.functional.normalize(wide[:, :_EMBEDDING], dim=1)

@@ -9,17 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig
 
-from uic_plugin.data.resolve import DataSource
 from uic_plugin.files import replacing
-from uic_plugin.hosts import backbone_of
+from uic_plugin.hosts.checkpoint_files import read_checkpoint
 from uic_plugin.pseudo_labels import nmi, purity
 from uic_plugin.pseudo_labels.kmeans import check_faiss, cluster_features
 from uic_plugin.report.tables import read_csv
 from uic_plugin.runs.datasets import eval_loaders
-from uic_plugin.runs.evaluation import Features, knn_accuracy, linear_accuracy, load_method
-from uic_plugin.runs.folder import COST_FILE, HISTORY_FILE, SNAPSHOTS, open_run, read_checkpoint
+from uic_plugin.runs.evaluation import Features, knn_accuracy, linear_accuracy
+from uic_plugin.runs.folder import COST_FILE, HISTORY_FILE, SNAPSHOTS
+from uic_plugin.runs.run import Run
 
 MEASURES_FILE = "measures.json"
 _KEPT_BYTES = 2 << 30  # of prepared images that are kept for all snapshots
@@ -45,11 +44,11 @@ def measure_run(run: Path, *, clusters: int, overrides: tuple[str, ...] = ()) ->
         ValueError: without annotated training and test images.
     """
     check_faiss()
-    cfg, checkpoint = open_run(run, overrides)
-    costs = _costs(checkpoint.parent, cfg.method)
-    method, cfg, source = load_method(cfg, checkpoint)
-    images = _Images(cfg, source)
-    network = backbone_of(method)
+    opened = Run.open(run, overrides, needs_images=True)
+    cfg, folder = opened.config, opened.folder
+    costs = _costs(folder, cfg.method)
+    images = _Images(opened)
+    network = opened.backbone
     features = images.features(network)
     knn = {"k": cfg.knn.k, "temperature": cfg.knn.temperature, "distance": cfg.knn.distance}
     annotated = features.train_targets.numpy()
@@ -60,16 +59,14 @@ def measure_run(run: Path, *, clusters: int, overrides: tuple[str, ...] = ()) ->
         **costs,
         "knn": knn_accuracy(features, **knn),
         # the host's evaluation reports top-5
-        "linear": (
-            linear_accuracy(method, cfg, source, features) if source.num_classes >= 5 else None
-        ),
+        "linear": (linear_accuracy(opened, features) if opened.source.num_classes >= 5 else None),
         "kmeans_clusters": clusters,
         "kmeans_nmi": nmi(annotated, labels),
         "kmeans_purity": purity(annotated, labels),
     }
-    curve = _times(checkpoint.parent, measures)
+    curve = _times(folder, measures)
     for row in curve:
-        path = checkpoint.parent / SNAPSHOTS / f"epoch{row['epoch']:04d}.ckpt"
+        path = folder / SNAPSHOTS / f"epoch{row['epoch']:04d}.ckpt"
         network.load_state_dict(
             {
                 name.removeprefix("backbone."): value
@@ -78,7 +75,7 @@ def measure_run(run: Path, *, clusters: int, overrides: tuple[str, ...] = ()) ->
         )
         row["knn"] = knn_accuracy(images.features(network), **knn)
     measures["curve"] = curve
-    with replacing(checkpoint.parent / MEASURES_FILE) as part:
+    with replacing(folder / MEASURES_FILE) as part:
         part.write_text(json.dumps(measures, indent=1) + "\n")
     return measures
 
@@ -86,13 +83,11 @@ def measure_run(run: Path, *, clusters: int, overrides: tuple[str, ...] = ()) ->
 class _Images:
     """Annotated images in the host's centred views; kept in memory where they are few."""
 
-    def __init__(self, cfg: DictConfig, source: DataSource) -> None:
-        self.device = torch.device(
-            "cuda" if torch.cuda.is_available() and cfg.accelerator != "cpu" else "cpu"
-        )
-        size = cfg.augmentations[0].crop_size
+    def __init__(self, run: Run) -> None:
+        self.device = run.device
+        size = run.config.augmentations[0].crop_size
         self.loaders: list[Iterable[Any]] = []
-        for loader in eval_loaders(cfg, source):
+        for loader in eval_loaders(run.config, run.source):
             is_small = len(loader.dataset) * 3 * size**2 * 4 < _KEPT_BYTES / 2  # type: ignore[arg-type]
             self.loaders.append(list(loader) if is_small else loader)
 

@@ -126,7 +126,7 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Run:
+class PlannedRun:
     """One training and what is measured of it, in its own folder."""
 
     entry: Entry
@@ -296,7 +296,7 @@ def epochs_of_minutes(setting: Setting, entry: Entry) -> int:
     return max(1, int(60 * setting.budget.amount / float(rows[-1]["seconds"])))
 
 
-def plan_run(setting: Setting, entry: Entry, seed: int, epochs: int) -> Run:
+def plan_run(setting: Setting, entry: Entry, seed: int, epochs: int) -> PlannedRun:
     """Commands of one run, in a folder that is named after everything that decides it."""
     name, overrides, _ = composed(setting, entry, seed)
     if entry.method != "random":
@@ -313,7 +313,7 @@ def plan_run(setting: Setting, entry: Entry, seed: int, epochs: int) -> Run:
     if setting.layers:
         layers = (str(folder), f"--layers={','.join(setting.layers)}", f"--seed={seed}")
         jobs.append(_evaluation("probe", layers, folder, "probe/probe.csv", train))
-    return Run(entry, seed, folder, tuple(jobs))
+    return PlannedRun(entry, seed, folder, tuple(jobs))
 
 
 def _training(name: str, overrides: Sequence[str], folder: Path) -> Job:

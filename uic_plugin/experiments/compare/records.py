@@ -10,7 +10,7 @@ from typing import Any
 from rich.table import Table
 
 from uic_plugin.experiments.compare.measure import MEASURES_FILE
-from uic_plugin.experiments.compare.plan import Run, Setting
+from uic_plugin.experiments.compare.plan import PlannedRun, Setting
 from uic_plugin.report.tables import read_csv
 
 # column of `runs.csv`: heading, factor, format
@@ -33,7 +33,10 @@ FIGURES: dict[str, tuple[str, float, str]] = {
 
 
 def collect(
-    runs: Sequence[Run], setting: Setting, failed: Mapping[str, str], early: Mapping[str, str]
+    runs: Sequence[PlannedRun],
+    setting: Setting,
+    failed: Mapping[str, str],
+    early: Mapping[str, str],
 ) -> list[dict[str, Any]]:
     """One row a run, failed ones with their reason.
 
@@ -68,7 +71,7 @@ def collect(
     return rows
 
 
-def _probes(run: Run) -> dict[str, float]:
+def _probes(run: PlannedRun) -> dict[str, float]:
     return {
         f"probe_{result['layer']}": float(result["top1"])
         for result in read_csv(run.folder / "probe" / "probe.csv")
@@ -76,7 +79,7 @@ def _probes(run: Run) -> dict[str, float]:
     }
 
 
-def curve_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
+def curve_rows(runs: Sequence[PlannedRun]) -> list[dict[str, Any]]:
     """One row a point of a curve."""
     rows = []
     for run in runs:

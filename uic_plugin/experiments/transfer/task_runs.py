@@ -13,7 +13,7 @@ from uic_plugin.experiments.transfer.page import write_page
 from uic_plugin.experiments.transfer.scores import transfer_rows
 from uic_plugin.experiments.transfer.tasks import FEWSHOT, TransferPlan, check_tasks
 from uic_plugin.report.tables import write_csv
-from uic_plugin.runs.folder import load_run
+from uic_plugin.runs.folder import read_run
 
 
 def transfer(
@@ -52,7 +52,7 @@ def transfer(
     check_tasks(tasks)
     if parallel < 1:
         raise ValueError(f"--jobs must be at least 1, got {parallel}")
-    backbone = str(load_run(run)[0].backbone.name)
+    backbone = str(read_run(run)[0].backbone.name)
     jobs = plan.jobs(tasks, run, backbone, out)
     if beside_untrained:
         jobs += plan.jobs(tasks, run, backbone, out, untrained=True)

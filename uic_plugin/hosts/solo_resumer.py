@@ -8,7 +8,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from uic_plugin.runs.checkpoint_files import damage_of
+from uic_plugin.hosts.checkpoint_files import damage_of
 
 
 def skip_damaged_checkpoints(resumer: Any) -> None:

@@ -1,0 +1,47 @@
+"""What a method of ours needs under either line of solo-learn, once for both."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from uic_plugin.hosts.guards import FiniteLoss
+from uic_plugin.hosts.online_classifier import clip_apart, keep_gradients_finite
+from uic_plugin.hosts.schedules import with_linear_decay
+from uic_plugin.hosts.solo_knn import collect_only
+from uic_plugin.methods.base import HostMethod, OwnMethod
+
+if TYPE_CHECKING:
+    from uic_plugin.methods.options import MethodOptions
+
+
+class SoloMethod(OwnMethod, HostMethod):
+    """Stands before the host's `BaseMethod`; a class of `uic_plugin.methods` stands before it."""
+
+    head: nn.Module
+
+    def finish_building(self, options: MethodOptions, seed: int) -> None:
+        """Add the method's head to what the host has built, and mend the host's online parts."""
+        collect_only(self)
+        keep_gradients_finite(self.classifier)
+        self.build_head(self.features_dim, options, seed)
+
+    @property
+    def learnable_params(self) -> list[dict[str, Any]]:
+        """The host's groups of parameters, and the head: one optimizer for all."""
+        return [*super().learnable_params, {"name": "head", "params": self.head.parameters()}]
+
+    def configure_callbacks(self) -> list[Any]:
+        """Stop at a loss that is NaN or infinite, in whatever script."""
+        return [*super().configure_callbacks(), FiniteLoss()]
+
+    def configure_gradient_clipping(self, *args: Any, **kwargs: Any) -> None:
+        """Clip what the method trains and the host's online classifier apart."""
+        clip = partial(super().configure_gradient_clipping, *args, **kwargs)
+        clip_apart(clip, self, self.classifier)
+
+    def configure_optimizers(self) -> Any:
+        """Return the host's optimizer, with a linear schedule where the recipe asks for one."""
+        return with_linear_decay(self, super().configure_optimizers)
