@@ -13,15 +13,28 @@ from typing import Any
 import typer
 
 from uic_plugin.cli import (
+    classes,
     compare,
+    costs,
+    data,
+    demo,
     discover,
-    evaluation,
+    doctor,
+    embed,
     export,
+    fewshot,
+    knn,
+    label,
     labels,
+    linear,
+    measure,
     paper,
-    train,
+    pretrain,
+    probe,
+    recipes,
     transfer,
     voc,
+    weights,
 )
 from uic_plugin.threads import wait_passively
 
@@ -32,31 +45,31 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for command in (
-    train.pretrain,
-    evaluation.knn,
-    evaluation.linear,
-    evaluation.probe,
-    transfer.fewshot,
+    pretrain.pretrain,
+    knn.knn,
+    linear.linear,
+    probe.probe,
+    fewshot.fewshot,
     transfer.transfer,
     voc.voc_classify,
     voc.voc_detect,
     voc.voc_segment,
-    discover.embed,
+    embed.embed,
     discover.discover,
-    labels.label,
-    labels.classes,
-    labels.weights,
+    label.label,
+    classes.classes,
+    weights.weights,
     export.export,
     paper.paper,
     compare.compare,
-    compare.measure,
-    compare.costs,
-    train.doctor,
-    train.recipes,
-    train.demo,
+    measure.measure,
+    costs.costs,
+    doctor.doctor,
+    recipes.recipes,
+    demo.demo,
 ):
     app.command()(command)
-app.add_typer(train.data_app, name="data")
+app.add_typer(data.data_app, name="data")
 app.add_typer(labels.labels_app, name="labels")
 
 

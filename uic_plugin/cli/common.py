@@ -19,6 +19,16 @@ Untrained = Annotated[
 ]
 RunPath = Annotated[Path, typer.Argument(help="A run folder, or a checkpoint in it.")]
 
+Layers = Annotated[
+    list[str] | None,
+    typer.Option("--layers", "-l", help="Names, with commas or repeated, as conv3,conv4,conv5."),
+]
+
+
+def names_of(given: list[str] | None) -> list[str]:
+    """Return names that were given with commas or repeated."""
+    return [name for part in given or [] for name in part.split(",") if name]
+
 
 def terminal() -> Console:
     """The standard output; a file or a pipe takes tables in their own width."""

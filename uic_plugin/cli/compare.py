@@ -1,4 +1,4 @@
-"""`uic compare`, `uic measure` and `uic costs`."""
+"""`uic compare`: methods side by side."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from uic_plugin.cli.common import Overrides, RunPath, Set, terminal
+from uic_plugin.cli.common import Overrides, terminal
 
 DEFAULT_METHODS = "uic,deepcluster,selflabel,simclr,mocov2plus,supervised,random"
 
@@ -67,49 +67,3 @@ def compare(
         dry_run=dry_run,
     )
     raise typer.Exit(0 if complete else 1)
-
-
-def measure(
-    run: RunPath,
-    clusters: Annotated[int, typer.Option(help="Of k-means on the features, for NMI.")] = 100,
-    overrides: Set = None,
-) -> None:
-    """k-NN, linear, NMI, cost and curve of a finished run, as `uic compare` takes them."""
-    from uic_plugin.experiments.compare.measure import MEASURES_FILE, measure_run
-
-    measures = measure_run(run, clusters=clusters, overrides=tuple(overrides or ()))
-    own = f", of its own labels {measures['nmi']:.3f}" if measures["nmi"] is not None else ""
-    linear = "-" if measures["linear"] is None else f"{measures['linear']:.2f} %"
-    terminal().print(
-        f"k-NN {measures['knn']:.2f} %, linear {linear}, NMI of k-means with "
-        f"{clusters} clusters {measures['kmeans_nmi']:.3f}{own}. {MEASURES_FILE} has the rest"
-    )
-
-
-def costs(
-    run: RunPath,
-    images: Annotated[str, typer.Option(help="Numbers of images, with commas.")] = "10000",
-    classes: Annotated[int, typer.Option(help="Pseudo classes K.")] = 3000,
-    methods: Annotated[str, typer.Option(help="With commas.")] = (
-        "uic,deepcluster,selflabel,deepclusterv2"
-    ),
-    out: Annotated[Path | None, typer.Option(help="A CSV file for the rows.")] = None,
-    overrides: Set = None,
-) -> None:
-    """Seconds that the turn of an epoch takes beside training: labels, clustering, order."""
-    from uic_plugin.experiments.compare.costs import turn_costs
-    from uic_plugin.report.tables import write_csv
-
-    sizes = [part.strip() for part in images.split(",")]
-    if not all(part.isdigit() for part in sizes):
-        raise ValueError(f"--images must be whole numbers with commas, got {images!r}")
-    rows = turn_costs(
-        run,
-        [int(part) for part in sizes],
-        classes,
-        methods=[name.strip() for name in methods.split(",")],
-        overrides=tuple(overrides or ()),
-        say=terminal().print,
-    )
-    if out is not None:
-        write_csv(out, rows)

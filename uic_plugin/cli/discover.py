@@ -1,68 +1,25 @@
-"""`uic embed` and `uic discover`: features of a frozen network, and classes from them."""
+"""`uic discover`: classes from features."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from uic_plugin.cli.common import terminal
-from uic_plugin.cli.settings import options_of
+from uic_plugin.cli.embed import (
+    WORKERS,
+    BackboneName,
+    Folder,
+    Layer,
+    Precision,
+    Size,
+    Weights,
+    Workers,
+)
+from uic_plugin.cli.options import options_of
 from uic_plugin.discovery.settings import DiscoverySettings
-
-Folder = Annotated[Path, typer.Argument(help="Folder of images, or a split's .csv.")]
-BackboneName = Annotated[
-    str,
-    typer.Option("--backbone", help="lite0, a name of timm (pretrained), or a run folder."),
-]
-Weights = Annotated[Path | None, typer.Option(help="A file of weights for that network.")]
-Layer = Annotated[str, typer.Option("--layer", "-l", help="Whose output the features are.")]
-Size = Annotated[int | None, typer.Option(help="Crop in pixels; the network's own by default.")]
-Precision = Annotated[str, typer.Option(help="auto (the faster one), 32 or bf16.")]
-Workers = Annotated[int, typer.Option(help="Processes that read images.")]
-
-_WORKERS = max(1, (os.cpu_count() or 2) // 2)
-
-
-def embed(
-    folder: Folder,
-    out: Annotated[Path, typer.Option(help="Folder for the features.")],
-    backbone: BackboneName = "lite0",
-    weights: Weights = None,
-    layer: Layer = "features",
-    size: Size = None,
-    precision: Precision = "auto",
-    batch_size: Annotated[int, typer.Option(help="Images at once.")] = 32,
-    workers: Workers = _WORKERS,
-) -> None:
-    """Features of every image by a frozen network, once; later calls add what is new."""
-    from uic_plugin.data.folders import list_images
-    from uic_plugin.experiments.discovery import say_bad
-    from uic_plugin.features.embedding import embed_images
-    from uic_plugin.report.progress import counting
-    from uic_plugin.runs.frozen import open_backbone
-
-    images = list_images(folder)
-    network = open_backbone(backbone, weights=weights, layer=layer, size=size)
-    with counting("images", terminal()) as progress:
-        done = embed_images(
-            network,
-            images,
-            out,
-            precision=precision,
-            batch_size=batch_size,
-            num_workers=workers,
-            progress=progress,
-        )
-    say_bad(done, images.root, terminal())
-    rate = f", {done.added / done.seconds:.0f} a second" if done.added else ""
-    terminal().print(
-        f"{out}: {len(done.names)} images of {done.store.identity.dim} dimensions, {done.added} "
-        f"new in {done.seconds:.0f} s{rate}, {len(done.bad)} unreadable "
-        f"({backbone}, precision {done.store.identity.precision})"
-    )
 
 
 @options_of(DiscoverySettings)
@@ -80,7 +37,7 @@ def discover(
     layer: Layer = "features",
     size: Size = None,
     precision: Precision = "auto",
-    workers: Workers = _WORKERS,
+    workers: Workers = WORKERS,
     csv: Annotated[bool, typer.Option("--csv", help="labels.csv, not labels.parquet.")] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the classes that lie in --out.")

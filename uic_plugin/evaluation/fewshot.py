@@ -16,39 +16,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from uic_plugin.evaluation.episode_settings import EpisodeSettings
 from uic_plugin.seeding import derive_seed
-
-DISTANCES = ("euclidean", "cosine")
-
-
-@dataclass(frozen=True)
-class EpisodeSettings:
-    """What an episode is made of.
-
-    Attributes:
-        ways: classes of an episode, at least 2.
-        shots: labelled images of each.
-        queries: images of each to be classified.
-        episodes: how many.
-        distance: "euclidean", or "cosine" between unit vectors.
-        seed: of the draws; (seed, episode) decides one.
-    """
-
-    ways: int = 5
-    shots: int = 5
-    queries: int = 15
-    episodes: int = 600
-    distance: str = "euclidean"
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name, lowest in (("ways", 2), ("shots", 1), ("queries", 1), ("episodes", 2)):
-            if getattr(self, name) < lowest:
-                raise ValueError(f"--{name} must be at least {lowest}, got {getattr(self, name)}")
-        if self.distance not in DISTANCES:
-            raise ValueError(
-                f"--distance must be one of {', '.join(DISTANCES)}, got {self.distance!r}"
-            )
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,13 @@ from pathlib import Path
 from rich.console import Console
 
 from uic_plugin.data.folders import list_images
-from uic_plugin.data.labels import LabelTable, check_label_file, write_labels
+from uic_plugin.data.labels import (
+    LabelTable,
+    check_label_file,
+    read_labels,
+    relabel_like,
+    write_labels,
+)
 from uic_plugin.discovery.model import ClassModel
 from uic_plugin.discovery.results import MODEL_FILE, label_table
 from uic_plugin.features.embedding import embed_images
@@ -26,7 +32,13 @@ def find_model(path: Path) -> Path | None:
 
 
 def label_with_classes(
-    model_file: Path, data: Path | None, out: Path, *, batch_size: int, console: Console
+    model_file: Path,
+    data: Path | None,
+    out: Path,
+    *,
+    batch_size: int,
+    like: Path | None = None,
+    console: Console,
 ) -> LabelTable:
     """Label a folder's images; their features lie in `OUT.features` until it is done.
 
@@ -35,6 +47,7 @@ def label_with_classes(
         data: a folder of images or a split's .csv.
         out: `.parquet` or `.csv`.
         batch_size: images at once, at most 32.
+        like: an edited label file of these classes, whose numbers and names are used.
         console: for progress and images that cannot be read.
 
     Raises:
@@ -43,6 +56,7 @@ def label_with_classes(
     if data is None:
         raise ValueError(f"{model_file} labels new images: give their folder")
     check_label_file(out)
+    reference = None if like is None else read_labels(like)
     model = ClassModel.load(model_file)
     features = model.features
     weights, size = features.get("weights"), features.get("size")
@@ -72,6 +86,8 @@ def label_with_classes(
         console.print(f"left out: {images.root / entry.name} ({entry.reason})")
     answers = model(done.store.features(done.names))
     table = label_table(done.names, answers, model.names)
+    if reference is not None:
+        table = relabel_like(table, reference)
     write_labels(out, table)
     shutil.rmtree(work)
     return table

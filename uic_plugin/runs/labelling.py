@@ -7,7 +7,7 @@ import hashlib
 import json
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from uic_plugin.data.labels import (
 from uic_plugin.data.loaders import view_loader
 from uic_plugin.data.views import BAD_IMAGE_ERRORS
 from uic_plugin.runs.datasets import training_paths
+from uic_plugin.runs.label_settings import LabelSettings
 from uic_plugin.runs.run import Run
 from uic_plugin.networks.weights import weights_fingerprint
 from uic_plugin.seeding import derive_seed
@@ -87,31 +88,6 @@ class ImageFiles(Dataset[tuple[torch.Tensor, bool]]):
                 raise
             warnings.warn(f"{path} cannot be read and gets no label ({error})", stacklevel=2)
             return self.transform(Image.new("RGB", (64, 64))), False
-
-
-@dataclass(frozen=True)
-class LabelSettings:
-    """How images are labelled.
-
-    Attributes:
-        view: "center", or "train" for one random view of the recipe's augmentation.
-        mode: "eval", or "train" for dropout and batch statistics as in training.
-        batch_size: images at once; in mode "train" it changes the statistics.
-    """
-
-    view: str = "center"
-    mode: str = "eval"
-    batch_size: int = 256
-
-    def __post_init__(self) -> None:
-        for name, value, choices in (
-            ("view", self.view, ("center", "train")),
-            ("mode", self.mode, ("eval", "train")),
-        ):
-            if value not in choices:
-                raise ValueError(f"--{name} must be one of {', '.join(choices)}, got {value!r}")
-        if self.batch_size < 1:
-            raise ValueError(f"--batch-size must be at least 1, got {self.batch_size}")
 
 
 def label_images(

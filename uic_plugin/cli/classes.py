@@ -1,0 +1,71 @@
+"""`uic classes`: a page of the classes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from uic_plugin.cli.common import terminal
+
+
+def classes(
+    labels: Annotated[Path, typer.Argument(help="Label file, as 'uic label' writes it.")],
+    data: Annotated[Path, typer.Argument(help="The folder of images that it was made of.")],
+    out: Annotated[Path, typer.Option(help="Folder for page, table and pictures.")] = Path(
+        "classes"
+    ),
+    features: Annotated[
+        Path | None,
+        typer.Option(help="Features of the images (.npy, .npz or a store): map, similar images."),
+    ] = None,
+    run: Annotated[
+        Path | None, typer.Option(help="Run folder whose snapshots give a history of the classes.")
+    ] = None,
+    map_: Annotated[
+        str, typer.Option("--map", help="auto, pca, umap (needs umap-learn) or tsne.")
+    ] = "auto",
+    title: Annotated[str | None, typer.Option(help="Heading of the page.")] = None,
+    max_images: Annotated[
+        int, typer.Option(help="Images on the page; above it a sample of every class.")
+    ] = 100_000,
+    thumbnail: Annotated[int | None, typer.Option(help="Pixels of a thumbnail's side.")] = None,
+    show: Annotated[int, typer.Option(help="Classes in the picture, lowest entropy first.")] = 12,
+    num_classes: Annotated[
+        int | None, typer.Option(help="K of the run; by default the highest label plus 1.")
+    ] = None,
+) -> None:
+    """Write a page of the classes, to look at and to correct, beside a table and pictures."""
+    from uic_plugin.data.features import read_features
+    from uic_plugin.data.labels import read_labels
+    from uic_plugin.report.classes import report_classes
+    from uic_plugin.report.page import PageOptions, write_class_page
+    from uic_plugin.report.progress import counting
+
+    table = read_labels(labels)
+    values = None if features is None else read_features(features, table.paths)
+    history = None
+    if run is not None:
+        from uic_plugin.runs.label_history import history_of_run
+
+        history = history_of_run(run, table)
+    numbers = report_classes(labels, data, out, show=show, num_classes=num_classes)
+    with counting("thumbnails", terminal()) as progress:
+        page = write_class_page(
+            table,
+            labels,
+            data,
+            out,
+            features=values,
+            history=history,
+            options=PageOptions(title, map_, max_images, thumbnail),
+            progress=progress,
+        )
+    rows = Table("measure", "value")
+    for name, value in numbers.items():
+        rows.add_row(name, f"{value:.4f}" if isinstance(value, float) else str(value))
+    terminal().print(rows)
+    terminal().print(f"Table, class sizes and a picture of the classes: {out}")
+    terminal().print(f"Page: {page.resolve()}")
