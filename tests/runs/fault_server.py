@@ -29,7 +29,6 @@ from uic_plugin.hosts.lightning import pl  # noqa: E402
 from uic_plugin.runs.callbacks import History  # noqa: E402, F401  # imported before the forks
 
 
-
 class Fault(pl.Callback):
     """Breaks the process at a step."""
 

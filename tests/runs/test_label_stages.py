@@ -31,9 +31,7 @@ class Watch(pl.Callback):
 
 
 def loaded(run_dir):
-    return Run.open(
-        Path(run_dir), ["data.num_workers=0", "accelerator=cpu"], needs_images=True
-    )
+    return Run.open(Path(run_dir), ["data.num_workers=0", "accelerator=cpu"], needs_images=True)
 
 
 @pytest.fixture
@@ -170,9 +168,7 @@ def test_a_stopped_pass_goes_on(trained, tmp_path, view, mode):
         file.write(b"half a row")  # as a kill within a write leaves it
     run = loaded(trained)
     seen = []
-    label_images(
-        run, out, progress=lambda done, total: seen.append(done), **options
-    )
+    label_images(run, out, progress=lambda done, total: seen.append(done), **options)
     assert seen[0] == 600
     assert out.read_bytes() == (tmp_path / "whole.csv").read_bytes()
     assert len(set(whole.labels.tolist())) > 1

@@ -42,7 +42,7 @@ def options_of(
     def option(field: dataclasses.Field[Any]) -> inspect.Parameter:
         hint, default = hints[field.name], (defaults or {}).get(field.name, field.default)
         if field.name in tuples:
-            hint, default = str, ",".join(map(str, default))  # type: ignore[arg-type]
+            hint, default = str, ",".join(map(str, typing.cast("tuple[int, ...]", default)))
         help_ = field.metadata.get("help") or helps.get(field.name)
         if help_ is None:
             raise TypeError(f"{settings.__name__}.{field.name} has no help: add it to Attributes")

@@ -14,7 +14,6 @@ from uic_plugin.hosts.lightning import pl
 from uic_plugin.methods.ranks import is_lost_rank, world_size
 
 
-
 class CheckpointError(OSError):
     """A checkpoint could not be written; the one before it is whole."""
 

@@ -95,7 +95,10 @@ class PretrainResult:
 
 
 def pretrain(
-    cfg: DictConfig, *, reporter: EpochReporter | None = None, callbacks: tuple[pl.Callback, ...] = ()
+    cfg: DictConfig,
+    *,
+    reporter: EpochReporter | None = None,
+    callbacks: tuple[pl.Callback, ...] = (),
 ) -> PretrainResult:
     """Train a recipe to its last epoch, going on where an earlier call was stopped.
 

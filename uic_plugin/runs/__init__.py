@@ -1,0 +1,1 @@
+"""A run: its recipe and folder, training, resume, and its trained network with features."""
