@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from uic_plugin.hosts import HostError, find_host
+from uic_plugin.report.progress import EpochReporter
 from uic_plugin.runs.folder import read_checkpoint
 from uic_plugin.runs.training import pretrain
-from uic_plugin.report.progress import EpochReporter
 
 SMALL = [
     "pretrain",

@@ -9,8 +9,8 @@ import torch
 from omegaconf import OmegaConf
 
 from uic_plugin.errors import NonFiniteError
-from uic_plugin.hosts import guards as module
 from uic_plugin.hosts import find_host, load_host, register
+from uic_plugin.hosts import guards as module
 from uic_plugin.hosts.checkpoint_files import damage_of, read_checkpoint
 from uic_plugin.hosts.guards import WholeCheckpointIO
 from uic_plugin.runs.datasets import pretrain_loader

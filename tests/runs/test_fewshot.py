@@ -4,9 +4,9 @@ import csv
 
 import pytest
 
-from uic_plugin.runs.training import pretrain
 from uic_plugin.report.progress import EpochReporter
 from uic_plugin.report.tables import read_csv
+from uic_plugin.runs.training import pretrain
 
 SMALL = ["--ways", "5", "--episodes", "40", "--resolution", "16", "--set", "accelerator=cpu"]
 

@@ -10,9 +10,9 @@ from PIL import Image
 
 from uic_plugin.hosts import find_host
 from uic_plugin.hosts.checkpoint_files import read_checkpoint
-from uic_plugin.runs.training import pretrain
 from uic_plugin.report.progress import EpochReporter
 from uic_plugin.report.tables import read_csv
+from uic_plugin.runs.training import pretrain
 
 
 def train(cfg):

@@ -10,12 +10,12 @@ import torch
 from uic_plugin.data.labels import LabelTable, read_labels, write_labels
 from uic_plugin.hosts import load_host
 from uic_plugin.hosts.lightning import pl
-from uic_plugin.runs.labelling import LabelSettings, label_images
-from uic_plugin.runs.run import Run
-from uic_plugin.runs.folder import read_checkpoint
-from uic_plugin.runs.training import pretrain
 from uic_plugin.recipes_path import compose_recipe
 from uic_plugin.report.progress import EpochReporter
+from uic_plugin.runs.folder import read_checkpoint
+from uic_plugin.runs.labelling import LabelSettings, label_images
+from uic_plugin.runs.run import Run
+from uic_plugin.runs.training import pretrain
 
 QUIET = EpochReporter("test")
 

@@ -10,16 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from runs.test_ranks import two_ranks  # noqa: F401  # a fixture
 from runs.test_training import QUIET, StopAfter, history, same
-from PIL import Image
 
 from uic_plugin.errors import Interrupted
-from uic_plugin.hosts import load_host
 from uic_plugin.hosts.lightning import pl
+from uic_plugin.report.tables import read_csv
 from uic_plugin.runs.folder import read_checkpoint
 from uic_plugin.runs.training import pretrain
-from uic_plugin.report.tables import read_csv
 
 STEPS = 22  # of an epoch: 1,442 digits in batches of 64
 CSV = ("logger=csv", "+log_every_n_steps=5", "log_classes_every=0", "max_epochs=3")

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from uic_plugin.hosts.checkpoint_files import read_checkpoint
-from uic_plugin.runs.training import pretrain
 from uic_plugin.report.progress import EpochReporter
+from uic_plugin.runs.training import pretrain
 
 
 @pytest.fixture

@@ -5,12 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from uic_plugin.hosts import load_host
 from uic_plugin.hosts.lightning import pl
-from uic_plugin.runs.folder import read_checkpoint
 from uic_plugin.hosts.schedules import linear_factor
-from uic_plugin.runs.training import pretrain
 from uic_plugin.report.progress import EpochReporter
+from uic_plugin.runs.folder import read_checkpoint
+from uic_plugin.runs.training import pretrain
 
 FEW = "data.fraction=0.3"  # of the digits
 

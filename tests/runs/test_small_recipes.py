@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from plain_uic import train_plainly
 
-from uic_plugin.runs.folder import read_checkpoint
-from uic_plugin.runs.training import pretrain
 from uic_plugin.recipes_path import compose_recipe
 from uic_plugin.report.progress import EpochReporter
 from uic_plugin.report.tables import read_csv
+from uic_plugin.runs.folder import read_checkpoint
+from uic_plugin.runs.training import pretrain
 
 
 @pytest.mark.parametrize("name", ["alexnet_3k", "alexnet_center_labels", "alexnet_strong", "vgg16"])

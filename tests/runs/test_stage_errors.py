@@ -7,11 +7,11 @@ import torch
 import yaml
 from runs.test_bad_input import one_line
 
-from uic_plugin.runs.folder import CHECKPOINT_FILE
-from uic_plugin.runs.training import pretrain
 from uic_plugin.networks import Conv4
 from uic_plugin.recipes_path import compose_recipe
 from uic_plugin.report.progress import EpochReporter
+from uic_plugin.runs.folder import CHECKPOINT_FILE
+from uic_plugin.runs.training import pretrain
 
 QUIET = EpochReporter("test")
 

@@ -12,17 +12,17 @@ from plain_uic import train_plainly
 from uic_plugin.errors import NonFiniteError
 from uic_plugin.hosts import find_host, load_host
 from uic_plugin.hosts.lightning import pl
+from uic_plugin.report.progress import EpochReporter
 from uic_plugin.runs.datasets import pretrain_loader
 from uic_plugin.runs.evaluation import (
     extract_features,
     knn_accuracy,
     linear_accuracy,
 )
-from uic_plugin.runs.run import Run
 from uic_plugin.runs.folder import read_checkpoint
+from uic_plugin.runs.run import Run
 from uic_plugin.runs.settings import build_method, prepare_config
 from uic_plugin.runs.training import pretrain
-from uic_plugin.report.progress import EpochReporter
 
 QUIET = EpochReporter("test")
 

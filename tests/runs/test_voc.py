@@ -4,14 +4,14 @@ import json
 
 import numpy as np
 import pytest
-from runs.test_bad_input import one_line
 from PIL import Image
+from runs.test_bad_input import one_line
 
-from uic_plugin.runs.training import pretrain
 from uic_plugin.recipes_path import compose_recipe
 from uic_plugin.report.progress import EpochReporter
 from uic_plugin.report.tables import read_csv
 from uic_plugin.report.voc_pictures import voc_palette
+from uic_plugin.runs.training import pretrain
 
 CPU = ["--set", "accelerator=cpu", "--set", "data.num_workers=0"]
 KWARGS = {"alexnet": {"image_size": 32, "width": 0.1, "fc_width": 32, "dropout": 0.0}}

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from uic_plugin.data.voc_folder import VocMasks, VocObjects, find_voc
-from uic_plugin.runs.training import pretrain
 from uic_plugin.recipes_path import compose_recipe
 from uic_plugin.report.progress import EpochReporter
 from uic_plugin.report.tables import read_csv
+from uic_plugin.runs.training import pretrain
 
 DATASETS = Path(os.environ.get("UIC_DATASETS", "datasets")).absolute()
 RUNS = Path(os.environ.get("UIC_RUNS", "runs/paper/small")).absolute()

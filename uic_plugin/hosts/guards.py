@@ -54,7 +54,7 @@ def _is_broken(name: str, value: Any) -> bool:
     return not bool(torch.isfinite(value).all() if is_weight else not torch.isnan(value).any())
 
 
-def write_whole_checkpoints(trainer: Any) -> None:
+def write_whole_checkpoints(trainer: pl.Trainer) -> None:
     """Make a trainer's checkpoints whole, unless it has an IO of another kind."""
     if type(trainer.strategy.checkpoint_io) is pl.plugins.TorchCheckpointIO:
         trainer.strategy.checkpoint_io = WholeCheckpointIO()
@@ -67,13 +67,20 @@ class FiniteLoss(pl.Callback):
         self._images: Any = None
 
     def on_train_batch_start(
-        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int, *_: Any
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        batch: Any,
+        batch_idx: int,
+        *_: Any,
     ) -> None:
         """Remember whose loss it will be."""
         is_ours = isinstance(batch, (list, tuple)) and isinstance(batch[0], torch.Tensor)
         self._images = batch[0] if is_ours and batch[0].ndim == 1 else None
 
-    def on_before_backward(self, trainer: Any, pl_module: Any, loss: torch.Tensor) -> None:
+    def on_before_backward(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: torch.Tensor
+    ) -> None:
         """Look at the loss.
 
         Raises:

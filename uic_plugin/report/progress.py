@@ -42,7 +42,7 @@ class EpochReporter:
         self._progress: Progress | None = None
         self._numbers = ""
 
-    def start(self, epochs: int, batches: int) -> None:
+    def start(self, epochs: int, batches: float) -> None:
         """Begin a run of so many epochs of so many batches."""
         self.epochs, self.batches = epochs, batches
         if self.console.is_terminal:

@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from uic_plugin.hosts.lightning import pl
 
 from uic_plugin.files import replacing
 from uic_plugin.hardware import hardware, peak_memory
 from uic_plugin.hosts import backbone_of
-from uic_plugin.runs.checkpoints import CheckpointError, reason_of
+from uic_plugin.hosts.lightning import pl
 from uic_plugin.pseudo_labels import PseudoLabelBank
 from uic_plugin.report.progress import EpochReporter
 from uic_plugin.report.tables import read_csv, write_csv
+from uic_plugin.runs.checkpoints import CheckpointError, reason_of
 
 
 class History(pl.Callback):
@@ -33,21 +33,28 @@ class History(pl.Callback):
         self.rows: list[dict[str, Any]] = []
         self._started = 0.0
 
-    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take over the rows of the epochs that a resumed run has behind it."""
         self._started = time.perf_counter()  # within an epoch nothing else starts it
         if self.path.exists() and trainer.current_epoch > 0:
             rows: list[dict[str, Any]] = [*read_csv(self.path)]
             self.rows = [row for row in rows if int(row["epoch"]) <= trainer.current_epoch]
         if trainer.is_global_zero:
-            self.reporter.start(trainer.max_epochs, trainer.num_training_batches)
+            batches = trainer.num_training_batches  # a float where it is endless
+            self.reporter.start(trainer.max_epochs or 0, batches)
 
-    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the epoch's clock."""
         self._started = time.perf_counter()
 
     def on_train_batch_end(
-        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, *_: Any
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        *_: Any,
     ) -> None:
         """Move the bar."""
         if trainer.is_global_zero:
@@ -58,7 +65,7 @@ class History(pl.Callback):
             shown = float(loss) if isinstance(loss, torch.Tensor) else float("nan")
             self.reporter.step(trainer.current_epoch, batch_idx, shown)
 
-    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the row, print the line."""
         values = {
             name: float(value)
@@ -79,8 +86,9 @@ class History(pl.Callback):
         bad_images = getattr(pl_module, "bad_images", None)
         if bad_images is not None and (bad_images.value or "bad_images" in self._columns()):
             row["bad_images"] = bad_images.value  # of this process and its workers
-        if hasattr(pl_module, "turn_seconds"):  # part of the seconds above
-            row["turn_seconds"] = round(pl_module.turn_seconds, 3)
+        turn_seconds = getattr(pl_module, "turn_seconds", None)
+        if turn_seconds is not None:  # part of the seconds above
+            row["turn_seconds"] = round(turn_seconds, 3)
         self.rows.append(row)
         if trainer.is_global_zero:
             self.reporter.epoch(row)
@@ -95,11 +103,13 @@ class History(pl.Callback):
     def _columns(self) -> list[str]:
         return list(self.rows[-1]) if self.rows else []
 
-    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take the bar off the screen."""
         self.reporter.stop()
 
-    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
         """Take the bar off the screen before the error is shown."""
         self.reporter.stop()
 
@@ -122,7 +132,7 @@ class RunCost(pl.Callback):
             "batch_size": batch_size,
         }
 
-    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the file; memory is this process's."""
         before = json.loads(self.path.read_text()) if self.path.exists() else {}
         on_gpu = torch.cuda.is_available() and pl_module.device.type == "cuda"
@@ -180,9 +190,9 @@ class Snapshots(pl.Callback):
     def __init__(self, folder: Path, count: int) -> None:
         self.folder, self.count = folder, count
 
-    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the weights, if it is their turn."""
-        epoch, whole = trainer.current_epoch + 1, trainer.max_epochs
+        epoch, whole = trainer.current_epoch + 1, trainer.max_epochs or 0
         due = {round(whole * number / self.count) for number in range(1, self.count + 1)}
         if epoch in due and trainer.is_global_zero:
             state = {f"backbone.{k}": v for k, v in backbone_of(pl_module).state_dict().items()}

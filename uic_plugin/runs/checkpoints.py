@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from uic_plugin.hosts.lightning import pl
 
+from uic_plugin.hosts.lightning import pl
 from uic_plugin.methods.ranks import is_lost_rank, world_size
 
 
@@ -35,7 +35,7 @@ class RunCheckpoint(pl.Callback):
         self._is_asked_to_stop = False
         self._handler: Any = None
 
-    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take the request to stop into our own hands: Lightning drops the epoch's work."""
 
         def take_note(number: int, frame: Any) -> None:
@@ -45,11 +45,17 @@ class RunCheckpoint(pl.Callback):
             self._handler = signal.signal(signal.SIGTERM, take_note)
 
     def on_train_batch_end(
-        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, *_: Any
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        *_: Any,
     ) -> None:
         """Save within the epoch, where it is time to; not after its last step, when it is over."""
         steps = getattr(pl_module, "steps_done", 0)
-        must_stop = self._must_stop(pl_module)
+        must_stop = self._must_stop(trainer)
         if steps % trainer.accumulate_grad_batches:
             return  # gradients of the steps since are in no checkpoint
         if batch_idx + 1 >= trainer.num_training_batches:
@@ -60,30 +66,34 @@ class RunCheckpoint(pl.Callback):
         if must_stop:
             raise SystemExit(128 + signal.SIGTERM)
 
-    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save."""
         self._save(trainer)
 
-    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop, if asked to: not before, loggers get an epoch's metrics after its last hook."""
-        if self._must_stop(pl_module):
+        if self._must_stop(trainer):
             raise SystemExit(128 + signal.SIGTERM)
 
-    def teardown(self, trainer: Any, pl_module: Any, stage: Any = None) -> None:
+    def teardown(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: Any = None
+    ) -> None:
         """Give the signal back."""
         if self._handler is not None:
             signal.signal(signal.SIGTERM, self._handler)
             self._handler = None
 
-    def _must_stop(self, pl_module: Any) -> bool:
+    def _must_stop(self, trainer: pl.Trainer) -> bool:
         """Whether any rank has been asked to: all have to save at the same step."""
         if world_size() == 1:
             return self._is_asked_to_stop
-        flag = torch.tensor([self._is_asked_to_stop], dtype=torch.uint8, device=pl_module.device)
+        flag = torch.tensor(
+            [self._is_asked_to_stop], dtype=torch.uint8, device=trainer.strategy.root_device
+        )
         torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX)
         return bool(flag)
 
-    def _save(self, trainer: Any) -> None:
+    def _save(self, trainer: pl.Trainer) -> None:
         new = self.last.with_name(self.last.name + ".new")
         try:
             trainer.save_checkpoint(new)

@@ -8,13 +8,13 @@ from pathlib import Path
 from rich.console import Console
 
 from uic_plugin.data.labels import read_labels
-from uic_plugin.runs.datasets import training_paths
-from uic_plugin.runs.label_history import history_of_run
-from uic_plugin.runs.labelling import label_images
-from uic_plugin.runs.folder import CHECKPOINT_FILE, read_run
-from uic_plugin.runs.run import Run
 from uic_plugin.methods import has_pseudo_labels
 from uic_plugin.report.page import PageOptions, write_class_page
+from uic_plugin.runs.datasets import training_paths
+from uic_plugin.runs.folder import CHECKPOINT_FILE, read_run
+from uic_plugin.runs.label_history import history_of_run
+from uic_plugin.runs.labelling import label_images
+from uic_plugin.runs.run import Run
 
 LABELS_FILE, PAGE_FOLDER = "labels.csv", "classes"
 _MOST_IMAGES = 100_000  # above it a pass over all images takes long, and is left to the user

@@ -18,8 +18,8 @@ from uic_plugin.data.labels import (
 from uic_plugin.discovery.model import ClassModel
 from uic_plugin.discovery.results import MODEL_FILE, label_table
 from uic_plugin.features.embedding import embed_images
-from uic_plugin.runs.frozen import open_backbone
 from uic_plugin.report.progress import counting
+from uic_plugin.runs.frozen import open_backbone
 
 _MOST_AT_ONCE = 32  # images of 224 pixels: more take memory and no less time on a CPU
 

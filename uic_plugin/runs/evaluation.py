@@ -83,7 +83,7 @@ class _Identity(nn.Module):
 
 
 def linear_accuracy(run: Run, features: Features | None = None) -> float:
-    """Return top-1 in percent of the host's `LinearModel` on a frozen backbone, after the last epoch.
+    """Return top-1 in percent of the host's `LinearModel` on a frozen backbone, once trained.
 
     Args:
         run: whose backbone to evaluate; `config.linear` has the settings.

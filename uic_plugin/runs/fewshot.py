@@ -16,9 +16,9 @@ from uic_plugin.data.centre import find_normalize, with_border
 from uic_plugin.data.held_out import held_out_images
 from uic_plugin.data.loaders import view_loader
 from uic_plugin.evaluation.fewshot import EpisodeSettings, check_classes, evaluate_episodes
-from uic_plugin.runs.run import Run
 from uic_plugin.networks.layers import layer_outputs
 from uic_plugin.pseudo_labels.storage import allocate
+from uic_plugin.runs.run import Run
 
 POOLED = "+mp"  # after a layer's name: max-pooled, 3x3 with stride 2, as AlexNet pools
 

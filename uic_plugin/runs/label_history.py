@@ -9,10 +9,10 @@ import torch
 
 from uic_plugin.data.labels import LabelTable
 from uic_plugin.hosts.checkpoint_files import read_checkpoint
+from uic_plugin.report.page.history import History, history_of
 from uic_plugin.runs.datasets import training_paths
 from uic_plugin.runs.folder import SNAPSHOTS
 from uic_plugin.runs.run import Run
-from uic_plugin.report.page.history import History, history_of
 
 
 def history_of_run(run: Path, table: LabelTable) -> History | None:

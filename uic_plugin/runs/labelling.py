@@ -28,10 +28,10 @@ from uic_plugin.data.labels import (
 )
 from uic_plugin.data.loaders import view_loader
 from uic_plugin.data.views import BAD_IMAGE_ERRORS
+from uic_plugin.networks.weights import weights_fingerprint
 from uic_plugin.runs.datasets import training_paths
 from uic_plugin.runs.label_settings import LabelSettings
 from uic_plugin.runs.run import Run
-from uic_plugin.networks.weights import weights_fingerprint
 from uic_plugin.seeding import derive_seed
 
 _ROW = np.dtype(

@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
-from uic_plugin.hosts.lightning import pl
 
 from uic_plugin.files import replacing
 from uic_plugin.hosts.attach import centred
 from uic_plugin.hosts.checkpoint_files import read_checkpoint
+from uic_plugin.hosts.lightning import pl
 from uic_plugin.pseudo_labels.step_labels import StepLabels
 from uic_plugin.report.class_pictures import ClassPictures
 from uic_plugin.report.tables import read_csv
@@ -99,7 +99,7 @@ def _wandb_section(cfg: DictConfig) -> dict[str, Any]:
 
 @contextmanager
 def logging_to(
-    trainer: Any, cfg: DictConfig, run_dir: Path, checkpoint: Path | None, dataset: Any
+    trainer: pl.Trainer, cfg: DictConfig, run_dir: Path, checkpoint: Path | None, dataset: Any
 ) -> Iterator[None]:
     """Give a trainer the loggers of the recipe, and end them with the training.
 
@@ -131,7 +131,7 @@ def logging_to(
             logger.log_hyperparams(OmegaConf.to_container(cfg))
         every = int(cfg.get("log_classes_every") or 0)
         pictures = _pictures(cfg, run_dir, dataset) if every else None
-        trainer.callbacks += [
+        trainer.callbacks += [  # type: ignore[attr-defined]
             LoggedClasses(pictures, every),
             pl.callbacks.LearningRateMonitor(logging_interval="epoch"),
         ]
@@ -254,7 +254,9 @@ class LoggedClasses(pl.Callback):
         self.pictures, self.every = pictures, every
         self._has_begun = False
 
-    def on_train_batch_start(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
+    ) -> None:
         """Have Lightning 1.9 log at the step at which a run resumes within an epoch.
 
         It saves the number of steps before it counts the one that is done; later versions mend it.
@@ -264,7 +266,7 @@ class LoggedClasses(pl.Callback):
             loop._batches_that_stepped = trainer.global_step
         self._has_begun = True
 
-    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log the classes that the epoch has found, on the first rank."""
         sizes = getattr(getattr(pl_module, "telemetry", None), "class_sizes", None)
         if sizes is None or not trainer.is_global_zero:
@@ -276,8 +278,9 @@ class LoggedClasses(pl.Callback):
         if self.pictures is None or not is_due:
             return
         files = {"uic_class_sizes_picture": self.pictures.draw_sizes(sizes, epoch)}
-        if not isinstance(pl_module.bank, StepLabels):
-            labels = pl_module.bank.labels.cpu().numpy()
+        bank = getattr(pl_module, "bank", None)
+        if bank is not None and not isinstance(bank, StepLabels):
+            labels = bank.labels.cpu().numpy()
             classes = self.pictures.draw(labels, sizes, epoch)
             if classes is not None:
                 files["uic_classes"] = classes

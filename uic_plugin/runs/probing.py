@@ -15,16 +15,16 @@ from uic_plugin.data.centre import find_normalize, with_border
 from uic_plugin.evaluation.distributed import process_group, rank_and_world
 from uic_plugin.evaluation.probe_settings import ProbeResult, ProbeSettings
 from uic_plugin.evaluation.probes import ProbeTrainer
-from uic_plugin.runs.datasets import annotated_datasets
 from uic_plugin.networks.layers import FEATURES, MLP, layer_modules
-from uic_plugin.runs.run import Run
 from uic_plugin.report.tables import write_csv
+from uic_plugin.runs.datasets import annotated_datasets
+from uic_plugin.runs.run import Run
 
 RESULTS_FILE, HISTORY_FILE = "probe.csv", "probe_epochs.csv"
 
 
 def default_layers(run: Run) -> list[str]:
-    """Return the convolutional layers, or the features of a network without; and the MLP, if any."""
+    """Return the convolutional layers, else the features; and the MLP, if any."""
     names = list(layer_modules(run.encoder))
     chosen = [name for name in names if name.startswith(("conv", "layer"))] or [FEATURES]
     return chosen + [name for name in names if name == MLP]

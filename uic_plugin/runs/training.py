@@ -24,14 +24,17 @@ from uic_plugin.data.index import save_index
 from uic_plugin.errors import Interrupted, RankLostError
 from uic_plugin.files import replacing
 from uic_plugin.hosts import backbone_of
+from uic_plugin.hosts.attach import images_of
 from uic_plugin.hosts.guards import FiniteLoss, write_whole_checkpoints
 from uic_plugin.hosts.lightning import pl
+from uic_plugin.methods import has_pseudo_labels
 from uic_plugin.methods.base import HostMethod
+from uic_plugin.methods.ranks import is_lost_rank
+from uic_plugin.networks.layers import FEATURES, layer_shapes
+from uic_plugin.report.progress import EpochReporter
 from uic_plugin.runs.callbacks import History, RunCost, Snapshots
 from uic_plugin.runs.checkpoints import RunCheckpoint
-from uic_plugin.hosts.attach import images_of
 from uic_plugin.runs.datasets import eval_datasets, image_loader, pretrain_loader
-from uic_plugin.runs.loggers import logger_names, logging_to
 from uic_plugin.runs.folder import (
     CHECKPOINT_FILE,
     CONFIG_FILE,
@@ -44,6 +47,7 @@ from uic_plugin.runs.folder import (
     find_resume,
     how_to_resume,
 )
+from uic_plugin.runs.loggers import logger_names, logging_to
 from uic_plugin.runs.settings import (
     build_method,
     lightning_precision,
@@ -53,10 +57,6 @@ from uic_plugin.runs.settings import (
     views_per_image,
 )
 from uic_plugin.runs.start_weights import start_from
-from uic_plugin.methods import has_pseudo_labels
-from uic_plugin.methods.ranks import is_lost_rank
-from uic_plugin.networks.layers import FEATURES, layer_shapes
-from uic_plugin.report.progress import EpochReporter
 
 # Sections of solo-learn's recipes that its own scripts read and `uic pretrain` does not.
 _UNUSED_SECTIONS = ("checkpoint", "auto_resume", "auto_umap", "dali")

@@ -15,9 +15,9 @@ from torchvision import transforms
 from uic_plugin.data.centre import centre_crop, find_normalize
 from uic_plugin.data.voc_folder import VocMasks, VocObjects
 from uic_plugin.evaluation.voc.network import estimate_statistics
-from uic_plugin.runs.run import Run
 from uic_plugin.networks.layers import FEATURES, layer_shapes
 from uic_plugin.networks.weights import weights_fingerprint
+from uic_plugin.runs.run import Run
 
 _STATISTICS_IMAGES = 64
 

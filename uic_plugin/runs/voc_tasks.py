@@ -53,7 +53,6 @@ from uic_plugin.evaluation.voc.segmentation import (
     evaluate_segmenter,
     segmentation_losses,
 )
-from uic_plugin.runs.voc_network import PretrainedNetwork
 from uic_plugin.networks.staged import StagedNetwork
 from uic_plugin.report.tables import write_csv
 from uic_plugin.report.voc_pictures import (
@@ -63,6 +62,7 @@ from uic_plugin.report.voc_pictures import (
     plot_curve,
     save_mask,
 )
+from uic_plugin.runs.voc_network import PretrainedNetwork
 
 RESULTS_FILE = "results.csv"
 # What shows progress: its name to a context that takes what is done and the whole.
