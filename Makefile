@@ -17,7 +17,7 @@ TRAINING := tests/runs/test_training.py tests/hosts/test_methods.py tests/runs/t
 	tests/runs/test_schedules.py tests/runs/test_small_recipes.py tests/runs/test_checkpoints.py \
 	tests/runs/test_migrate.py tests/pseudo_labels tests/networks tests/evaluation tests/experiments/compare
 
-.PHONY: help install demo test test-browser test-slow test-isa lint bench clean
+.PHONY: help install demo test test-browser test-slow test-isa lint docs bench clean
 help:
 	@sed -n 1,4p Makefile
 
@@ -68,8 +68,15 @@ test-isa: $(VENV)/.test
 	ONEDNN_MAX_CPU_ISA=SSE41 ATEN_CPU_CAPABILITY=default $(BIN)/python -m pytest -n 2 $(TRAINING)
 	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 $(BIN)/python -m pytest -n 2 $(TRAINING)
 
+$(VENV)/.docs: $(STAMP)
+	$(PIP) install --quiet --constraint .ci/constraints.txt --editable ".[$(LINE),docs]"
+	touch $@
+
+docs: $(VENV)/.docs
+	$(BIN)/mkdocs build --strict --quiet
+
 bench: $(VENV)/.test
 	$(BIN)/python -m pytest -m benchmark --benchmark-enable -s tests/benchmarks
 
 clean:
-	rm -rf .venv .venv-main .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf .venv .venv-main site .pytest_cache .ruff_cache .mypy_cache .hypothesis
