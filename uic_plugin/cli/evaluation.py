@@ -75,7 +75,7 @@ def probe(
         int | None, typer.Option(help="Shorter side before the crop; 256/224 of it unless told.")
     ] = None,
     store_features: Annotated[
-        bool, typer.Option("--store-features", help="One centred view, computed once, in memory.")
+        bool, typer.Option("--store-features", help="One centered view, computed once, in memory.")
     ] = False,
     precision: Annotated[str, typer.Option(help="32 or bf16, of the frozen network.")] = "32",
     seed: Annotated[int, typer.Option(help="Of the probes, the order and the crops.")] = 0,

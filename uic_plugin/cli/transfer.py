@@ -24,7 +24,7 @@ def fewshot(
     shots: Annotated[int, typer.Option(help="Labelled images of each.")] = 5,
     queries: Annotated[int, typer.Option(help="Images of each to classify.")] = 15,
     episodes: Annotated[int, typer.Option(help="How many.")] = 600,
-    resolution: Annotated[int, typer.Option(help="Centre crop in pixels.")] = 224,
+    resolution: Annotated[int, typer.Option(help="Center crop in pixels.")] = 224,
     resize: Annotated[
         int | None, typer.Option(help="Shorter side before the crop; 256 for 224.")
     ] = None,

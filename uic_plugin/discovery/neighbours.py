@@ -25,7 +25,7 @@ _LEAST = 1e-6  # share of the largest variance below which a component is noise
 
 @dataclass(frozen=True)
 class Reduction:
-    """Brings features to unit length, centres them, rotates them to principal components.
+    """Brings features to unit length, centers them, rotates them to principal components.
 
     Attributes:
         mean: (D,) of the unit rows.
@@ -72,7 +72,7 @@ def fit_reduction(features: np.ndarray, dims: int, *, seed: int = 0) -> Reductio
 
 
 def _principal_axes(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Variances, highest first, and orthonormal columns of centred float64 rows."""
+    """Variances, highest first, and orthonormal columns of centered float64 rows."""
     if len(rows) < rows.shape[1]:  # most variances would be zero, and eigh not converge
         _, scales, axes = torch.linalg.svd(rows, full_matrices=False)
         return scales**2, axes.T

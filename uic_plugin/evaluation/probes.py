@@ -39,7 +39,7 @@ class ProbeTrainer:
             gradient; no weight or statistic changes.
         layers: names for `layer_outputs`.
         train: items (image (3, H, W), annotation), random crops.
-        test: the same with one centred crop.
+        test: the same with one centered crop.
         num_classes: annotated classes.
         image_size: side of the crops in pixels.
         settings: everything else.
@@ -113,7 +113,7 @@ class ProbeTrainer:
         Args:
             folder: where the checkpoint is kept.
             ten_crops: the test images with items (crops (10, 3, H, W), annotation); None tests
-                one centred crop alone.
+                one centered crop alone.
             on_epoch: is given each epoch's row of the history.
         """
         checkpoint = folder / CHECKPOINT_FILE

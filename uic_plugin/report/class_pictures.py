@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from uic_plugin.data.centre import find_normalize
+from uic_plugin.data.center import find_normalize
 from uic_plugin.data.views import BAD_IMAGE_ERRORS
 from uic_plugin.report.figures import plot_class_sizes, plot_classes
 from uic_plugin.seeding import derive_seed
@@ -27,7 +27,7 @@ class ClassPictures:
     """Pictures of a run's classes, a PNG for every epoch that is asked for.
 
     Args:
-        dataset: the training images with a centred view, items [number, view (C, H, W), ...].
+        dataset: the training images with a centered view, items [number, view (C, H, W), ...].
         folder: for `epoch0010.png` and `epoch0010_sizes.png`.
         seed: of the run; the same classes are shown as long as they have images.
     """

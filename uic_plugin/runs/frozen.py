@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from uic_plugin.data.centre import centre_view, resized_side
+from uic_plugin.data.center import center_view, resized_side
 from uic_plugin.networks.layers import FEATURES
 from uic_plugin.networks.pretrained import DEFAULT, Backbone, load_pretrained
 from uic_plugin.networks.weights import weights_fingerprint
@@ -52,7 +52,7 @@ def _of_run(path: Path, layer: str, size: int | None) -> Backbone:
     encoder = encoder_of(method).eval().requires_grad_(False)
     # the same view that `uic label` takes
     set_views(cfg.augmentations, 1)
-    view = centre_view(load_host().augmentation(source.transforms, cfg.augmentations))
+    view = center_view(load_host().augmentation(source.transforms, cfg.augmentations))
     return Backbone(
         name=str(path.resolve()),
         network=encoder,

@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 from PIL import Image
 from torch.utils.data import Dataset
 
-from uic_plugin.data.centre import centre_view
+from uic_plugin.data.center import center_view
 from uic_plugin.data.draws import Draw
 from uic_plugin.data.folders import images_below
 from uic_plugin.data.labels import (
@@ -145,7 +145,7 @@ def label_images(
     reference = _reference(cfg, like)
     set_views(cfg.augmentations, 1)
     augmentation = load_host().augmentation(source.transforms, cfg.augmentations)
-    transform = centre_view(augmentation) if view == "center" else _FirstView(augmentation)
+    transform = center_view(augmentation) if view == "center" else _FirstView(augmentation)
     own = training_paths(cfg, source) if data is None else None
     skip = cfg.data.on_bad_image == "skip"
     dataset = ImageFiles(data or source.train, transform, own, skip_bad=skip)

@@ -17,7 +17,7 @@ from uic_plugin.data.index import ImageIndex, read_index
 from uic_plugin.data.loaders import view_loader
 from uic_plugin.files import replacing
 from uic_plugin.hosts import backbone_of
-from uic_plugin.hosts.attach import centred
+from uic_plugin.hosts.attach import centered
 from uic_plugin.runs.checkpoint_files import read_checkpoint
 from uic_plugin.runs.datasets import pretrain_dataset
 from uic_plugin.runs.evaluation import load_method
@@ -54,7 +54,7 @@ def migrate_labels(
 ) -> Migration:
     """Write a checkpoint whose labels are those of another list of images.
 
-    Labels go by path below the folder; a new image gets the classifier's answer to a centred view,
+    Labels go by path below the folder; a new image gets the classifier's answer to a centered view,
     network in eval mode.
 
     Args:
@@ -154,7 +154,7 @@ def _answers(
     )
     network, head = backbone_of(method).eval().to(device), method.head.eval().to(device)
     loader = view_loader(
-        Subset(centred(dataset), numbers.tolist()),
+        Subset(centered(dataset), numbers.tolist()),
         seed=cfg.seed,
         batch_size=cfg.optimizer.batch_size,
         num_workers=cfg.data.num_workers,

@@ -40,7 +40,7 @@ def export_onnx(
 ) -> float:
     """Write a run as ONNX, and check the file with onnxruntime.
 
-    Input `images` (B, 3, H, W) float32, as the run's centred view makes them; output
+    Input `images` (B, 3, H, W) float32, as the run's centered view makes them; output
     `probabilities` (B, K). The file's metadata holds the size and, as JSON, the names of the
     classes. The file is checked, before it takes its place, on three drawn batches.
 

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from PIL import Image, UnidentifiedImageError
 from torchvision import transforms
 
-from uic_plugin.data.centre import find_normalize, with_border
+from uic_plugin.data.center import find_normalize, with_border
 from uic_plugin.data.resolve import DataSource
 from uic_plugin.evaluation.distributed import process_group, rank_and_world
 from uic_plugin.evaluation.probe_settings import ProbeResult, ProbeSettings
@@ -84,10 +84,10 @@ def probe_run(
     random_crop = transforms.Compose(
         [to_size, transforms.RandomCrop(size), transforms.RandomHorizontalFlip(), *tail]
     )
-    centre = transforms.Compose([to_size, transforms.CenterCrop(size), *tail])
+    center = transforms.Compose([to_size, transforms.CenterCrop(size), *tail])
     ten = transforms.Compose([to_size, *tail, transforms.TenCrop(size), torch.stack])
-    first = centre if settings.store_features else random_crop
-    train, test = annotated_datasets(cfg, source, first, centre)
+    first = center if settings.store_features else random_crop
+    train, test = annotated_datasets(cfg, source, first, center)
     ten_crops = copy.copy(test)
     ten_crops.transform = ten
     if not enlarge:

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 from torchvision import transforms
 
-from uic_plugin.data.centre import with_border
+from uic_plugin.data.center import with_border
 from uic_plugin.data.loaders import view_loader
 from uic_plugin.data.voc_folder import VOC_CLASSES, VocObjects
 from uic_plugin.evaluation.voc.average_precision import AveragePrecision, classification_precision

@@ -21,7 +21,7 @@ from uic_plugin.data.draws import DrawnShare
 from uic_plugin.data.loaders import view_loader
 from uic_plugin.hardware import hardware
 from uic_plugin.hosts import backbone_of
-from uic_plugin.hosts.attach import centred
+from uic_plugin.hosts.attach import centered
 from uic_plugin.networks.heads import PseudoClassHead
 from uic_plugin.pseudo_labels import (
     ClassBalancedSampler,
@@ -114,7 +114,7 @@ def _features(
 
     timed = min(_TIMED_IMAGES, len(dataset))
     seconds = {
-        "deepcluster": _timed(lambda: passed(centred(dataset), timed))[0] / timed,
+        "deepcluster": _timed(lambda: passed(centered(dataset), timed))[0] / timed,
         "selflabel": _timed(lambda: passed(dataset, timed))[0] / timed,
     }
     parts: list[torch.Tensor] = []
@@ -142,9 +142,9 @@ def _logits(features: torch.Tensor, classes: int) -> torch.Tensor:
     """Of a classifier that tells images apart: directions of random images, standardised."""
     with torch.no_grad():
         generator = torch.Generator().manual_seed(0)
-        centred = features - features.mean(0)
-        chosen = centred[torch.randperm(len(features), generator=generator)[:classes]]
-        return nn.functional.normalize(centred, dim=1) @ nn.functional.normalize(chosen, dim=1).T
+        centered = features - features.mean(0)
+        chosen = centered[torch.randperm(len(features), generator=generator)[:classes]]
+        return nn.functional.normalize(centered, dim=1) @ nn.functional.normalize(chosen, dim=1).T
 
 
 def _uic(features: torch.Tensor, classes: int) -> dict[str, float]:

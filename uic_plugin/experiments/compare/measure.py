@@ -84,7 +84,7 @@ def measure_run(run: Path, *, clusters: int, overrides: tuple[str, ...] = ()) ->
 
 
 class _Images:
-    """Annotated images in the host's centred views; kept in memory where they are few."""
+    """Annotated images in the host's centered views; kept in memory where they are few."""
 
     def __init__(self, cfg: DictConfig, source: DataSource) -> None:
         self.device = torch.device(

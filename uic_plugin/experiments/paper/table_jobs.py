@@ -112,7 +112,7 @@ class _Planner:
         return Job(f"train {folder.name}", arguments, folder, product, needs, recipe, overrides)
 
     def label(self, network: Job) -> Job:
-        """Of all training images, centred views."""
+        """Of all training images, centered views."""
         labels = network.folder / "labels.csv"
         return Job(
             f"label {network.folder.name}",

@@ -1,4 +1,4 @@
-"""The centred view that belongs to a random augmentation: same size, same normalisation."""
+"""The centered view that belongs to a random augmentation: same size, same normalisation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torchvision import transforms
 _SMALL = 64  # pixels
 
 
-def centre_view(augmentation: Any) -> Callable[[Any], Any]:
+def center_view(augmentation: Any) -> Callable[[Any], Any]:
     """An image to one tensor (C, H, W), at the crop size and normalisation of an augmentation.
 
     Args:
@@ -22,7 +22,7 @@ def centre_view(augmentation: Any) -> Callable[[Any], Any]:
     crop = _find(augmentation, transforms.RandomResizedCrop, transforms.Resize)
     size = crop.size[0] if isinstance(crop.size, (tuple, list)) else crop.size
     return transforms.Compose(
-        [*centre_crop(size), transforms.ToTensor(), find_normalize(augmentation)]
+        [*center_crop(size), transforms.ToTensor(), find_normalize(augmentation)]
     )
 
 
@@ -35,7 +35,7 @@ def find_normalize(augmentation: Any) -> Any:
     return _find(augmentation, transforms.Normalize)
 
 
-def centre_crop(size: int) -> list[Any]:
+def center_crop(size: int) -> list[Any]:
     """Resize and cut to a square of `size` pixels, as ImageNet's evaluations do: 256 / 224.
 
     Small images are not cut: the border that 256 / 224 leaves is less than what they lack.
@@ -58,7 +58,7 @@ def _find(augmentation: Any, *kinds: type) -> Any:
         if isinstance(part, kinds):
             return part
     raise ValueError(
-        f"a centred view takes crop size and normalisation from the augmentation, and this one "
+        f"a centered view takes crop size and normalisation from the augmentation, and this one "
         f"has no {kinds[0].__name__}"
     )
 
