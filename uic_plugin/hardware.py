@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def hardware() -> str:
-    """What this machine computes with."""
+    """Return a description of the GPUs, or of the CPU, of this machine."""
     import torch
 
     if torch.cuda.is_available():
@@ -23,7 +23,7 @@ def hardware() -> str:
 
 
 def peak_memory() -> int:
-    """Bytes of this process at their highest; 0 where the system does not tell."""
+    """Return this process's peak memory in bytes; 0 if the system does not tell."""
     try:
         import resource
     except ImportError:  # Windows

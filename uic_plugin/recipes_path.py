@@ -10,7 +10,7 @@ TYPED_KEY = "typed_overrides"  # of a composed recipe: what the user typed
 
 
 def recipes_dir() -> Path:
-    """The packaged recipes, or those of a source checkout."""
+    """Return the folder of the packaged recipes, or of those of a source checkout."""
     package = Path(__file__).parent
     for folder in (package / "recipes", package.parent / "recipes"):
         if (folder / "default" / "base.yaml").is_file():
@@ -19,7 +19,7 @@ def recipes_dir() -> Path:
 
 
 def list_recipes() -> list[str]:
-    """Names that `--config-name` may have."""
+    """Return the names that `--config-name` may have."""
     root = recipes_dir()
     names = (p.relative_to(root).with_suffix("").as_posix() for p in root.glob("*/*.yaml"))
     parts = ("default/", "methods/")
@@ -27,7 +27,7 @@ def list_recipes() -> list[str]:
 
 
 def compose_recipe(name: str, overrides: list[str], config_dir: Path | None = None) -> DictConfig:
-    """A recipe with Hydra overrides.
+    """Compose a recipe with Hydra overrides.
 
     Args:
         name: as `cifar10/uic`, from the packaged recipes or from `config_dir`.
@@ -90,7 +90,7 @@ def _open_group(override: str) -> str:
 
 
 def evaluation_defaults() -> DictConfig:
-    """Settings that a checkpoint of the host's own scripts does not bring along."""
+    """Return settings that a checkpoint of the host's own scripts does not bring along."""
     from omegaconf import OmegaConf
 
     base = DictConfig(OmegaConf.load(recipes_dir() / "default" / "base.yaml"))

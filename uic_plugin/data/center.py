@@ -11,7 +11,7 @@ _SMALL = 64  # pixels
 
 
 def center_view(augmentation: Any) -> Callable[[Any], Any]:
-    """An image to one tensor (C, H, W), at the crop size and normalisation of an augmentation.
+    """Return a transform of an image to a tensor (C, H, W) like an augmentation's, but centered.
 
     Args:
         augmentation: torchvision transforms, alone or within the host's wrappers of either line.
@@ -27,7 +27,7 @@ def center_view(augmentation: Any) -> Callable[[Any], Any]:
 
 
 def find_normalize(augmentation: Any) -> Any:
-    """The normalisation within an augmentation.
+    """Return the normalisation within an augmentation.
 
     Raises:
         ValueError: if it has none.
@@ -36,7 +36,7 @@ def find_normalize(augmentation: Any) -> Any:
 
 
 def center_crop(size: int) -> list[Any]:
-    """Resize and cut to a square of `size` pixels, as ImageNet's evaluations do: 256 / 224.
+    """Return transforms to a square of `size` pixels, as ImageNet's evaluations do: 256 / 224.
 
     Small images are not cut: the border that 256 / 224 leaves is less than what they lack.
     """
@@ -44,12 +44,12 @@ def center_crop(size: int) -> list[Any]:
 
 
 def resized_side(size: int) -> int:
-    """Shorter side in pixels from which the host's evaluators and labels cut `size` pixels."""
+    """Return the shorter side in pixels from which evaluators and labels cut `size` pixels."""
     return size if size < _SMALL else with_border(size)
 
 
 def with_border(size: int) -> int:
-    """Shorter side in pixels that leaves a crop of `size` pixels ImageNet's border: 256 for 224."""
+    """Return the shorter side that leaves ImageNet's border around a crop: 256 for 224 pixels."""
     return round(size * 256 / 224)
 
 
@@ -64,7 +64,7 @@ def _find(augmentation: Any, *kinds: type) -> Any:
 
 
 def _parts(transform: Any) -> Iterator[Any]:
-    """A transform and all that it is made of."""
+    """Iterate over a transform and everything that it is made of."""
     yield transform
     inner = getattr(transform, "transforms", None)
     if inner is None and hasattr(transform, "transform"):

@@ -19,7 +19,7 @@ class Draw(int):
 
     @classmethod
     def at(cls, index: int, epoch: int, place: int) -> Draw:
-        """An image drawn in `epoch`, at `place` of the common order."""
+        """Return an image index drawn in `epoch`, at `position` of the common order."""
         draw = cls(index)
         draw.epoch, draw.place = epoch, place
         return draw

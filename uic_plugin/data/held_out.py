@@ -45,7 +45,7 @@ def index_of_split(path: Path, out: Path) -> int:
 
 
 def held_out_images(data: Path, transform: Callable[[Any], Any]) -> Any:
-    """A dataset of (view, class) with `classes` and `targets`.
+    """Return a dataset of (view, class) with `classes` and `targets`.
 
     Raises:
         FileNotFoundError: if there is no such folder or file, or an image of it is missing.
@@ -99,13 +99,13 @@ class SplitImages(ListedImages):
         self.fingerprint = ""
 
     def load(self, number: int) -> Image.Image:
-        """An image, decoded, RGB."""
+        """Return an image, decoded, RGB."""
         return decode(self.root / self._names[number])
 
     def name(self, number: int) -> str:
-        """Its path below the images' folder."""
+        """Return its path below the images' folder."""
         return self._names[number]
 
     def names(self) -> list[str]:
-        """All paths below the images' folder."""
+        """Return all paths below the images' folder."""
         return self._names

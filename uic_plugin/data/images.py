@@ -23,7 +23,7 @@ class BadImageError(ValueError):
 
 
 def annotations_of(dataset: Any) -> np.ndarray | None:
-    """(N,) classes by people, or None where the dataset has none.
+    """Return the annotated classes, (N,), or None if the dataset has none.
 
     `samples` goes before `targets`: taking a fraction of an image folder changes only the former.
     """
@@ -39,7 +39,7 @@ def annotations_of(dataset: Any) -> np.ndarray | None:
 
 
 def path_of(dataset: Any, index: int) -> str:
-    """Where an image lies, or its number where it lies in no file of its own."""
+    """Return the path of an image, or a name with its index if it is no file of its own."""
     if getattr(dataset, "samples", None):
         return str(dataset.samples[index][0])
     if isinstance(dataset, ListedImages):
@@ -53,7 +53,7 @@ def path_of(dataset: Any, index: int) -> str:
 
 
 def relative_paths(dataset: Any) -> list[str] | None:
-    """Paths of the images below the dataset's folder, with forward slashes; None without files."""
+    """Return the paths of the images below the dataset's folder, with `/`; None without files."""
     if isinstance(dataset, ListedImages):
         return dataset.names()
     if hasattr(dataset, "h5_path"):
@@ -67,7 +67,7 @@ def relative_paths(dataset: Any) -> list[str] | None:
 
 
 def fingerprint_of(dataset: Any) -> str:
-    """Identifies the list of images and their order, 16 hexadecimal digits.
+    """Return 16 hexadecimal digits that identify the list of images and their order.
 
     Of files it is their paths below the dataset's folder, so that the folder may move; of arrays
     their content; of anything else its kind and length.

@@ -248,23 +248,23 @@ class IndexedImages(ListedImages):
         self.targets = index.targets() if labelled else np.full(len(index), -1, np.int8)
 
     def load(self, number: int) -> Image.Image:
-        """An image, decoded, RGB."""
+        """Return an image, decoded, RGB."""
         return decode(self.root / self.name(number))
 
     def name(self, number: int) -> str:
-        """Its path below the root."""
+        """Return its path below the root."""
         name = self.index.name(number)
         if name.startswith("/") or ".." in name.split("/"):
             raise ValueError(f"{self.index.path}: {name!r} lies outside of the images' folder")
         return name
 
     def names(self) -> list[str]:
-        """All paths below the root."""
+        """Return all paths below the root."""
         return list(self.index.names())
 
 
 def _below(root: Path, name: str) -> Iterator[str]:
-    """Images of a class folder, as torchvision's ImageFolder orders them."""
+    """Iterate over the images of a class folder, as torchvision's ImageFolder orders them."""
     for folder, _, names in sorted(os.walk(root / name, followlinks=True)):
         place = Path(folder).relative_to(root).as_posix()
         for file in sorted(_images(names)):

@@ -55,7 +55,7 @@ class LabelTable:
 
     @property
     def names(self) -> dict[int, str]:
-        """Names of classes, where the file has them; the first of a class counts."""
+        """Return the names of classes, if the file has any; the first of a class counts."""
         if "name" not in self.extra:
             return {}
         classes, first = np.unique(self.labels, return_index=True)
@@ -151,7 +151,7 @@ def read_labels(path: Path) -> LabelTable:
 
 
 def match_labels(table: LabelTable, paths: Sequence[str], num_classes: int, source: str) -> Any:
-    """Labels in the order of a dataset's images, (N,) int64.
+    """Return the labels in the order of a dataset's images, (N,) int64.
 
     Args:
         table: as read from a file.
@@ -237,7 +237,7 @@ def relabel_like(table: LabelTable, reference: LabelTable) -> LabelTable:
 
 
 def _further(values: Any) -> np.ndarray:
-    """A further column as whole numbers, else as numbers, else as text."""
+    """Return a further column as integers, else as floats, else as text."""
     for kind in (np.int64, np.float32):
         try:
             column = np.asarray(values)

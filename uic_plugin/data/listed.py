@@ -43,19 +43,19 @@ class ListedImages(Dataset[Any]):
         return (number, *item) if self.with_number else item
 
     def load(self, number: int) -> Image.Image:
-        """An image, decoded, RGB."""
+        """Return an image, decoded, RGB."""
         raise NotImplementedError
 
     def name(self, number: int) -> str:
-        """What an image is called below the root, with forward slashes."""
+        """Return the name of an image below the root, with forward slashes."""
         raise NotImplementedError
 
     def names(self) -> list[str] | None:
-        """Paths of all images below the root, or None where they are no files."""
+        """Return the paths of all images below the root, or None if they are not files."""
         return None
 
 
 def decode(file: str | Path | bytes) -> Image.Image:
-    """An image file, or its content, as RGB."""
+    """Return an image file, or its content, as RGB."""
     with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as image:
         return image.convert("RGB")

@@ -56,7 +56,7 @@ def view_loader(
     even: bool = False,
     collate: Callable[[list[Any]], Any] | None = None,
 ) -> DataLoader[Any]:
-    """Batches of a dataset with seeded views, which names bad images.
+    """Return a loader of a dataset with seeded views, which names unreadable images.
 
     Args:
         dataset: its items may be of any kind.
@@ -86,7 +86,7 @@ def view_loader(
 def loader_in_bank_order(
     loader: DataLoader[Any], sampler: DrawSampler, **views: Any
 ) -> DataLoader[Any]:
-    """The same loader, in the bank's order and with seeded views.
+    """Return a loader like the host's, in the bank's order and with seeded views.
 
     Args:
         loader: the host's.

@@ -61,7 +61,7 @@ class ParquetImages(ListedImages):
         self.fingerprint = _fingerprint(root, len(self._table))
 
     def load(self, number: int) -> Image.Image:
-        """An image, decoded, RGB."""
+        """Return an image, decoded, RGB."""
         cell = self._table[int(number)][self._column]
         content = cell.get("bytes")
         if content is None:  # the files name images beside them
@@ -72,17 +72,17 @@ class ParquetImages(ListedImages):
         return decode(content)
 
     def name(self, number: int) -> str:
-        """The row's number; rows have no names that are theirs alone."""
+        """Return the row's index; rows have no unique names."""
         return f"row {number} of {self.root}"
 
 
 def parquet_files(root: Path) -> list[Path]:
-    """Parquet files of a folder and of those below it, sorted."""
+    """Return the Parquet files of a folder and its subfolders, sorted."""
     return sorted(root.rglob("*.parquet"))
 
 
 def _open(root: Path) -> tuple[Any, str, str | None]:
-    """The rows, the name of the image column, and of the class column or None."""
+    """Return the rows, the name of the image column, and that of the class column or None."""
     try:
         import datasets
     except ImportError as error:

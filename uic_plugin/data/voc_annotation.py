@@ -60,7 +60,7 @@ class Objects:
 def read_annotation(
     path: Path, image: Path, fractional: list[str]
 ) -> tuple[Objects, tuple[int, int]]:
-    """Objects of an image, and its (width, height) in pixels.
+    """Return the objects of an image, and its (width, height) in pixels.
 
     Args:
         path: of the XML file.
@@ -119,7 +119,7 @@ def _size(content: dict[str, Any], image: Path, path: Path) -> tuple[int, int]:
 def _box(
     item: dict[str, Any], size: tuple[int, int], path: Path, fractional: list[str]
 ) -> list[float]:
-    """From VOC's pixels, counted from 1 and both inclusive, to lengths from the corner."""
+    """Convert VOC's pixels, counted from 1 and both inclusive, to lengths from the corner."""
     given = item.get("bndbox")
     given = given if isinstance(given, dict) else {}
     try:

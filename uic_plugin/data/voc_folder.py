@@ -29,7 +29,7 @@ _YEARS = ("2007", "2008", "2009", "2010", "2011", "2012")
 
 
 def find_voc(folder: Path, split: str, kind: str = "Main", year: str | None = None) -> Path:
-    """The folder of one year, as `VOCdevkit/VOC2007`.
+    """Return the folder of one year, such as `VOCdevkit/VOC2007`.
 
     Args:
         folder: that folder, `VOCdevkit`, or the folder that `VOCdevkit` lies in.
@@ -111,7 +111,7 @@ class VocObjects:
 
     @property
     def fingerprint(self) -> str:
-        """Identifies images and objects, 16 hexadecimal digits."""
+        """Return 16 hexadecimal digits that identify images and objects."""
         digest = hashlib.blake2b(digest_size=8)
         for name, objects in zip(self.names, self.objects, strict=True):
             digest.update(name.encode())
@@ -120,7 +120,7 @@ class VocObjects:
         return digest.hexdigest()
 
     def image(self, number: int) -> Image.Image:
-        """An image, RGB.
+        """Return an image, RGB.
 
         Raises:
             BadImageError: if its size is not what its annotation says.
@@ -135,7 +135,7 @@ class VocObjects:
         return image
 
     def presence(self) -> torch.Tensor:
-        """(N, 20) float32: 1 a class is there, 0 it is not, NaN its objects are all difficult."""
+        """Return (N, 20) float32: 1 present, 0 absent, NaN if all objects are difficult."""
         targets = torch.zeros(len(self), len(VOC_CLASSES))
         for row, objects in zip(targets, self.objects, strict=True):
             row[objects.labels] = math.nan
@@ -175,11 +175,11 @@ class VocMasks:
 
     @property
     def fingerprint(self) -> str:
-        """Identifies the list of images, 16 hexadecimal digits."""
+        """Return 16 hexadecimal digits that identify the list of images."""
         return hashlib.blake2b("\0".join(self.names).encode(), digest_size=8).hexdigest()
 
     def item(self, number: int) -> tuple[Image.Image, torch.Tensor]:
-        """An image, RGB, and its mask (H, W), uint8: 0 background, 1 to 20 classes, 255 ignored.
+        """Return an RGB image and its mask (H, W) uint8: 0 background, 1-20 classes, 255 ignored.
 
         Raises:
             BadImageError: for other values in a mask.
@@ -213,14 +213,14 @@ class VocData:
     year: str | None = None
 
     def images(self) -> tuple[VocObjects, VocObjects]:
-        """Of both splits, with objects."""
+        """Return the images of both splits, with objects."""
         return tuple(  # type: ignore[return-value]
             VocObjects(find_voc(self.folder, split, "Main", self.year), split)
             for split in (self.split, self.test)
         )
 
     def masks(self) -> tuple[VocMasks, VocMasks]:
-        """Of both splits, with masks."""
+        """Return the images of both splits, with masks."""
         return tuple(  # type: ignore[return-value]
             VocMasks(find_voc(self.folder, split, "Segmentation", self.year), split)
             for split in (self.split, self.test)

@@ -74,7 +74,7 @@ class ClassPictures:
         return plot_class_sizes(sizes, self.folder / f"epoch{epoch:04d}_sizes.png")
 
     def _tiles(self, members: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
-        """Which of the images can be read, and those as (H, W, 3) uint8."""
+        """Return which images can be read, and those as (H, W, 3) uint8."""
         readable, views = [], []
         for member in members:  # a picture's few images
             try:
@@ -91,7 +91,7 @@ class ClassPictures:
 
 
 def some_classes(sizes: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """At most `count` classes that have images, drawn by the seed alone, in ascending order.
+    """Draw at most `count` non-empty classes by the seed alone; return them in ascending order.
 
     A class that stays filled stays in the picture, so that one can watch it.
 
@@ -105,7 +105,7 @@ def some_classes(sizes: np.ndarray, count: int, seed: int) -> np.ndarray:
 
 
 def some_members(labels: np.ndarray, chosen: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Numbers of at most `count` images of each chosen class, drawn; class after class.
+    """Draw at most `count` images of each chosen class; return their indices, class by class.
 
     Args:
         labels: (N,) pseudo labels.

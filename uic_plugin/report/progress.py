@@ -43,7 +43,7 @@ class EpochReporter:
         self._numbers = ""
 
     def start(self, epochs: int, batches: int) -> None:
-        """Begin a run of so many epochs of so many batches."""
+        """Start a run of so many epochs of so many batches."""
         self.epochs, self.batches = epochs, batches
         if self.console.is_terminal:
             self._progress = Progress(
@@ -57,7 +57,7 @@ class EpochReporter:
             self._progress.start()
 
     def step(self, epoch: int, batch: int, loss: float) -> None:
-        """A batch is done."""
+        """Show that a batch is done."""
         if self._progress is not None:
             numbers = f"epoch {epoch + 1}/{self.epochs}  loss {loss:.3f}  {self._numbers}"
             self._progress.update(
@@ -65,7 +65,7 @@ class EpochReporter:
             )
 
     def epoch(self, row: Mapping[str, Any]) -> None:
-        """An epoch is done; `row` holds its numbers."""
+        """Show that an epoch is done; `row` holds its numbers."""
         losses = [name for name in row if _LOSS.fullmatch(name)]
         wanted = (("loss", sorted(losses, key=len, reverse=True)), *_SHOWN)
         found = [(label, [row[name] for name in names if name in row]) for label, names in wanted]
@@ -79,7 +79,7 @@ class EpochReporter:
             )
 
     def stop(self) -> None:
-        """Take the bar off the screen."""
+        """Remove the bar from the screen."""
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
@@ -87,7 +87,7 @@ class EpochReporter:
 
 @contextmanager
 def counting(title: str, console: Console) -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal, else a line for each tenth; takes what is done and the whole."""
+    """Show a bar on a terminal, else a line per tenth; yield a function of (done, total)."""
     if console.is_terminal:
         columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=console) as bar:

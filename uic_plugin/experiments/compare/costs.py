@@ -48,7 +48,7 @@ def turn_costs(
     overrides: Sequence[str] = (),
     say: Callable[[str], None] = lambda text: None,
 ) -> list[dict[str, Any]]:
-    """Seconds of a turn for each method and number of images.
+    """Return the seconds of an epoch boundary for each method and number of images.
 
     Args:
         run: folder of a finished run; its images, augmentation and network are used.
@@ -90,7 +90,7 @@ def turn_costs(
 def _features(
     run: Path, count: int, overrides: Sequence[str]
 ) -> tuple[torch.Tensor, dict[str, float]]:
-    """Features (count, D) of augmented views, and seconds that a label pass takes for an image."""
+    """Return features (count, D) of augmented views, and a label pass's seconds per image."""
     cfg, checkpoint = open_run(run, overrides)
     method, cfg, source = load_method(cfg, checkpoint)
     on_gpu = torch.cuda.is_available() and cfg.accelerator != "cpu"
@@ -131,7 +131,7 @@ def _timed(work: Callable[[], Any]) -> tuple[float, Any]:
 
 
 def _ordered(labels: torch.Tensor, classes: int, *, balanced: bool) -> float:
-    """Seconds of the order of the next epoch."""
+    """Return the seconds to make the order of the next epoch."""
     bank = PseudoLabelBank(len(labels), classes, labels=labels)
     kind = ClassBalancedSampler if balanced else ShuffledSampler
     extra = {"skip_empty": True} if balanced else {}
@@ -139,7 +139,7 @@ def _ordered(labels: torch.Tensor, classes: int, *, balanced: bool) -> float:
 
 
 def _logits(features: torch.Tensor, classes: int) -> torch.Tensor:
-    """Of a classifier that tells images apart: directions of random images, standardised."""
+    """Return logits like a trained classifier's: cosines to random images, standardised."""
     with torch.no_grad():
         generator = torch.Generator().manual_seed(0)
         centered = features - features.mean(0)

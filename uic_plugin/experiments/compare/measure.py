@@ -107,7 +107,7 @@ class _Images:
 
 
 def _costs(run: Path, method: str) -> dict[str, Any]:
-    """Time and memory of training, and how the method's own labels ended.
+    """Return time and memory of training, and the last figures of the method's own labels.
 
     Only of runs of `uic pretrain`; those of the host's own scripts keep no such files.
     """
@@ -136,7 +136,7 @@ def _costs(run: Path, method: str) -> dict[str, Any]:
 
 
 def _times(run: Path, measures: dict[str, Any]) -> list[dict[str, Any]]:
-    """Epoch, views and seconds of each snapshot."""
+    """Return epoch, views and seconds of each snapshot."""
     if not measures["epochs"] or "views" not in measures:
         return []
     rows = read_csv(run / HISTORY_FILE)
