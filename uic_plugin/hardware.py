@@ -1,4 +1,4 @@
-"""What this machine computes with, and what a process has taken of it."""
+"""The hardware of this machine, and the peak memory of a process."""
 
 from __future__ import annotations
 
@@ -29,4 +29,4 @@ def peak_memory() -> int:
     except ImportError:  # Windows
         return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return int(peak) * (1 if sys.platform == "darwin" else 1024)  # bytes there, KiB elsewhere
+    return int(peak) * (1 if sys.platform == "darwin" else 1024)  # bytes on macOS, else KiB

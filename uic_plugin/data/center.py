@@ -1,20 +1,23 @@
-"""The centered view that belongs to a random augmentation: same size, same normalisation."""
+"""The centered view that matches a random augmentation: same size, same normalisation."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TypeVar
 
+import torch
+from PIL import Image
 from torchvision import transforms
 
 _SMALL = 64  # pixels
+_Part = TypeVar("_Part")
 
 
-def center_view(augmentation: Any) -> Callable[[Any], Any]:
+def center_view(augmentation: object) -> Callable[[Image.Image], torch.Tensor]:
     """Return a transform of an image to a tensor (C, H, W) like an augmentation's, but centered.
 
     Args:
-        augmentation: torchvision transforms, alone or within the host's wrappers of either line.
+        augmentation: torchvision transforms, alone or within the wrappers of either host.
 
     Raises:
         ValueError: if it has no random crop, or none of its parts normalises.
@@ -26,7 +29,7 @@ def center_view(augmentation: Any) -> Callable[[Any], Any]:
     )
 
 
-def find_normalize(augmentation: Any) -> Any:
+def find_normalize(augmentation: object) -> transforms.Normalize:
     """Return the normalisation within an augmentation.
 
     Raises:
@@ -35,10 +38,10 @@ def find_normalize(augmentation: Any) -> Any:
     return _find(augmentation, transforms.Normalize)
 
 
-def center_crop(size: int) -> list[Any]:
+def center_crop(size: int) -> list[transforms.Resize | transforms.CenterCrop]:
     """Return transforms to a square of `size` pixels, as ImageNet's evaluations do: 256 / 224.
 
-    Small images are not cut: the border that 256 / 224 leaves is less than what they lack.
+    Below 64 pixels nothing is cut off: small images have no border to spare.
     """
     return [transforms.Resize(resized_side(size)), transforms.CenterCrop(size)]
 
@@ -53,7 +56,7 @@ def with_border(size: int) -> int:
     return round(size * 256 / 224)
 
 
-def _find(augmentation: Any, *kinds: type) -> Any:
+def _find(augmentation: object, *kinds: type[_Part]) -> _Part:
     for part in _parts(augmentation):
         if isinstance(part, kinds):
             return part
@@ -63,7 +66,7 @@ def _find(augmentation: Any, *kinds: type) -> Any:
     )
 
 
-def _parts(transform: Any) -> Iterator[Any]:
+def _parts(transform: object) -> Iterator[object]:
     """Iterate over a transform and everything that it is made of."""
     yield transform
     inner = getattr(transform, "transforms", None)

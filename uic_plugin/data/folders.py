@@ -1,4 +1,4 @@
-"""Lists of images to be labelled: all that lie below a folder, or those of a split's CSV file."""
+"""Lists of images to label: all below a folder, or those of a split's CSV file."""
 
 from __future__ import annotations
 
@@ -20,8 +20,7 @@ class ImageList:
     Attributes:
         root: the folder.
         names: paths below it, with forward slashes, sorted.
-        annotations: (N,) classes by people, None where there are none. They take part in figures
-            alone.
+        annotations: (N,) annotated classes, or None. They are used in figures only.
     """
 
     root: Path
@@ -34,7 +33,7 @@ def list_images(source: Path) -> ImageList:
 
     Raises:
         FileNotFoundError: if there is no such folder or file, or no image in it.
-        ValueError: for a file that is no split.
+        ValueError: for a file that is not a split.
     """
     if source.suffix == ".csv":
         if not source.is_file():

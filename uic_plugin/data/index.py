@@ -1,4 +1,4 @@
-"""Index files: the list of a folder's images, so that a start does not walk the file system.
+"""Index files: the list of a folder's images, so that a run need not walk the file system.
 
     write_index(Path("train"), Path("train.index"))
     index = read_index(Path("train.index"))
@@ -84,7 +84,7 @@ def write_index(
     Args:
         folder: the folder.
         out: the file.
-        progress: is told how many class folders of how many are done.
+        progress: called with the number of class folders done, and of all.
 
     Returns:
         Number of images.
@@ -107,11 +107,11 @@ def write_index(
 
 
 def save_index(out: Path, groups: Iterable[tuple[str, Iterable[str]]]) -> int:
-    """Write an index of names that are known already.
+    """Write an index of known names.
 
     Args:
         out: the file.
-        groups: class folder ("" for a flat folder) and names below the root, in order.
+        groups: class folders ("" for a flat folder), each with its names below the root, in order.
 
     Returns:
         Number of images.
@@ -166,7 +166,7 @@ def read_index(path: Path) -> ImageIndex:
 
     Raises:
         FileNotFoundError: if there is none.
-        ValueError: if it is none, or damaged.
+        ValueError: if it is not an index, or damaged.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such index; 'uic data index' makes one")
@@ -174,7 +174,7 @@ def read_index(path: Path) -> ImageIndex:
     return _read_index(path, stat.st_mtime_ns, stat.st_size)
 
 
-@functools.lru_cache(maxsize=2)  # a start asks for it several times
+@functools.lru_cache(maxsize=2)  # a starting run asks for it several times
 def _read_index(path: Path, changed: int, size: int) -> ImageIndex:
     with open(path, "rb") as file:
         is_arrow = file.read(len(_MAGIC)) == _MAGIC
@@ -231,13 +231,13 @@ class IndexedImages(ListedImages):
     Args:
         root, transform, with_number: see `ListedImages`.
         index: their names.
-        labelled: whether to look at their classes.
+        labelled: whether to use their classes.
     """
 
     def __init__(
         self,
         root: Path,
-        transform: Callable[[Any], Any],
+        transform: Callable[[Image.Image], Any],
         index: ImageIndex,
         *,
         labelled: bool = True,
@@ -266,9 +266,9 @@ class IndexedImages(ListedImages):
 def _below(root: Path, name: str) -> Iterator[str]:
     """Iterate over the images of a class folder, as torchvision's ImageFolder orders them."""
     for folder, _, names in sorted(os.walk(root / name, followlinks=True)):
-        place = Path(folder).relative_to(root).as_posix()
+        below = Path(folder).relative_to(root).as_posix()
         for file in sorted(_images(names)):
-            yield f"{place}/{file}"
+            yield f"{below}/{file}"
 
 
 def _images(names: list[str]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Images that are found by a list, not by walking through folders: an index file, Parquet files."""
+"""Images of a list, which need no walk through folders: an index file, Parquet files."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from torch.utils.data import Dataset
 
 
 class ListedImages(Dataset[Any]):
-    """Items (view, class), or (number, view, class) as the host's training datasets have them.
+    """Items (view, class), or (index, view, class) as in the host's training datasets.
 
     Args:
-        root: where the images are.
-        transform: an image to what a batch is made of.
-        with_number: whether an item begins with its number.
+        root: the folder of the images.
+        transform: an RGB image to a view.
+        with_number: whether an item begins with its index.
 
     Attributes:
-        targets: (N,) classes by people, -1 where there are none.
+        targets: (N,) annotated classes, -1 without annotations.
         fingerprint: identifies the list of images and their order.
-        names_are_paths: whether an image is a file of its own.
+        names_are_paths: whether each image is a file.
     """
 
     targets: np.ndarray
@@ -31,14 +31,14 @@ class ListedImages(Dataset[Any]):
     names_are_paths = True
 
     def __init__(
-        self, root: Path, transform: Callable[[Any], Any], *, with_number: bool = False
+        self, root: Path, transform: Callable[[Image.Image], Any], *, with_number: bool = False
     ) -> None:
         self.root, self.transform, self.with_number = root, transform, with_number
 
     def __len__(self) -> int:
         return len(self.targets)
 
-    def __getitem__(self, number: int) -> Any:
+    def __getitem__(self, number: int) -> tuple[Any, ...]:
         item = (self.transform(self.load(number)), int(self.targets[number]))
         return (number, *item) if self.with_number else item
 

@@ -1,4 +1,4 @@
-"""Parquet folders as Hugging Face `datasets` writes them: encoded images, perhaps a class.
+"""Parquet folders as Hugging Face `datasets` writes them: encoded images, optionally classes.
 
 Needs `pip install "uic-plugin[datasets]"`.
 """
@@ -17,23 +17,23 @@ from PIL import Image
 from uic_plugin.data.listed import ListedImages, decode
 
 _SPLIT = re.compile(r"(train|test|validation|valid|val|dev)(?=[-_.])")
-_LABEL_COLUMNS = ("label", "labels", "fine_label")
+_LABEL_COLUMNS = ("label", "labels", "fine_label")  # the first one present is used
 
 
 class ParquetImages(ListedImages):
-    """Images of all Parquet files of a folder, in the order of the files' names.
+    """Images of all Parquet files of a folder, in the order of the file names.
 
     Args:
         root: the folder.
         transform, with_number: see `ListedImages`.
-        labelled: whether to look at classes.
+        labelled: whether to use classes.
 
     Attributes:
-        classes: names of the classes, none where the files have none.
+        classes: names of the classes, empty if the files have none.
 
     Raises:
         FileNotFoundError: if there are no Parquet files.
-        ValueError: if they hold no images.
+        ValueError: if they contain no images.
         ImportError: without `datasets`.
     """
 
@@ -42,7 +42,7 @@ class ParquetImages(ListedImages):
     def __init__(
         self,
         root: Path,
-        transform: Callable[[Any], Any],
+        transform: Callable[[Image.Image], Any],
         *,
         labelled: bool = True,
         with_number: bool = False,
@@ -108,9 +108,7 @@ def _open(root: Path) -> tuple[Any, str, str | None]:
         if is_image or (isinstance(feature, dict) and "bytes" in feature):
             if is_image:  # decoded here, where a bad image is known by its row
                 table = table.cast_column(name, datasets.Image(decode=False))
-            label = next(
-                (c for c in ("label", "labels", "fine_label") if c in table.features), None
-            )
+            label = next((c for c in _LABEL_COLUMNS if c in table.features), None)
             return table, name, label
     raise ValueError(f"{root}: no column of images among {', '.join(table.features)}")
 

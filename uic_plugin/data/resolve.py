@@ -1,4 +1,4 @@
-"""From a recipe's `data` section to folders that exist, or an error that says what to do."""
+"""Resolve a recipe's `data` section to existing folders, or raise an error that says what to do."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ KNOWN_DATASETS = ("digits", *_TORCHVISION, "imagenet", "imagenet100", "custom")
 
 @dataclass(frozen=True)
 class DataSource:
-    """Where the images of a run are.
+    """The location and kind of a run's images.
 
     Attributes:
         reader: the host's name of the dataset class: "custom" for any folder of images.
-        transforms: whose normalisation and evaluation transforms apply; "custom" takes them from
-            the recipe.
+        transforms: dataset whose normalisation and evaluation transforms apply; "custom" takes
+            them from the recipe.
         train: folder of the training images.
         val: folder of labelled test images, or None.
         labelled: whether the training folder has one subfolder per class.
-        num_classes: annotated classes, 1 without annotations.
-        format: of the images: "image_folder", "parquet" or "h5".
-        index: list of the training images, which saves a walk through their folder.
+        num_classes: number of annotated classes, 1 without annotations.
+        format: "image_folder", "parquet" or "h5".
+        index: list of the training images, which avoids a walk through their folder.
     """
 
     reader: str
