@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from uic_plugin.hosts import backbone_of
-from uic_plugin.hosts.attach import centred
+from uic_plugin.hosts.attach import centered
 from uic_plugin.runs.datasets import pretrain_dataset
 from uic_plugin.runs.settings import build_method, prepare_config
 from uic_plugin.seeding import derive_seed, make_generator
@@ -29,7 +29,7 @@ class Epoch:
 
 
 def train_plainly(recipe):
-    """UIC of a composed recipe, one process, labels of the training view or of centred ones."""
+    """UIC of a composed recipe, one process, labels of the training view or of centered ones."""
     cfg, source = prepare_config(recipe)
     dataset = pretrain_dataset(cfg, source)
     method = build_method(cfg).train()
@@ -72,7 +72,7 @@ def train_plainly(recipe):
                 for image, answer in zip(drawn, logits.argmax(1).tolist(), strict=True):
                     new_labels[image] = answer
             elif step == num_steps - 1:
-                new_labels = labels_of_centred_views(network, head, dataset, size)
+                new_labels = labels_of_centered_views(network, head, dataset, size)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -94,9 +94,9 @@ def seeded_view(dataset, image, seed):
     return views if isinstance(views, torch.Tensor) else views[0]
 
 
-def labels_of_centred_views(network, head, dataset, size):
-    """The answers to centred views, network in eval mode, in batches of nearly equal size."""
-    views = [item[1] for item in centred(dataset)]
+def labels_of_centered_views(network, head, dataset, size):
+    """The answers to centered views, network in eval mode, in batches of nearly equal size."""
+    views = [item[1] for item in centered(dataset)]
     views = [view if isinstance(view, torch.Tensor) else view[0] for view in views]
     network.eval()
     head.eval()

@@ -1,8 +1,8 @@
-"""Endings of a run that are no programming mistakes."""
+"""Expected errors that end a run; the command line shows their message without a traceback."""
 
 
 class Interrupted(Exception):  # not an error
-    """The user stopped the run; the message says how to go on."""
+    """The user stopped the run; the message says how to resume it."""
 
 
 class NonFiniteError(ValueError):
@@ -10,4 +10,4 @@ class NonFiniteError(ValueError):
 
 
 class RankLostError(OSError):
-    """Another rank of the job has ended, so that this one cannot go on."""
+    """Another rank of the job has ended, so that this one cannot continue."""

@@ -1,4 +1,4 @@
-"""What this machine computes with, and what a process has taken of it."""
+"""The hardware of this machine, and the peak memory of a process."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def hardware() -> str:
-    """What this machine computes with."""
+    """Return a description of the GPUs, or of the CPU, of this machine."""
     import torch
 
     if torch.cuda.is_available():
@@ -23,10 +23,10 @@ def hardware() -> str:
 
 
 def peak_memory() -> int:
-    """Bytes of this process at their highest; 0 where the system does not tell."""
+    """Return this process's peak memory in bytes; 0 if the system does not tell."""
     try:
         import resource
     except ImportError:  # Windows
         return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return int(peak) * (1 if sys.platform == "darwin" else 1024)  # bytes there, KiB elsewhere
+    return int(peak) * (1 if sys.platform == "darwin" else 1024)  # bytes on macOS, else KiB

@@ -1,4 +1,4 @@
-"""Where the recipes are and how they are composed."""
+"""Find recipes and compose them with Hydra."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ TYPED_KEY = "typed_overrides"  # of a composed recipe: what the user typed
 
 
 def recipes_dir() -> Path:
-    """The packaged recipes, or those of a source checkout."""
+    """Return the folder of the packaged recipes, or of those of a source checkout."""
     package = Path(__file__).parent
     for folder in (package / "recipes", package.parent / "recipes"):
         if (folder / "default" / "base.yaml").is_file():
@@ -19,7 +19,7 @@ def recipes_dir() -> Path:
 
 
 def list_recipes() -> list[str]:
-    """Names that `--config-name` may have."""
+    """Return the names that `--config-name` may have."""
     root = recipes_dir()
     names = (p.relative_to(root).with_suffix("").as_posix() for p in root.glob("*/*.yaml"))
     parts = ("default/", "methods/")
@@ -27,16 +27,16 @@ def list_recipes() -> list[str]:
 
 
 def compose_recipe(name: str, overrides: list[str], config_dir: Path | None = None) -> DictConfig:
-    """A recipe with Hydra overrides.
+    """Compose a recipe with Hydra overrides.
 
     Args:
-        name: as `cifar10/uic`, from the packaged recipes or from `config_dir`.
-        overrides: as `optimizer.lr=0.2`.
+        name: for example `cifar10/uic`, from the packaged recipes or from `config_dir`.
+        overrides: for example `optimizer.lr=0.2`.
         config_dir: the user's own folder of recipes, which may use the packaged groups.
 
     Raises:
         FileNotFoundError: if there is no such recipe or folder.
-        ValueError: for an override that Hydra does not take.
+        ValueError: for an override that Hydra rejects.
     """
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
@@ -49,21 +49,21 @@ def compose_recipe(name: str, overrides: list[str], config_dir: Path | None = No
     if own is not None and not own.is_dir():
         raise FileNotFoundError(f"--config-dir {config_dir}: there is no such folder")
     name = name.removesuffix(".yaml")
-    places = [folder for folder in (own, recipes_dir()) if folder]
-    homes = [folder for folder in places if (folder / f"{name}.yaml").is_file()]
+    folders = [folder for folder in (own, recipes_dir()) if folder]
+    homes = [folder for folder in folders if (folder / f"{name}.yaml").is_file()]
     if not homes:
         raise FileNotFoundError(
-            f"there is no recipe {name!r} in {' or '.join(map(str, places))}; "
+            f"there is no recipe {name!r} in {' or '.join(map(str, folders))}; "
             f"the packaged ones: {', '.join(list_recipes())}"
         )
-    others = [f"file://{folder}" for folder in places if folder != homes[0]]
+    others = [f"file://{folder}" for folder in folders if folder != homes[0]]
     search = [f"hydra.searchpath=[{','.join(others)}]"] if others else []
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(homes[0]), version_base="1.3"):
             cfg = compose(name, overrides=[*search, *map(_open_group, overrides)])
         missing = sorted(OmegaConf.missing_keys(cfg))
-        # what a recipe lists under `needs`: Hydra's own `???` would give way to a default
+        # keys that a recipe lists under `needs`: a default would replace Hydra's own `???`
         missing += [key for key in cfg.get("needs", ()) if OmegaConf.select(cfg, key) is None]
         if missing:
             raise ValueError(f"recipe {name!r} leaves {', '.join(missing)} open: set it")
@@ -84,13 +84,13 @@ def compose_recipe(name: str, overrides: list[str], config_dir: Path | None = No
 
 
 def _open_group(override: str) -> str:
-    """Let any key through where the method or the network, not the recipe, knows the valid ones."""
+    """Allow new keys in groups whose valid keys are known to the method or network only."""
     is_open = override.startswith(("method_kwargs.", "backbone.kwargs.", "optimizer.kwargs."))
     return f"++{override}" if is_open else override
 
 
 def evaluation_defaults() -> DictConfig:
-    """Settings that a checkpoint of the host's own scripts does not bring along."""
+    """Return settings that a checkpoint of the host's own scripts does not bring along."""
     from omegaconf import OmegaConf
 
     base = DictConfig(OmegaConf.load(recipes_dir() / "default" / "base.yaml"))

@@ -21,5 +21,5 @@ def derive_seed(seed: int, purpose: str, *parts: int) -> int:
 
 
 def make_generator(seed: int, purpose: str, *parts: int) -> torch.Generator:
-    """A CPU generator for one purpose, at one point of the run (see `derive_seed`)."""
+    """Return a CPU generator for one purpose, at one point of the run (see `derive_seed`)."""
     return torch.Generator().manual_seed(derive_seed(seed, purpose, *parts))

@@ -1,10 +1,10 @@
-"""How OpenMP's threads wait for work: asleep, or spinning on a core that others need.
+"""Let OpenMP's threads sleep while they wait for work, instead of spinning on a core.
 
-The threads of GNU OpenMP, which the usual builds of torch have, spin for milliseconds after every
-parallel region in case another one follows. A training step of a small network is made of hundreds
-of short ones, so that the threads spin all the time, against the loader's workers and against
-whatever else the machine is doing. `OMP_WAIT_POLICY=PASSIVE` lets them sleep instead. The library
-reads the variable when it is loaded, with torch: later it is too late.
+The threads of GNU OpenMP, which the usual builds of torch contain, spin for milliseconds after
+every parallel region in case another one follows. A training step of a small network has hundreds
+of short ones, so that the threads spin all the time and take CPU time from the loader's workers.
+With `OMP_WAIT_POLICY=PASSIVE` they sleep instead. The library reads the variable when it is loaded,
+together with torch; a later change has no effect.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ import logging
 import os
 
 WAIT_POLICY = "OMP_WAIT_POLICY"
-_OWN_CHOICE = (WAIT_POLICY, "GOMP_SPINCOUNT")  # the second overrules the first
+_OWN_CHOICE = (WAIT_POLICY, "GOMP_SPINCOUNT")  # the second overrides the first
 
 
 def wait_passively() -> None:
     """Let OpenMP's threads sleep while they wait, unless the user has set `OMP_WAIT_POLICY`.
 
-    To be called before torch is imported. Processes that this one starts inherit the setting.
+    Call it before torch is imported. Child processes inherit the setting.
     """
     os.environ.setdefault(WAIT_POLICY, "PASSIVE")
 
 
 def spinning_advice() -> str | None:
-    """Return what to set where torch's threads spin while they wait, None where they do not.
+    """Return what to set if torch's threads spin while they wait, else None.
 
-    They do not where the user has chosen how they wait, where there is only one, and where torch
-    was built with another OpenMP than GNU's. Imports torch.
+    They do not spin if the user has chosen how they wait, if there is only one, or if torch was
+    built with another OpenMP than GNU's. Imports torch.
     """
     import torch
 
@@ -46,16 +46,16 @@ def spinning_advice() -> str | None:
 
 @functools.cache
 def log_spinning_advice() -> None:
-    """Log the advice once in a process, if there is any."""
+    """Log the advice once per process, if there is any."""
     advice = spinning_advice()
     if advice is not None:
         logging.getLogger(__name__).warning(advice)
 
 
 def _torch_uses_gnu_openmp() -> bool:
-    """Whether the OpenMP in torch's own folder is GNU's, or without one there, all that are loaded.
+    """Return whether torch's OpenMP is GNU's: the one in its folder, else all that are loaded.
 
-    scikit-learn, faiss and others bring an OpenMP of their own.
+    scikit-learn, faiss and others bring their own OpenMP.
     """
     import threadpoolctl
     import torch

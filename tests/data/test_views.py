@@ -55,7 +55,7 @@ def test_the_training_process_draws_as_if_nothing_were(folder):
 
 def test_draws_survive_the_way_to_a_worker():
     draw = pickle.loads(pickle.dumps(Draw.at(5, 2, 9)))
-    assert (draw, draw.epoch, draw.place) == (5, 2, 9)
+    assert (draw, draw.epoch, draw.position) == (5, 2, 9)
 
 
 def test_draw_sampler_tells_place_in_the_common_order():
@@ -64,13 +64,13 @@ def test_draw_sampler_tells_place_in_the_common_order():
     for rank in (0, 1):
         sampler = DrawSampler(ClassBalancedSampler(bank, seed=0, rank=rank, world_size=2))
         draws = list(sampler)
-        assert [common[draw.place] for draw in draws] == draws
+        assert [common[draw.position] for draw in draws] == draws
         assert {draw.epoch for draw in draws} == {0}
         assert len(sampler) == 5
     share = list(DrawSampler(ClassBalancedSampler(bank, seed=0)))
     skips = iter([4, 0])
     resumed = DrawSampler(ClassBalancedSampler(bank, seed=0), lambda: next(skips))
-    assert [(d, d.place) for d in resumed] == [(d, d.place) for d in share[4:]]
+    assert [(d, d.position) for d in resumed] == [(d, d.position) for d in share[4:]]
     assert list(resumed) == share  # the next epoch is whole
 
 

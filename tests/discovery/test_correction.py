@@ -78,9 +78,9 @@ def test_a_persons_answer_takes_the_place_of_the_teachers():
 def test_a_correction_changes_what_is_learned():
     """Four groups, two classes of two groups each: the pairs that a person chose are found."""
     generator = torch.Generator().manual_seed(0)
-    centres = torch.eye(8)[:4]
+    centers = torch.eye(8)[:4]
     groups = torch.arange(200) % 4
-    features = (centres[groups] + 0.05 * torch.randn(200, 8, generator=generator)).numpy()
+    features = (centers[groups] + 0.05 * torch.randn(200, 8, generator=generator)).numpy()
     settings = dataclasses.replace(DiscoverySettings(), heads=4, min_steps=60, batch_size=64)
     for pairs in ([0, 0, 1, 1], [0, 1, 0, 1], [0, 1, 1, 0]):
         wanted = np.asarray(pairs)[groups]

@@ -43,10 +43,10 @@ def test_an_episode_has_different_images_of_different_classes():
 
 def noisy_classes(spread, count=40, classes=8):
     generator = torch.Generator().manual_seed(0)
-    centres = torch.randn(classes, 16, generator=generator)
+    centers = torch.randn(classes, 16, generator=generator)
     labels = torch.arange(classes).repeat_interleave(count)
     noise = torch.randn(len(labels), 16, generator=generator)
-    return centres[labels] + spread * noise, labels.numpy()
+    return centers[labels] + spread * noise, labels.numpy()
 
 
 def test_from_certain_to_guessing():

@@ -224,7 +224,7 @@ def test_runner_names_a_wrong_script():
     assert done.stderr.strip().startswith("error: there is no script no_such.py")
 
 
-def test_papers_network_schedule_and_centred_labels(script, digits32, tmp_path):
+def test_papers_network_schedule_and_centered_labels(script, digits32, tmp_path):
     command = pretrain_command(
         digits32,
         "max_epochs=2",

@@ -28,7 +28,7 @@ def test_default_has_the_weights_of_its_package():
 
 
 def test_preprocessing_is_the_networks_own():
-    """224 pixels of a centre crop, mean and deviation 0.5, as timm has it for this network."""
+    """224 pixels of a center crop, mean and deviation 0.5, as timm has it for this network."""
     view = load_pretrained().transform(Image.new("RGB", (300, 200), (255, 255, 255)))
     assert view.shape == (3, 224, 224)
     assert view.min() == 1

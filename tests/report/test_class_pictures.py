@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from uic_plugin.data.centre import centre_view
+from uic_plugin.data.center import center_view
 from uic_plugin.report.class_pictures import ClassPictures, some_classes, some_members
 
 
@@ -73,7 +73,7 @@ def test_tiles_are_the_images_and_unreadable_ones_are_left_out(digits, tmp_path)
             transforms.Normalize((0.4, 0.5, 0.6), (0.1, 0.2, 0.3)),
         ]
     )
-    dataset = Numbered(root, centre_view(augmentation))
+    dataset = Numbered(root, center_view(augmentation))
     pictures = ClassPictures(dataset, tmp_path / "out", seed=0)
     readable, tiles = pictures._tiles(np.arange(10))
     assert readable.tolist() == [0, 1, 2, 3, 4, 5, 6, 8, 9]

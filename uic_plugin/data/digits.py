@@ -25,8 +25,8 @@ def prepare_digits(root: Path) -> Path:
         digits = load_digits()
         pixels = np.rint(digits.images * (255 / 16)).astype(np.uint8)  # 17 grey levels
         for digit in range(10):
-            for place, number in enumerate(np.flatnonzero(digits.target == digit)):
-                split = "val" if place % 5 == 4 else "train"
+            for rank, number in enumerate(np.flatnonzero(digits.target == digit)):
+                split = "val" if rank % 5 == 4 else "train"
                 path = folder / split / str(digit) / f"{number:04d}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(pixels[number]).save(path)

@@ -1,27 +1,35 @@
-"""Which image comes when: draws that know their epoch and place, in a rank's share of an order."""
+"""Samplers whose indices know their epoch and their position in the order common to all ranks."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
-from torch.utils.data import DistributedSampler, Sampler
+from torch.utils.data import Dataset, DistributedSampler, Sampler
 
 from uic_plugin.pseudo_labels import BankSampler
 
 
+class Order(Protocol):
+    """Image indices in order, of known number: a sampler or a list."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[int]: ...
+
+
 class Draw(int):
-    """An image index that knows when it was drawn: epoch, and place in the common order."""
+    """An image index that knows its epoch and its position in the common order."""
 
     epoch: int
-    place: int
+    position: int
 
     @classmethod
-    def at(cls, index: int, epoch: int, place: int) -> Draw:
-        """An image drawn in `epoch`, at `place` of the common order."""
+    def at(cls, index: int, epoch: int, position: int) -> Draw:
+        """Return an image index drawn in `epoch`, at `position` of the common order."""
         draw = cls(index)
-        draw.epoch, draw.place = epoch, place
+        draw.epoch, draw.position = epoch, position
         return draw
 
 
@@ -30,8 +38,8 @@ class DrawSampler(DistributedSampler[int]):
 
     Args:
         sampler: decides the order.
-        take_skip: called when an iterator starts; says how many images of this rank's share are
-            behind it already, where a run goes on within an epoch.
+        take_skip: called when an iterator starts; returns how many images of this rank's share to
+            skip, when a run resumes within an epoch.
     """
 
     def __init__(self, sampler: BankSampler, take_skip: Callable[[], int] = lambda: 0) -> None:
@@ -51,33 +59,33 @@ class DrawSampler(DistributedSampler[int]):
 
 
 class DrawnShare(DistributedSampler[int]):
-    """A rank's share of all images as `Draw`s, for a pass beside an epoch's own order.
+    """A rank's share of all images as `Draw`s, for a pass besides an epoch's training order.
 
     Args:
-        dataset: whose images.
-        epoch: called when an iterator starts.
+        dataset: the images.
+        epoch: called when an iterator starts; returns the current epoch.
         share: see `DistributedSampler`.
     """
 
-    def __init__(self, dataset: Any, epoch: Callable[[], int], **share: Any) -> None:
+    def __init__(self, dataset: Dataset[Any], epoch: Callable[[], int], **share: Any) -> None:
         super().__init__(dataset, **share)
         self.now = epoch
 
     def __iter__(self) -> Iterator[int]:
         epoch, whole = self.now(), len(self.dataset)  # type: ignore[arg-type]
         for index in super().__iter__():
-            yield Draw.at(index, epoch, whole + index)  # places below are the epoch's own
+            yield Draw.at(index, epoch, whole + index)  # lower positions are the training order's
 
 
 class EvenBatches(Sampler[list[int]]):
-    """As few batches as a largest size allows, of sizes that differ by at most one.
+    """The fewest batches of at most a given size, whose sizes differ by at most one.
 
     Args:
-        sampler: the order, of known length.
-        batch_size: the largest.
+        sampler: the order.
+        batch_size: largest size of a batch.
     """
 
-    def __init__(self, sampler: Any, batch_size: int) -> None:
+    def __init__(self, sampler: Order, batch_size: int) -> None:
         self.sampler, self.batch_size = sampler, batch_size
 
     def __len__(self) -> int:
@@ -85,6 +93,6 @@ class EvenBatches(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         size, larger = divmod(len(self.sampler), max(len(self), 1))
-        places = iter(self.sampler)
+        indices = iter(self.sampler)
         for number in range(len(self)):
-            yield list(itertools.islice(places, size + (number < larger)))
+            yield list(itertools.islice(indices, size + (number < larger)))

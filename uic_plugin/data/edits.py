@@ -1,13 +1,13 @@
-"""Edits that people made on the page of classes, applied to the label file that they belong to.
+"""Edits made on the page of classes, applied to the label file that they belong to.
 
 A file of edits is JSON: `format` "uic-edits", `version` 1, `labels` with `file`, `images` and
-`fingerprint` of the label file, and `edits`, a list that is applied from the first to the last:
+`fingerprint` of the label file, and `edits`, a list that is applied in order:
 
-    {"do": "name",  "class": 3, "name": "church"}            an empty name takes it away
+    {"do": "name",  "class": 3, "name": "church"}            an empty name removes it
     {"do": "merge", "classes": [3, 8], "into": 3}
     {"do": "split", "class": 3, "parts": [{"class": 30, "images": [PATH, ...]}, ...]}
     {"do": "move",  "images": [PATH, ...], "to": 5}          5 may be new
-    {"do": "wrong", "images": [PATH, ...], "wrong": true}    false takes the mark away
+    {"do": "wrong", "images": [PATH, ...], "wrong": true}    false removes the mark
     {"do": "hide",  "class": 4, "hidden": true}
 """
 
@@ -29,7 +29,7 @@ Json = Mapping[str, object]
 
 @dataclass(frozen=True)
 class Name:
-    """Give a class a name; an empty one takes it away."""
+    """Give a class a name; an empty one removes it."""
 
     number: int
     name: str
@@ -43,7 +43,7 @@ class Name:
 
 @dataclass(frozen=True)
 class Merge:
-    """Put classes into one of them, which takes the first name if it has none."""
+    """Merge classes into one of them, which takes the first name if it has none."""
 
     classes: list[int]
     into: int
@@ -62,7 +62,7 @@ class Merge:
 
 @dataclass(frozen=True)
 class Move:
-    """Put images into a class, which may be new; they are not marked as wrong any more."""
+    """Move images into a class, which may be new, and remove their marks as wrong."""
 
     images: list[str]
     to: int
@@ -76,7 +76,7 @@ class Move:
 
 @dataclass(frozen=True)
 class Split:
-    """Put groups of a class's images into new classes; the others stay."""
+    """Move groups of a class's images into new classes; the others stay."""
 
     parts: list[Move]
 
@@ -88,7 +88,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Wrong:
-    """Mark images as wrong in their class, or take the mark away."""
+    """Mark images as wrong in their class, or remove the mark."""
 
     images: list[str]
     wrong: bool
@@ -135,14 +135,14 @@ class Edits:
 
 @dataclass(frozen=True)
 class Applied:
-    """What became of a label file.
+    """A label file after its edits.
 
     Attributes:
         table: with the columns `name`, `source_label`, `wrong` and `hidden`.
-        classes: how many there are now.
-        moved: images whose class is another one now, by merges, splits and moves.
-        wrong: images that are marked as wrong.
-        dropped: images that were left out.
+        classes: number of classes.
+        moved: number of images whose class has changed, by merges, splits and moves.
+        wrong: number of images marked as wrong.
+        dropped: number of images left out.
     """
 
     table: LabelTable
@@ -190,17 +190,17 @@ def apply_edits(
 ) -> Applied:
     """Apply edits to the label file that they belong to.
 
-    Confidence, entropy and the further columns stay those of the network.
+    Confidence, entropy and the further columns are not changed.
 
     Args:
         table: the label file, as it was when the page was made.
         edits: as read from a file.
-        wrong: what becomes of images that are marked as wrong: "keep" leaves their class, "second"
-            gives them the class of the column `second`, "drop" leaves them out.
+        wrong: how to treat images marked as wrong: "keep" leaves their class, "second" gives them
+            the class of the column `second`, "drop" leaves them out.
         renumber: number the classes from 0 without gaps, in the order of their old numbers.
 
     Raises:
-        ValueError: if the edits are of another label file, or for a bad `wrong`.
+        ValueError: if the edits are of another label file, or for an unknown `wrong`.
     """
     if wrong not in WRONG:
         raise ValueError(f"--wrong must be one of {', '.join(WRONG)}, got {wrong!r}")
@@ -218,7 +218,7 @@ def apply_edits(
 
 
 class _State:
-    """Labels, names and marks while edits are applied."""
+    """The labels, names and marks while edits are applied."""
 
     def __init__(self, table: LabelTable) -> None:
         self.table = table
@@ -226,7 +226,7 @@ class _State:
         self.names = dict(table.names)
         self.wrong = _marks(table, "wrong")
         self.hidden = {int(c) for c in np.unique(table.labels[_marks(table, "hidden")])}
-        self.became = np.arange(int(table.labels.max(initial=-1)) + 1)  # of a class, by merges
+        self.became = np.arange(int(table.labels.max(initial=-1)) + 1)  # each class after merges
         self._row: dict[str, int] = {}
 
     def rows(self, paths: list[str]) -> np.ndarray:
@@ -271,7 +271,7 @@ class _State:
         return Applied(new, len(used), moved, int(marked[rows].sum()), len(table) - len(rows))
 
     def _second(self, second: np.ndarray) -> np.ndarray:
-        """Follow the second-best classes through the merges; -1 where there is none any more."""
+        """Follow the second-best classes through the merges; -1 if there is none left."""
         known = (second >= 0) & (second < len(self.became))
         now = np.where(known, self.became[np.where(known, second, 0)], -1).astype(np.int64)
         now[now == self.labels] = -1

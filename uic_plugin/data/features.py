@@ -1,4 +1,4 @@
-"""Read features that were kept of images, in the order of a list of paths."""
+"""Read stored features of images, in the order of a list of paths."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-_LINES = "images.jsonl"  # a store of `uic embed`: a line an image, in the order of the rows
+_LINES = "images.jsonl"  # in a store of `uic embed`: one line per image, in row order
 
 
 def read_features(source: Path, paths: Sequence[str]) -> np.ndarray:
@@ -16,9 +16,9 @@ def read_features(source: Path, paths: Sequence[str]) -> np.ndarray:
 
     Args:
         source: a `.npz` with the arrays `features` (N, D) and `paths` (N,); a folder with
-            `features.npy` and `images.jsonl`, a line an image with its `path`, and with a `reason`
-            where it could not be read and has no row; or a `.npy` of as many rows as there are
-            paths, in their order.
+            `features.npy` and `images.jsonl`, one line per image with its `path`, and with a
+            `reason` if it could not be read and has no row; or a `.npy` with one row per path, in
+            their order.
         paths: M paths below the images' folder.
 
     Raises:
@@ -37,7 +37,7 @@ def read_features(source: Path, paths: Sequence[str]) -> np.ndarray:
                 f"{source} has features of {len(features)} images, there are {len(paths)}"
             )
         return features
-    row = {path: number for number, path in enumerate(kept)}  # the last of an image counts
+    row = {path: number for number, path in enumerate(kept)}  # an image's last row counts
     if len(kept) > len(features):
         raise ValueError(f"{source}: {len(features)} rows of features, {len(kept)} paths")
     missing = [path for path in paths if path not in row]

@@ -1,4 +1,4 @@
-"""Lists of images to be labelled: all that lie below a folder, or those of a split's CSV file."""
+"""Lists of images to label: all below a folder, or those of a split's CSV file."""
 
 from __future__ import annotations
 
@@ -20,8 +20,7 @@ class ImageList:
     Attributes:
         root: the folder.
         names: paths below it, with forward slashes, sorted.
-        annotations: (N,) classes by people, None where there are none. They take part in figures
-            alone.
+        annotations: (N,) annotated classes, or None. They are used in figures only.
     """
 
     root: Path
@@ -30,11 +29,11 @@ class ImageList:
 
 
 def list_images(source: Path) -> ImageList:
-    """The images of a folder, subfolders too, or of a split's CSV file.
+    """List the images of a folder, subfolders included, or of a split's CSV file.
 
     Raises:
         FileNotFoundError: if there is no such folder or file, or no image in it.
-        ValueError: for a file that is no split.
+        ValueError: for a file that is not a split.
     """
     if source.suffix == ".csv":
         if not source.is_file():
@@ -48,7 +47,7 @@ def list_images(source: Path) -> ImageList:
 
 
 def images_below(root: Path) -> list[str]:
-    """Paths of all images below a folder, with forward slashes, sorted; links are followed.
+    """Return the paths of all images below a folder, with forward slashes, sorted; follow links.
 
     Raises:
         FileNotFoundError: if there is no such folder, or no image in it.
@@ -67,7 +66,7 @@ def images_below(root: Path) -> list[str]:
 
 
 def folder_annotations(paths: Sequence[str]) -> np.ndarray | None:
-    """(N,) number of each image's folder; None where they do not all lie in folders."""
+    """Return the index of each image's folder, (N,), or None if some lie in no folder."""
     folders = [path.rpartition("/")[0] for path in paths]
     names = sorted(set(folders))
     if "" in names or len(names) < 2:

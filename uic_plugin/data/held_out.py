@@ -33,7 +33,7 @@ def index_of_split(path: Path, out: Path) -> int:
 
     Raises:
         FileNotFoundError: if there is no such file, or an image of it is missing.
-        ValueError: for a file that is no split.
+        ValueError: for a file that is not a split.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such split file")
@@ -44,12 +44,14 @@ def index_of_split(path: Path, out: Path) -> int:
     return save_index(out, ((name, sorted(group.tolist())) for name, group in groups))
 
 
-def held_out_images(data: Path, transform: Callable[[Any], Any]) -> Any:
-    """A dataset of (view, class) with `classes` and `targets`.
+def held_out_images(
+    data: Path, transform: Callable[[Image.Image], Any]
+) -> ImageFolder | SplitImages:
+    """Return a dataset of (view, class) with `classes` and `targets`.
 
     Raises:
         FileNotFoundError: if there is no such folder or file, or an image of it is missing.
-        ValueError: for a file that is no split, or a folder without class folders.
+        ValueError: for a file that is not a split, or a folder without class folders.
     """
     if data.is_dir():
         if not any(entry.is_dir() for entry in data.iterdir()):
@@ -71,7 +73,7 @@ class SplitImages(ListedImages):
         classes: names of the classes, sorted.
     """
 
-    def __init__(self, path: Path, transform: Callable[[Any], Any]) -> None:
+    def __init__(self, path: Path, transform: Callable[[Image.Image], Any]) -> None:
         beside = path.parent / "images"
         super().__init__(beside if beside.is_dir() else path.parent, transform)
         try:
@@ -99,13 +101,13 @@ class SplitImages(ListedImages):
         self.fingerprint = ""
 
     def load(self, number: int) -> Image.Image:
-        """An image, decoded, RGB."""
+        """Return an image, decoded, RGB."""
         return decode(self.root / self._names[number])
 
     def name(self, number: int) -> str:
-        """Its path below the images' folder."""
+        """Return its path below the images' folder."""
         return self._names[number]
 
     def names(self) -> list[str]:
-        """All paths below the images' folder."""
+        """Return all paths below the images' folder."""
         return self._names

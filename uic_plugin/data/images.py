@@ -1,4 +1,4 @@
-"""Facts about a dataset of images: annotations, paths, a fingerprint of the list."""
+"""Annotations, paths and a fingerprint of any dataset of images."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ class BadImageError(ValueError):
     """An image that cannot be read; the message names the file."""
 
     def __init__(self, message: str) -> None:
-        # A loader's worker hands the message on wrapped in its traceback: keep the last line.
+        # A loader's worker wraps the message in its traceback: keep the last line.
         super().__init__(message.strip().splitlines()[-1].split("BadImageError: ")[-1])
 
 
 def annotations_of(dataset: Any) -> np.ndarray | None:
-    """(N,) classes by people, or None where the dataset has none.
+    """Return the annotated classes, (N,), or None if the dataset has none.
 
-    `samples` goes before `targets`: taking a fraction of an image folder changes only the former.
+    `samples` has priority over `targets`: a fraction of an image folder changes only the former.
     """
     if getattr(dataset, "samples", None):
         return np.asarray([target for _, target in dataset.samples])
@@ -39,7 +39,7 @@ def annotations_of(dataset: Any) -> np.ndarray | None:
 
 
 def path_of(dataset: Any, index: int) -> str:
-    """Where an image lies, or its number where it lies in no file of its own."""
+    """Return the path of an image, or a name with its index if it is no file of its own."""
     if getattr(dataset, "samples", None):
         return str(dataset.samples[index][0])
     if isinstance(dataset, ListedImages):
@@ -53,7 +53,7 @@ def path_of(dataset: Any, index: int) -> str:
 
 
 def relative_paths(dataset: Any) -> list[str] | None:
-    """Paths of the images below the dataset's folder, with forward slashes; None without files."""
+    """Return the paths of the images below the dataset's folder, with `/`; None without files."""
     if isinstance(dataset, ListedImages):
         return dataset.names()
     if hasattr(dataset, "h5_path"):
@@ -67,10 +67,10 @@ def relative_paths(dataset: Any) -> list[str] | None:
 
 
 def fingerprint_of(dataset: Any) -> str:
-    """Identifies the list of images and their order, 16 hexadecimal digits.
+    """Return 16 hexadecimal digits that identify the list of images and their order.
 
-    Of files it is their paths below the dataset's folder, so that the folder may move; of arrays
-    their content; of anything else its kind and length.
+    For files they depend on the paths below the dataset's folder, so that the folder may move; for
+    arrays on their content; for anything else on its type and length.
     """
     if isinstance(dataset, ListedImages):
         return dataset.fingerprint
@@ -88,9 +88,9 @@ def fingerprint_of(dataset: Any) -> str:
 
 
 def sort_files(dataset: Any) -> None:
-    """Sort a flat folder's files and drop what is no image.
+    """Sort a flat folder's files and drop those that are not images.
 
-    The host lists them as the file system does, so that an image's index would differ between
+    The host lists them in the file system's order, so that an image's index would differ between
     machines and every other file would be opened as an image.
     """
     if isinstance(getattr(dataset, "images", None), list):

@@ -1,25 +1,24 @@
-"""Index files: the list of a folder's images, so that a start does not walk the file system.
+"""Index files: the list of a folder's images, so that a run need not walk the file system.
 
     write_index(Path("train"), Path("train.index"))
     index = read_index(Path("train.index"))
     index.name(7)                                  # "n01440764/n01440764_10026.JPEG"
 
-One line of JSON (format, number of images, class folders with their sizes, fingerprint), then all
-names, each with a zero byte before it, in the order in which a folder of images is read. The file
-is mapped into memory, where processes share it; of its own each has 12 bytes an image, for places
-and classes.
+An index is an Arrow file with one column of bytes, `path`, in the order in which a folder of images
+is read. The metadata of its schema hold the class folders with their sizes, and the fingerprint of
+the list. The file is mapped into memory, where processes share it.
 """
 
 from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import json
-import mmap
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -28,49 +27,50 @@ from uic_plugin.data.images import IMAGE_SUFFIXES
 from uic_plugin.data.listed import ListedImages, decode
 from uic_plugin.files import replacing
 
-_FORMAT = "uic image index 1"
-_LONGEST_HEADER = 1 << 24
-_BLOCK = 1 << 24  # bytes of names handled at once
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_FORMAT = b"uic image index 2"
+_MAGIC = b"ARROW1"  # an Arrow file begins with it
+_ROWS = 1 << 16  # names of a record batch
 
 
 class ImageIndex:
     """Names of images, in memory that all processes of a machine share.
 
-    Attributes:
+    Args:
         path: of the file.
-        classes: names of the class folders; none in a flat folder.
+        names: (N,) paths below the folder, as bytes.
+        classes: class folders in order, each with its number of images; none in a flat folder.
+        fingerprint: of the list, equal to that of the folder itself.
+
+    Attributes:
+        classes: names of the class folders.
         sizes: images in each of them.
-        fingerprint: of the list, as of the folder itself.
     """
 
     def __init__(
-        self,
-        path: Path,
-        names: mmap.mmap | bytes,
-        start: int,
-        header: dict[str, Any],
-        fingerprint: str,
+        self, path: Path, names: pa.ChunkedArray, classes: list[tuple[str, int]], fingerprint: str
     ) -> None:
         self.path, self.fingerprint = path, fingerprint
-        self.classes = [name for name, _ in header["classes"]]
-        self.sizes = [size for _, size in header["classes"]]
+        self.classes = [name for name, _ in classes]
+        self.sizes = [size for _, size in classes]
         self._names = names
-        self._ends = _ends(np.frombuffer(names, np.uint8)[start:], header["images"]) + start
 
     def __len__(self) -> int:
-        return len(self._ends) - 1
+        return len(self._names)
 
     def name(self, number: int) -> str:
-        """Path of an image below the folder, with forward slashes."""
-        begin, end = int(self._ends[number]) + 1, int(self._ends[number + 1])
-        return self._names[begin:end].decode(errors="surrogateescape")
+        """Return the path of an image below the folder, with forward slashes."""
+        return str(self._names[int(number)].as_py(), "utf-8", "surrogateescape")
 
     def names(self) -> Iterator[str]:
-        """All names, in order."""
-        return map(self.name, range(len(self)))
+        """Iterate over all names, in order."""
+        for chunk in self._names.iterchunks():
+            yield from (str(name, "utf-8", "surrogateescape") for name in chunk.to_pylist())
 
     def targets(self) -> np.ndarray:
-        """Class of each image by its folder, (N,) int32; -1 in a flat folder."""
+        """Return the class of each image by its folder, (N,) int32; -1 in a flat folder."""
         if not self.classes:
             return np.full(len(self), -1, np.int32)
         return np.repeat(np.arange(len(self.classes), dtype=np.int32), self.sizes)
@@ -84,7 +84,7 @@ def write_index(
     Args:
         folder: the folder.
         out: the file.
-        progress: is told how many class folders of how many are done.
+        progress: called with the number of class folders done, and of all.
 
     Returns:
         Number of images.
@@ -107,11 +107,11 @@ def write_index(
 
 
 def save_index(out: Path, groups: Iterable[tuple[str, Iterable[str]]]) -> int:
-    """Write an index of names that are known already.
+    """Write an index of known names.
 
     Args:
         out: the file.
-        groups: class folder ("" for a flat folder) and names below the root, in order.
+        groups: class folders ("" for a flat folder), each with its names below the root, in order.
 
     Returns:
         Number of images.
@@ -120,33 +120,45 @@ def save_index(out: Path, groups: Iterable[tuple[str, Iterable[str]]]) -> int:
         FileNotFoundError: if there is no image.
         ValueError: for a name with a zero byte.
     """
+    import pyarrow as pa
+
     sizes: list[tuple[str, int]] = []
+    schema = pa.schema([pa.field("path", pa.binary(), nullable=False)])
     with replacing(out) as part:
         body = part.with_name(part.name + ".names")
         try:
-            with open(body, "wb") as file:
-                for group, names in groups:
-                    count = 0
-                    for name in names:
-                        encoded = name.encode(errors="surrogateescape")
-                        if b"\0" in encoded:
-                            raise ValueError(f"{name!r} has a zero byte in it")
-                        file.write(b"\0" + encoded)
-                        count += 1
-                    sizes.append((group, count))
-            total = sum(size for _, size in sizes)
-            if not total:
+            encoded = _encoded(groups, sizes)
+            with pa.ipc.new_file(str(body), schema) as writer:
+                while rows := list(itertools.islice(encoded, _ROWS)):
+                    writer.write_batch(pa.record_batch([pa.array(rows, pa.binary())], schema))
+            table = _mapped(body)
+            if not len(table):
                 raise FileNotFoundError(f"no images there ({' '.join(IMAGE_SUFFIXES)})")
-            header = {"format": _FORMAT, "images": total}
-            header["classes"] = [] if sizes[0][0] == "" else sizes
-            header["fingerprint"] = _digest(total, _file_blocks(body, 0))
-            with open(part, "wb") as file:
-                file.write(json.dumps(header).encode() + b"\n")
-                for block in _file_blocks(body, 0):
-                    file.write(block)
+            facts = {
+                "format": _FORMAT,
+                "classes": json.dumps([] if sizes[0][0] == "" else sizes),
+                "fingerprint": _digest(table["path"]),
+            }
+            with pa.ipc.new_file(str(part), schema.with_metadata(facts)) as writer:
+                writer.write_table(table)
         finally:
             body.unlink(missing_ok=True)
-    return total
+    return len(table)
+
+
+def _encoded(
+    groups: Iterable[tuple[str, Iterable[str]]], sizes: list[tuple[str, int]]
+) -> Iterator[bytes]:
+    """Iterate over all names as bytes, and append each group with its size to `sizes`."""
+    for group, names in groups:
+        count = 0
+        for name in names:
+            encoded = name.encode(errors="surrogateescape")
+            if b"\0" in encoded:
+                raise ValueError(f"{name!r} has a zero byte in it")
+            yield encoded
+            count += 1
+        sizes.append((group, count))
 
 
 def read_index(path: Path) -> ImageIndex:
@@ -154,7 +166,7 @@ def read_index(path: Path) -> ImageIndex:
 
     Raises:
         FileNotFoundError: if there is none.
-        ValueError: if it is none, or damaged.
+        ValueError: if it is not an index, or damaged.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such index; 'uic data index' makes one")
@@ -162,16 +174,55 @@ def read_index(path: Path) -> ImageIndex:
     return _read_index(path, stat.st_mtime_ns, stat.st_size)
 
 
-@functools.lru_cache(maxsize=2)  # a start asks for it several times
+@functools.lru_cache(maxsize=2)  # a starting run asks for it several times
 def _read_index(path: Path, changed: int, size: int) -> ImageIndex:
     with open(path, "rb") as file:
-        line = file.readline(_LONGEST_HEADER)
-        header = _checked_header(path, line)
-        digest = _digest(header["images"], _file_blocks(path, len(line)))
-        if digest != header["fingerprint"]:
-            raise ValueError(f"{path} is damaged: its names do not have its fingerprint")
-        names = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    return ImageIndex(path, names, len(line), header, digest)
+        is_arrow = file.read(len(_MAGIC)) == _MAGIC
+    try:
+        index = _checked(path) if is_arrow else None
+    except Exception as error:  # pyarrow raises many kinds for a damaged file
+        raise ValueError(f"{path} is damaged: make it anew with 'uic data index'") from error
+    if index is None:
+        raise ValueError(
+            f"{path} is no index of images that this version reads: make it with 'uic data index'"
+        )
+    return index
+
+
+def _checked(path: Path) -> ImageIndex | None:
+    """Return the index in an Arrow file; None if the file is of another kind."""
+    table = _mapped(path)
+    table.validate(full=True)
+    facts = table.schema.metadata or {}
+    if facts.get(b"format") != _FORMAT:
+        return None
+    classes = [(str(name), int(size)) for name, size in json.loads(facts[b"classes"])]
+    index = ImageIndex(path, table["path"], classes, _digest(table["path"]))
+    fits = not classes or (min(index.sizes) >= 0 and sum(index.sizes) == len(index))
+    if not fits or facts[b"fingerprint"] != index.fingerprint.encode():
+        raise ValueError("the names do not fit the fingerprint or the class folders")
+    return index
+
+
+def _mapped(path: Path) -> pa.Table:
+    """Map an Arrow file into memory, without reading it."""
+    import pyarrow as pa
+
+    return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+
+
+def _digest(names: pa.ChunkedArray) -> str:
+    """Return the fingerprint that `fingerprint_of` gives a folder of the same images."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    digest = hashlib.blake2b(str(len(names)).encode(), digest_size=8)
+    for chunk in names.iterchunks():
+        if len(chunk):
+            joined = pc.binary_join(pa.ListArray.from_arrays([0, len(chunk)], chunk), b"\0")
+            digest.update(b"\0")
+            digest.update(joined[0].as_buffer())
+    return digest.hexdigest()
 
 
 class IndexedImages(ListedImages):
@@ -180,13 +231,13 @@ class IndexedImages(ListedImages):
     Args:
         root, transform, with_number: see `ListedImages`.
         index: their names.
-        labelled: whether to look at their classes.
+        labelled: whether to use their classes.
     """
 
     def __init__(
         self,
         root: Path,
-        transform: Callable[[Any], Any],
+        transform: Callable[[Image.Image], Any],
         index: ImageIndex,
         *,
         labelled: bool = True,
@@ -197,74 +248,28 @@ class IndexedImages(ListedImages):
         self.targets = index.targets() if labelled else np.full(len(index), -1, np.int8)
 
     def load(self, number: int) -> Image.Image:
-        """An image, decoded, RGB."""
+        """Return an image, decoded, RGB."""
         return decode(self.root / self.name(number))
 
     def name(self, number: int) -> str:
-        """Its path below the root."""
+        """Return its path below the root."""
         name = self.index.name(number)
         if name.startswith("/") or ".." in name.split("/"):
             raise ValueError(f"{self.index.path}: {name!r} lies outside of the images' folder")
         return name
 
     def names(self) -> list[str]:
-        """All paths below the root."""
+        """Return all paths below the root."""
         return list(self.index.names())
 
 
 def _below(root: Path, name: str) -> Iterator[str]:
-    """Images of a class folder, as torchvision's ImageFolder orders them."""
+    """Iterate over the images of a class folder, as torchvision's ImageFolder orders them."""
     for folder, _, names in sorted(os.walk(root / name, followlinks=True)):
-        place = Path(folder).relative_to(root).as_posix()
+        below = Path(folder).relative_to(root).as_posix()
         for file in sorted(_images(names)):
-            yield f"{place}/{file}"
+            yield f"{below}/{file}"
 
 
 def _images(names: list[str]) -> Iterator[str]:
     return (name for name in names if name.lower().endswith(IMAGE_SUFFIXES))
-
-
-def _checked_header(path: Path, line: bytes) -> dict[str, Any]:
-    try:
-        header = json.loads(line)
-        classes = [(str(name), size) for name, size in header["classes"]]
-        count, known = header["images"], header["format"] == _FORMAT
-        known = known and isinstance(header["fingerprint"], str)
-        numbers = [count, *(size for _, size in classes)]
-        fits = not classes or sum(size for _, size in classes) == count
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError(f"{path} is no index of images: make it with 'uic data index'") from error
-    if not known or not fits or not all(type(n) is int and n >= 0 for n in numbers) or not count:
-        raise ValueError(f"{path} is an index of images in a form that this version does not read")
-    return {**header, "classes": classes}
-
-
-def _digest(count: int, blocks: Iterable[bytes]) -> str:
-    """The fingerprint that `fingerprint_of` gives a folder of the same images."""
-    digest = hashlib.blake2b(str(count).encode(), digest_size=8)
-    for block in blocks:
-        digest.update(block)
-    return digest.hexdigest()
-
-
-def _file_blocks(path: Path, start: int) -> Iterator[bytes]:
-    with open(path, "rb") as file:
-        file.seek(start)
-        while block := file.read(_BLOCK):
-            yield block
-
-
-def _ends(names: np.ndarray, count: int) -> np.ndarray:
-    """Where each name's zero byte is, and the end of the last name, (count + 1,) int64."""
-    ends = np.empty(count + 1, np.int64)
-    done = 0
-    for start in range(0, len(names), _BLOCK):
-        zeros = np.flatnonzero(names[start : start + _BLOCK] == 0) + start
-        if done + len(zeros) > count:
-            raise ValueError(f"an index of {count} images has more names than that")
-        ends[done : done + len(zeros)] = zeros
-        done += len(zeros)
-    if done != count or not count or ends[0] != 0:
-        raise ValueError(f"an index of {count} images has {done} names")
-    ends[count] = len(names)
-    return ends

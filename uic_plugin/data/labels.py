@@ -1,8 +1,8 @@
 """Label files: one row per image with its path, pseudo label, confidence and entropy.
 
-Parquet or CSV, by the file's ending. Further
-columns are kept: `second` and `second_confidence` (next best class), `agreement` (share of heads),
-`name` (of the class), `source_label` (class before edits), `wrong` and `hidden` (0 or 1).
+They are Parquet or CSV, by the file's suffix. Further columns are kept: `second` and
+`second_confidence` (second-best class), `agreement` (share of heads), `name` (of the class),
+`source_label` (class before edits), `wrong` and `hidden` (0 or 1).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from uic_plugin.files import replacing
 
 COLUMNS = ("path", "label", "confidence", "entropy")
 _ENDINGS = (".parquet", ".csv")
-MOST_CLASSES = 1 << 24  # far above what anyone trains; a damaged number would fill the memory
+MOST_CLASSES = 1 << 24  # a damaged number above this would fill the memory
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class LabelTable:
 
     @property
     def names(self) -> dict[int, str]:
-        """Names of classes, where the file has them; the first of a class counts."""
+        """Return the names of classes, if the file has any; the first of a class counts."""
         if "name" not in self.extra:
             return {}
         classes, first = np.unique(self.labels, return_index=True)
@@ -67,8 +67,8 @@ def check_label_file(path: Path) -> Path:
     """Refuse, before any work is done, a file that could not be written.
 
     Raises:
-        ValueError: for an unknown ending.
-        ImportError: if Parquet is asked for and pyarrow is missing.
+        ValueError: for an unknown suffix.
+        ImportError: if pyarrow is needed for Parquet and missing.
     """
     if path.suffix not in _ENDINGS:
         raise ValueError(f"{path}: a label file ends in {' or '.join(_ENDINGS)}")
@@ -105,11 +105,11 @@ def write_labels(
 
 
 def read_labels(path: Path) -> LabelTable:
-    """Read a label file; confidence and entropy may be missing and are NaN then.
+    """Read a label file; missing confidence and entropy are NaN.
 
     Raises:
         FileNotFoundError: if there is none.
-        ValueError: if it is none, or an image stands in it twice.
+        ValueError: if it is not a label file, or lists an image twice.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such label file")
@@ -150,8 +150,10 @@ def read_labels(path: Path) -> LabelTable:
     return LabelTable(paths, labels.astype(np.int64), confidence, entropy, extra)
 
 
-def match_labels(table: LabelTable, paths: Sequence[str], num_classes: int, source: str) -> Any:
-    """Labels in the order of a dataset's images, (N,) int64.
+def match_labels(
+    table: LabelTable, paths: Sequence[str], num_classes: int, source: str
+) -> np.ndarray:
+    """Return the labels in the order of a dataset's images, (N,) int64.
 
     Args:
         table: as read from a file.
@@ -163,8 +165,8 @@ def match_labels(table: LabelTable, paths: Sequence[str], num_classes: int, sour
         ValueError: if images have no label or labels have no image, with counts; or for a label
             that is not in [0, K).
     """
-    place = {path: number for number, path in enumerate(table.paths)}
-    without = [path for path in paths if path not in place]
+    row = {path: number for number, path in enumerate(table.paths)}
+    without = [path for path in paths if path not in row]
     unused = len(table) - (len(paths) - len(without))
     if without or unused:
         example = f", as {without[0]!r}" if without else ""
@@ -172,7 +174,7 @@ def match_labels(table: LabelTable, paths: Sequence[str], num_classes: int, sour
             f"the labels in {source} are of other images: {len(without)} of the {len(paths)} "
             f"images have no label{example}, {unused} of the {len(table)} labels have no image"
         )
-    labels = table.labels[np.fromiter((place[path] for path in paths), np.int64, len(paths))]
+    labels = table.labels[np.fromiter((row[path] for path in paths), np.int64, len(paths))]
     if len(labels) and labels.max() >= num_classes:
         raise ValueError(
             f"{source} has label {labels.max()}, this run has {num_classes} pseudo classes: set "
@@ -204,13 +206,13 @@ def labels_of_probabilities(paths: Sequence[str], probabilities: np.ndarray) -> 
 
 
 def relabel_like(table: LabelTable, reference: LabelTable) -> LabelTable:
-    """Give images of a network's classes the numbers and names that people gave the classes.
+    """Give images of a network's classes the numbers and names of an edited label file.
 
-    Where the reference has the column `source_label`, a class becomes the one that most of its
+    If the reference has the column `source_label`, a class becomes the one that most of its
     images are in now; without it the numbers stay and only names are added.
 
     Args:
-        table: labels as the network gives them.
+        table: the network's labels.
         reference: an edited label file of the same network's classes.
 
     Returns:
@@ -237,7 +239,7 @@ def relabel_like(table: LabelTable, reference: LabelTable) -> LabelTable:
 
 
 def _further(values: Any) -> np.ndarray:
-    """A further column as whole numbers, else as numbers, else as text."""
+    """Return a further column as integers, else as floats, else as text."""
     for kind in (np.int64, np.float32):
         try:
             column = np.asarray(values)

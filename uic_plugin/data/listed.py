@@ -1,4 +1,4 @@
-"""Images that are found by a list, not by walking through folders: an index file, Parquet files."""
+"""Images of a list, which need no walk through folders: an index file, Parquet files."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from torch.utils.data import Dataset
 
 
 class ListedImages(Dataset[Any]):
-    """Items (view, class), or (number, view, class) as the host's training datasets have them.
+    """Items (view, class), or (index, view, class) as in the host's training datasets.
 
     Args:
-        root: where the images are.
-        transform: an image to what a batch is made of.
-        with_number: whether an item begins with its number.
+        root: the folder of the images.
+        transform: an RGB image to a view.
+        with_number: whether an item begins with its index.
 
     Attributes:
-        targets: (N,) classes by people, -1 where there are none.
+        targets: (N,) annotated classes, -1 without annotations.
         fingerprint: identifies the list of images and their order.
-        names_are_paths: whether an image is a file of its own.
+        names_are_paths: whether each image is a file.
     """
 
     targets: np.ndarray
@@ -31,31 +31,31 @@ class ListedImages(Dataset[Any]):
     names_are_paths = True
 
     def __init__(
-        self, root: Path, transform: Callable[[Any], Any], *, with_number: bool = False
+        self, root: Path, transform: Callable[[Image.Image], Any], *, with_number: bool = False
     ) -> None:
         self.root, self.transform, self.with_number = root, transform, with_number
 
     def __len__(self) -> int:
         return len(self.targets)
 
-    def __getitem__(self, number: int) -> Any:
+    def __getitem__(self, number: int) -> tuple[Any, ...]:
         item = (self.transform(self.load(number)), int(self.targets[number]))
         return (number, *item) if self.with_number else item
 
     def load(self, number: int) -> Image.Image:
-        """An image, decoded, RGB."""
+        """Return an image, decoded, RGB."""
         raise NotImplementedError
 
     def name(self, number: int) -> str:
-        """What an image is called below the root, with forward slashes."""
+        """Return the name of an image below the root, with forward slashes."""
         raise NotImplementedError
 
     def names(self) -> list[str] | None:
-        """Paths of all images below the root, or None where they are no files."""
+        """Return the paths of all images below the root, or None if they are not files."""
         return None
 
 
 def decode(file: str | Path | bytes) -> Image.Image:
-    """An image file, or its content, as RGB."""
+    """Return an image file, or its content, as RGB."""
     with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as image:
         return image.convert("RGB")

@@ -1,37 +1,38 @@
-"""Loaders of seeded views, whose workers leave signals to the training process."""
+"""Loaders of seeded views, whose workers ignore signals meant for the training process."""
 
 from __future__ import annotations
 
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
+from torch.utils.data.dataloader import _BaseDataLoaderIter
 
-from uic_plugin.data.draws import DrawSampler, EvenBatches
+from uic_plugin.data.draws import DrawSampler, EvenBatches, Order
 from uic_plugin.data.views import SeededViews
 
 
 class ViewLoader(DataLoader[Any]):
-    """A loader of `SeededViews` that counts unreadable images anew in every pass."""
+    """A loader of `SeededViews` that resets the count of unreadable images in every pass."""
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> _BaseDataLoaderIter:
         dataset: Any = self.dataset
         dataset.bad_images.value = 0
         return super().__iter__()
 
 
 def leave_signals_to_parent(worker: int) -> None:
-    """Let a worker leave Ctrl-C and SIGTERM to the training process, which ends it in order.
+    """Let a worker ignore Ctrl-C and SIGTERM, except a SIGTERM of the training process.
 
-    A request to stop may go to all processes of a job. SIGTERM of the training process itself is
-    how it ends a worker.
+    A request to stop may be sent to all processes of a job; the training process then ends its
+    workers by SIGTERM.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "sigwaitinfo"):  # says who sent it; a handler in Python is not told
+    if hasattr(signal, "sigwaitinfo"):  # it names the sender, unlike a Python signal handler
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
 
@@ -43,31 +44,31 @@ def _end_with_parent(parent: int) -> None:
 
 
 def view_loader(
-    dataset: Any,
+    dataset: Dataset[Any],
     *,
     seed: int,
     batch_size: int,
     num_workers: int = 0,
     on_bad_image: str = "stop",
     max_bad_images: int | None = None,
-    sampler: Any = None,
+    sampler: Order | Iterable[int] | None = None,
     shuffle: bool = False,
     drop_last: bool = False,
     even: bool = False,
     collate: Callable[[list[Any]], Any] | None = None,
 ) -> DataLoader[Any]:
-    """Batches of a dataset with seeded views, which names bad images.
+    """Return a loader of a dataset with seeded views, which names unreadable images.
 
     Args:
-        dataset: its items may be of any kind.
+        dataset: with items of any kind.
         seed, on_bad_image, max_bad_images: see `SeededViews`.
         batch_size, num_workers, sampler, shuffle, drop_last: see `DataLoader`.
-        even: batches of nearly equal size, none above `batch_size`, of a given `sampler`.
-        collate: items to a batch; stacked unless told.
+        even: batches of nearly equal size, none above `batch_size`; needs `sampler`.
+        collate: items to a batch; by default they are stacked.
     """
     order: dict[str, Any]
     if even:
-        order = {"batch_sampler": EvenBatches(sampler, batch_size)}
+        order = {"batch_sampler": EvenBatches(sampler, batch_size)}  # type: ignore[arg-type]
     else:
         order = {"batch_size": batch_size, "sampler": sampler, "drop_last": drop_last}
         order["shuffle"] = shuffle if sampler is None else None
@@ -86,12 +87,12 @@ def view_loader(
 def loader_in_bank_order(
     loader: DataLoader[Any], sampler: DrawSampler, **views: Any
 ) -> DataLoader[Any]:
-    """The same loader, in the bank's order and with seeded views.
+    """Return a loader like the host's, in the bank's order and with seeded views.
 
     Args:
         loader: the host's.
         sampler: the order.
-        views: for `SeededViews`.
+        views: arguments of `SeededViews`.
 
     Raises:
         ValueError: if the loader's batches are larger than a rank's share of the images.

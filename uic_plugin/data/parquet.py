@@ -1,4 +1,4 @@
-"""Parquet folders as Hugging Face `datasets` writes them: encoded images, perhaps a class.
+"""Parquet folders as Hugging Face `datasets` writes them: encoded images, optionally classes.
 
 Needs `pip install "uic-plugin[datasets]"`.
 """
@@ -17,23 +17,23 @@ from PIL import Image
 from uic_plugin.data.listed import ListedImages, decode
 
 _SPLIT = re.compile(r"(train|test|validation|valid|val|dev)(?=[-_.])")
-_LABEL_COLUMNS = ("label", "labels", "fine_label")
+_LABEL_COLUMNS = ("label", "labels", "fine_label")  # the first one present is used
 
 
 class ParquetImages(ListedImages):
-    """Images of all Parquet files of a folder, in the order of the files' names.
+    """Images of all Parquet files of a folder, in the order of the file names.
 
     Args:
         root: the folder.
         transform, with_number: see `ListedImages`.
-        labelled: whether to look at classes.
+        labelled: whether to use classes.
 
     Attributes:
-        classes: names of the classes, none where the files have none.
+        classes: names of the classes, empty if the files have none.
 
     Raises:
         FileNotFoundError: if there are no Parquet files.
-        ValueError: if they hold no images.
+        ValueError: if they contain no images.
         ImportError: without `datasets`.
     """
 
@@ -42,7 +42,7 @@ class ParquetImages(ListedImages):
     def __init__(
         self,
         root: Path,
-        transform: Callable[[Any], Any],
+        transform: Callable[[Image.Image], Any],
         *,
         labelled: bool = True,
         with_number: bool = False,
@@ -61,7 +61,7 @@ class ParquetImages(ListedImages):
         self.fingerprint = _fingerprint(root, len(self._table))
 
     def load(self, number: int) -> Image.Image:
-        """An image, decoded, RGB."""
+        """Return an image, decoded, RGB."""
         cell = self._table[int(number)][self._column]
         content = cell.get("bytes")
         if content is None:  # the files name images beside them
@@ -72,17 +72,17 @@ class ParquetImages(ListedImages):
         return decode(content)
 
     def name(self, number: int) -> str:
-        """The row's number; rows have no names that are theirs alone."""
+        """Return the row's index; rows have no unique names."""
         return f"row {number} of {self.root}"
 
 
 def parquet_files(root: Path) -> list[Path]:
-    """Parquet files of a folder and of those below it, sorted."""
+    """Return the Parquet files of a folder and its subfolders, sorted."""
     return sorted(root.rglob("*.parquet"))
 
 
 def _open(root: Path) -> tuple[Any, str, str | None]:
-    """The rows, the name of the image column, and of the class column or None."""
+    """Return the rows, the name of the image column, and that of the class column or None."""
     try:
         import datasets
     except ImportError as error:
@@ -108,9 +108,7 @@ def _open(root: Path) -> tuple[Any, str, str | None]:
         if is_image or (isinstance(feature, dict) and "bytes" in feature):
             if is_image:  # decoded here, where a bad image is known by its row
                 table = table.cast_column(name, datasets.Image(decode=False))
-            label = next(
-                (c for c in ("label", "labels", "fine_label") if c in table.features), None
-            )
+            label = next((c for c in _LABEL_COLUMNS if c in table.features), None)
             return table, name, label
     raise ValueError(f"{root}: no column of images among {', '.join(table.features)}")
 

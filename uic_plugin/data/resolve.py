@@ -1,4 +1,4 @@
-"""From a recipe's `data` section to folders that exist, or an error that says what to do."""
+"""Resolve a recipe's `data` section to existing folders, or raise an error that says what to do."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ KNOWN_DATASETS = ("digits", *_TORCHVISION, "imagenet", "imagenet100", "custom")
 
 @dataclass(frozen=True)
 class DataSource:
-    """Where the images of a run are.
+    """The location and kind of a run's images.
 
     Attributes:
         reader: the host's name of the dataset class: "custom" for any folder of images.
-        transforms: whose normalisation and evaluation transforms apply; "custom" takes them from
-            the recipe.
+        transforms: dataset whose normalisation and evaluation transforms apply; "custom" takes
+            them from the recipe.
         train: folder of the training images.
         val: folder of labelled test images, or None.
         labelled: whether the training folder has one subfolder per class.
-        num_classes: annotated classes, 1 without annotations.
-        format: of the images: "image_folder", "parquet" or "h5".
-        index: list of the training images, which saves a walk through their folder.
+        num_classes: number of annotated classes, 1 without annotations.
+        format: "image_folder", "parquet" or "h5".
+        index: list of the training images, which avoids a walk through their folder.
     """
 
     reader: str
@@ -106,7 +106,7 @@ def resolve_data(data: DictConfig) -> DataSource:
 
 
 def _packed(data: DictConfig, kind: str) -> DataSource:
-    """Images in files that hold many of them."""
+    """Resolve images in files that hold many of them."""
     paths = {"train": Path(data.train_path).expanduser()}
     if data.get("val_path") is not None:
         paths["val"] = Path(data.val_path).expanduser()
@@ -125,7 +125,7 @@ def _packed(data: DictConfig, kind: str) -> DataSource:
 
 
 def packed_classes(kind: str, path: Path) -> list[str]:
-    """Names of the classes in Parquet files or an HDF5 file."""
+    """Return the names of the classes in Parquet files or an HDF5 file."""
     if kind == "parquet":
         from uic_plugin.data.parquet import ParquetImages
 
@@ -142,7 +142,7 @@ def packed_classes(kind: str, path: Path) -> list[str]:
 
 
 def _indexed(data: DictConfig) -> DataSource:
-    """A folder that is not looked through, because an index lists its images."""
+    """Resolve a folder whose images an index lists, without walking through it."""
     index = Path(data.index).expanduser()
     classes = read_index(index).classes
     train = Path(data.train_path).expanduser()
@@ -162,18 +162,18 @@ def _indexed(data: DictConfig) -> DataSource:
 
 
 def without_images(data: DictConfig) -> DataSource:
-    """A source for commands that need a run's network and normalisation but not its images."""
+    """Return a source for commands that need a run's network and normalisation but no images."""
     transforms = "custom" if data.dataset == "digits" else data.dataset
     return DataSource("custom", transforms, Path(), None, False, 1)
 
 
 def default_data_dir() -> Path:
-    """Where datasets that the plugin makes itself are kept: $UIC_DATA or the user's cache."""
+    """Return the folder of datasets that the plugin makes: $UIC_DATA or the user's cache."""
     return Path(os.environ.get("UIC_DATA", Path.home() / ".cache" / "uic-plugin"))
 
 
 def class_folders(folder: Path) -> list[str]:
-    """Names of the subfolders, in the order in which the host numbers them."""
+    """Return the names of the subfolders, in the order in which the host numbers them."""
     return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
 
 

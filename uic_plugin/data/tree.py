@@ -1,4 +1,4 @@
-"""Write a dataset's folders whole or not at all, and go on where an earlier try was stopped."""
+"""Write a dataset's folders completely or not at all, and resume an interrupted call."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ def write_tree(root: Path, mark: str, fill: Callable[[Path], None]) -> Path:
     """Fill `.NAME.part` beside `root` and rename it to `root` when it is complete.
 
     Args:
-        root: the folder to make; left as it is if it is complete already.
-        mark: identifies the content; stands in a file of the finished tree.
-        fill: writes the content into the folder that it is given, which holds what an earlier,
-            interrupted call wrote.
+        root: the folder to make; left unchanged if it is complete already.
+        mark: identifies the content; written to a file of the finished tree.
+        fill: writes the content into a given folder, which may hold files of an earlier,
+            interrupted call.
 
     Raises:
         FileExistsError: if `root` holds something else.
@@ -47,6 +47,6 @@ def _write(root: Path, mark: str, fill: Callable[[Path], None]) -> Path:
 
 
 def is_complete(root: Path, mark: str) -> bool:
-    """Whether `root` is a finished tree of this content."""
+    """Return whether `root` is a finished tree of this content."""
     file = root / _MARK_FILE
     return file.is_file() and file.read_text() == mark

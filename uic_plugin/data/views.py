@@ -1,6 +1,6 @@
-"""Random views that depend on (seed, epoch, place in the order) and on nothing else.
+"""Random views that depend on (seed, epoch, position in the order) and on nothing else.
 
-Not on the number of workers, of ranks, or on where a run was resumed.
+They do not depend on the number of workers or ranks, nor on where a run was resumed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from uic_plugin.data.draws import Draw
 from uic_plugin.data.images import BadImageError, path_of
 from uic_plugin.seeding import derive_seed
 
-# what Pillow raises for a file that is no image, or a broken one
+# Pillow raises these for files that are not images, or damaged
 BAD_IMAGE_ERRORS = (
     UnidentifiedImageError,
     Image.DecompressionBombError,
@@ -37,15 +37,15 @@ class SeededViews(Dataset[Any]):
     """A dataset whose random augmentation is seeded for each draw, and which names bad images.
 
     Args:
-        dataset: the host's, item [index, views, annotation].
+        dataset: the host's, with items [index, views, annotation].
         seed: of the run.
-        on_bad_image: "stop" raises `BadImageError`; "skip" warns and takes the next readable
-            image in its place, so that the unreadable one keeps its label.
-        max_bad_images: with "skip", raises `BadImageError` once more than so many were skipped
-            in a pass; None: no limit.
+        on_bad_image: "stop" raises `BadImageError`; "skip" warns and uses the next readable image
+            instead, so that the unreadable one keeps its label.
+        max_bad_images: with "skip", raise `BadImageError` when more images than this are skipped
+            in a pass; None for no limit.
 
     Attributes:
-        bad_images: a count of skipped images, one for all workers.
+        bad_images: number of skipped images, shared by all workers.
     """
 
     def __init__(
@@ -68,9 +68,9 @@ class SeededViews(Dataset[Any]):
     def __getitem__(self, index: int) -> Any:
         if not isinstance(index, Draw):
             return self._read(index)
-        seed = derive_seed(self.seed, "view", index.epoch, index.place)
-        # With no workers this runs in the training process, whose dropout must not notice. It
-        # draws from torch alone; saving the other two states would cost more than a small image.
+        seed = derive_seed(self.seed, "view", index.epoch, index.position)
+        # Without workers this runs in the training process, whose dropout must not change. Dropout
+        # draws from torch only; saving the other two states would cost more than a small image.
         kept = torch.get_rng_state()
         torch.default_generator.manual_seed(seed)
         random.seed(seed)
@@ -82,11 +82,11 @@ class SeededViews(Dataset[Any]):
 
     def _read(self, index: int) -> Any:
         for step in range(len(self)):
-            place = (index + step) % len(self)
+            candidate = (index + step) % len(self)
             try:
-                return self.dataset[place]
+                return self.dataset[candidate]
             except BAD_IMAGE_ERRORS as error:
-                path = path_of(self.dataset, place)
+                path = path_of(self.dataset, candidate)
                 reason = "not an image" if isinstance(error, UnidentifiedImageError) else str(error)
                 if self.on_bad_image == "stop":
                     raise BadImageError(

@@ -1,4 +1,4 @@
-"""One annotation of PASCAL VOC: which objects an image shows, checked.
+"""Read and check an annotation of PASCAL VOC: the objects of an image.
 
 Source: Everingham et al., The PASCAL Visual Object Classes Challenge, 2010, and its development
 kit.
@@ -43,13 +43,13 @@ _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 @dataclass(frozen=True)
 class Objects:
-    """What an image shows.
+    """The objects of an image.
 
     Attributes:
         boxes: (B, 4) float32, x and y of two corners in pixels from the image's corner; a box of
-            one pixel is 1 wide.
-        labels: (B,) int64 places in `VOC_CLASSES`.
-        difficult: (B,) bool, those that no evaluation counts.
+            one pixel has width 1.
+        labels: (B,) int64 indices into `VOC_CLASSES`.
+        difficult: (B,) bool, objects that evaluations leave out.
     """
 
     boxes: torch.Tensor
@@ -60,15 +60,15 @@ class Objects:
 def read_annotation(
     path: Path, image: Path, fractional: list[str]
 ) -> tuple[Objects, tuple[int, int]]:
-    """Objects of an image, and its (width, height) in pixels.
+    """Return the objects of an image, and its (width, height) in pixels.
 
     Args:
-        path: of the XML file.
-        image: that it describes; opened only if it does not say the size.
-        fractional: takes a note of each box whose coordinates are no whole numbers.
+        path: the XML file.
+        image: the image that it describes; opened only if the file does not state its size.
+        fractional: list to which boxes with fractional coordinates are appended.
 
     Raises:
-        ValueError: for what cannot be, naming file and value.
+        ValueError: for an impossible value, naming the file and the value.
     """
     content = _parsed(path)
     size = _size(content, image, path)
@@ -119,7 +119,7 @@ def _size(content: dict[str, Any], image: Path, path: Path) -> tuple[int, int]:
 def _box(
     item: dict[str, Any], size: tuple[int, int], path: Path, fractional: list[str]
 ) -> list[float]:
-    """From VOC's pixels, counted from 1 and both inclusive, to lengths from the corner."""
+    """Convert VOC's pixels, counted from 1 and both inclusive, to lengths from the corner."""
     given = item.get("bndbox")
     given = given if isinstance(given, dict) else {}
     try:
@@ -132,7 +132,7 @@ def _box(
     width, height = size
     if not all(map(math.isfinite, corners)) or x1 > x2 or y1 > y2:
         raise ValueError(f"{path}: no box goes from ({x1:g}, {y1:g}) to ({x2:g}, {y2:g})")
-    # a first pixel that is counted from 0 is taken for 1
+    # some files count pixels from 0: a 0 is read as 1
     if min(x1, y1) < 0 or x2 > width or y2 > height:
         raise ValueError(
             f"{path}: the box from ({x1:g}, {y1:g}) to ({x2:g}, {y2:g}) leaves the image of "

@@ -14,7 +14,6 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,48 +23,48 @@ from torchvision.datasets import VOCDetection, VOCSegmentation
 from uic_plugin.data.images import BadImageError
 from uic_plugin.data.voc_annotation import VOC_CLASSES, Objects, read_annotation
 
-IGNORED = 255  # value of a mask's border, which counts nowhere
+IGNORED = 255  # value of borders in a mask, which are left out
 _YEARS = ("2007", "2008", "2009", "2010", "2011", "2012")
 
 
 def find_voc(folder: Path, split: str, kind: str = "Main", year: str | None = None) -> Path:
-    """The folder of one year, as `VOCdevkit/VOC2007`.
+    """Return the folder of one year, such as `VOCdevkit/VOC2007`.
 
     Args:
         folder: that folder, `VOCdevkit`, or the folder that `VOCdevkit` lies in.
-        split: of images, as trainval.
+        split: of images, for example trainval.
         kind: of split, Main or Segmentation.
-        year: which, where there are several; the earliest that has the split unless told.
+        year: of the challenge; by default the earliest that has the split.
 
     Raises:
-        FileNotFoundError: if there is none, or none with such a split, listing those there are.
-        ValueError: for a year that torchvision's readers do not know.
+        FileNotFoundError: if there is none, or none with such a split, listing existing splits.
+        ValueError: for a year that torchvision's readers do not support.
     """
     if year is not None and year not in _YEARS:
         raise ValueError(f"--year must be one of {', '.join(_YEARS)}, got {year!r}")
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: there is no such folder of PASCAL VOC")
-    folder = folder.absolute()  # what a link is called counts, not where it leads
+    folder = folder.absolute()  # the name of a link counts, not that of its target
     names = [f"VOC{y}" for y in ([year] if year else _YEARS)]
     if folder.name.startswith("VOC2"):
-        places = [folder] if folder.name in names else []
+        found = [folder] if folder.name in names else []
     else:
         devkit = folder if folder.name == "VOCdevkit" else folder / "VOCdevkit"
-        places = [devkit / name for name in names if (devkit / name).is_dir()]
-    places = [place for place in places if place.parent.name == "VOCdevkit"]
-    if not places:
+        found = [devkit / name for name in names if (devkit / name).is_dir()]
+    found = [path for path in found if path.parent.name == "VOCdevkit"]
+    if not found:
         raise FileNotFoundError(
             f"{folder}: expected VOCdevkit/{names[0]} there, with JPEGImages, Annotations and "
             f"ImageSets in it"
         )
-    for place in places:
-        if (place / "ImageSets" / kind / f"{split}.txt").is_file():
-            return place
-    there = sorted(p.stem for p in (places[0] / "ImageSets" / kind).glob("*.txt"))
-    there = [name for name in there if "_" not in name]
+    for path in found:
+        if (path / "ImageSets" / kind / f"{split}.txt").is_file():
+            return path
+    splits = sorted(p.stem for p in (found[0] / "ImageSets" / kind).glob("*.txt"))
+    splits = [name for name in splits if "_" not in name]
     raise FileNotFoundError(
-        f"{places[0]} has no split {split!r} in ImageSets/{kind}: "
-        f"{', '.join(there) or 'no split at all'}"
+        f"{found[0]} has no split {split!r} in ImageSets/{kind}: "
+        f"{', '.join(splits) or 'no split at all'}"
     )
 
 
@@ -83,7 +82,7 @@ class VocObjects:
 
     Raises:
         FileNotFoundError: if an image or its annotation is missing.
-        ValueError: for an empty split, or an annotation that cannot be, naming file and value.
+        ValueError: for an empty split, or an impossible annotation, naming file and value.
     """
 
     def __init__(self, folder: Path, split: str) -> None:
@@ -111,7 +110,7 @@ class VocObjects:
 
     @property
     def fingerprint(self) -> str:
-        """Identifies images and objects, 16 hexadecimal digits."""
+        """Return 16 hexadecimal digits that identify images and objects."""
         digest = hashlib.blake2b(digest_size=8)
         for name, objects in zip(self.names, self.objects, strict=True):
             digest.update(name.encode())
@@ -120,7 +119,7 @@ class VocObjects:
         return digest.hexdigest()
 
     def image(self, number: int) -> Image.Image:
-        """An image, RGB.
+        """Return an image, RGB.
 
         Raises:
             BadImageError: if its size is not what its annotation says.
@@ -135,7 +134,7 @@ class VocObjects:
         return image
 
     def presence(self) -> torch.Tensor:
-        """(N, 20) float32: 1 a class is there, 0 it is not, NaN its objects are all difficult."""
+        """Return (N, 20) float32: 1 present, 0 absent, NaN if all objects are difficult."""
         targets = torch.zeros(len(self), len(VOC_CLASSES))
         for row, objects in zip(targets, self.objects, strict=True):
             row[objects.labels] = math.nan
@@ -175,11 +174,11 @@ class VocMasks:
 
     @property
     def fingerprint(self) -> str:
-        """Identifies the list of images, 16 hexadecimal digits."""
+        """Return 16 hexadecimal digits that identify the list of images."""
         return hashlib.blake2b("\0".join(self.names).encode(), digest_size=8).hexdigest()
 
     def item(self, number: int) -> tuple[Image.Image, torch.Tensor]:
-        """An image, RGB, and its mask (H, W), uint8: 0 background, 1 to 20 classes, 255 ignored.
+        """Return an RGB image and its mask (H, W) uint8: 0 background, 1-20 classes, 255 ignored.
 
         Raises:
             BadImageError: for other values in a mask.
@@ -198,12 +197,12 @@ class VocMasks:
 
 @dataclass(frozen=True)
 class VocData:
-    """Which images.
+    """The images of a task on PASCAL VOC.
 
     Attributes:
         folder: see `find_voc`.
-        split: to train on.
-        test: to test on.
+        split: split to train on.
+        test: split to test on.
         year: of the challenge; the earliest with the split if None.
     """
 
@@ -213,26 +212,30 @@ class VocData:
     year: str | None = None
 
     def images(self) -> tuple[VocObjects, VocObjects]:
-        """Of both splits, with objects."""
+        """Return the images of both splits, with objects."""
         return tuple(  # type: ignore[return-value]
             VocObjects(find_voc(self.folder, split, "Main", self.year), split)
             for split in (self.split, self.test)
         )
 
     def masks(self) -> tuple[VocMasks, VocMasks]:
-        """Of both splits, with masks."""
+        """Return the images of both splits, with masks."""
         return tuple(  # type: ignore[return-value]
             VocMasks(find_voc(self.folder, split, "Segmentation", self.year), split)
             for split in (self.split, self.test)
         )
 
 
-def _reader(kind: Any, folder: Path, split: str) -> Any:
+def _reader(
+    kind: type[VOCDetection | VOCSegmentation], folder: Path, split: str
+) -> VOCDetection | VOCSegmentation:
     return kind(str(folder.parent.parent), year=folder.name[3:], image_set=split)
 
 
-def _checked_names(reader: Any, folder: Path, split: str, target: str) -> list[str]:
-    # a blank line is no image
+def _checked_names(
+    reader: VOCDetection | VOCSegmentation, folder: Path, split: str, target: str
+) -> list[str]:
+    # blank lines of the split's file name no image
     named = [number for number, path in enumerate(reader.images) if Path(path).name != ".jpg"]
     reader.images = [reader.images[number] for number in named]
     reader.targets = [reader.targets[number] for number in named]

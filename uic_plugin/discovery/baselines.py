@@ -19,7 +19,7 @@ _STARTS = 10
 
 
 def kmeans_labels(features: np.ndarray, classes: int, seed: int) -> np.ndarray:
-    """(N,) labels by the best of ten k-means, by inertia, of unit features."""
+    """Return labels (N,) of the best of ten k-means, by inertia, of unit features."""
     from sklearn.cluster import KMeans
 
     rows = torch.nn.functional.normalize(
@@ -29,7 +29,7 @@ def kmeans_labels(features: np.ndarray, classes: int, seed: int) -> np.ndarray:
 
 
 def mixture_labels(features: np.ndarray, classes: int, seed: int) -> np.ndarray:
-    """(N,) labels by a mixture of Gaussians with full covariances."""
+    """Return labels (N,) of a mixture of Gaussians with full covariances."""
     from sklearn.mixture import GaussianMixture
 
     model = GaussianMixture(classes, reg_covar=1e-4, n_init=1, random_state=seed)
@@ -37,7 +37,7 @@ def mixture_labels(features: np.ndarray, classes: int, seed: int) -> np.ndarray:
 
 
 def spectral_labels(features: np.ndarray, classes: int, seed: int) -> np.ndarray:
-    """(N,) labels by spectral clustering of the graph of 25 nearest neighbours."""
+    """Return labels (N,) of spectral clustering of the graph of 25 nearest neighbours."""
     from sklearn.cluster import SpectralClustering
 
     model = SpectralClustering(

@@ -58,7 +58,7 @@ class ClassCount:
     curve: list[CurvePoint]
 
     def explanation(self) -> str:
-        """A line for a user."""
+        """Return a line for a user."""
         points = {point.classes: point for point in self.curve}
         others = [p for p in self.curve if p.classes != self.chosen]
         near = min(others, key=lambda p: p.loss, default=points[self.chosen])

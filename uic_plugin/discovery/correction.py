@@ -36,7 +36,7 @@ class Corrected:
 
     @property
     def num_classes(self) -> int:
-        """K."""
+        """Number of classes K."""
         return int(self.labels.max(initial=-1)) + 1
 
     def anchors(self) -> torch.Tensor:

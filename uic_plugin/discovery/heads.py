@@ -64,7 +64,7 @@ class HeadBank(nn.Module):
         hidden: int = 0,
         generator: torch.Generator | None = None,
     ) -> HeadBank:
-        """Heads that answer as k-means does; `centroids` has one (K, D) of unit rows a head."""
+        """Return heads that answer as k-means does, from one (K, D) of unit rows per head."""
         bank = cls(
             centroids[0].shape[1],
             [len(rows) for rows in centroids],
@@ -78,7 +78,7 @@ class HeadBank(nn.Module):
         return bank
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Logits (B, H, K) of features (B, D); of absent classes far below all others."""
+        """Return logits (B, H, K) of features (B, D); those of absent classes are far below."""
         dim, heads, most = self.weight.shape
         scaled = features / self.temperature
         logits = (scaled @ self.weight.view(dim, heads * most)).view(-1, heads, most) + self.bias
@@ -91,7 +91,7 @@ class HeadBank(nn.Module):
         return logits
 
     def some(self, heads: Sequence[int]) -> HeadBank:
-        """A bank of some of the heads; its K is the highest of theirs."""
+        """Return a bank of some of the heads; its K is the highest of theirs."""
         chosen = torch.as_tensor(list(heads))
         classes = [self.classes[head] for head in chosen.tolist()]
         most = max(classes)
@@ -121,5 +121,5 @@ class HeadBank(nn.Module):
                 self.second.copy_(self.second.gather(2, index))
 
     def frozen_copy(self) -> HeadBank:
-        """A copy that takes no gradients: a teacher."""
+        """Return a copy without gradients: a teacher."""
         return copy.deepcopy(self).requires_grad_(False)

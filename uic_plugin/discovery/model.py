@@ -44,7 +44,7 @@ class Answers:
     heads: np.ndarray
 
     def extra_columns(self) -> dict[str, np.ndarray]:
-        """Columns of a label file beside path, label, confidence and entropy."""
+        """Return columns of a label file beside path, label, confidence and entropy."""
         names = ("agreement", "distance", "second")
         columns = {name: getattr(self, name) for name in names}
         return columns | {f"head_{i}": column for i, column in enumerate(self.heads.T)}
@@ -76,12 +76,12 @@ class ClassModel:
 
     @property
     def num_classes(self) -> int:
-        """K."""
+        """Number of classes K."""
         return self.heads.classes[0]
 
     @torch.no_grad()
     def __call__(self, features: np.ndarray) -> Answers:
-        """Answers for (N, D) features of any float type, in chunks."""
+        """Return answers for (N, D) features of any float type, in chunks."""
         parts = []
         for first in range(0, len(features), _CHUNK):
             rows = torch.from_numpy(np.array(features[first : first + _CHUNK], np.float32))
@@ -149,13 +149,13 @@ class ClassModel:
 
 
 def vote(logits: torch.Tensor, voters: int) -> torch.Tensor:
-    """(B, K) mean probabilities of the first heads; `logits` is (B, H, K)."""
+    """Return the mean probabilities (B, K) of the first heads; `logits` is (B, H, K)."""
     return logits[:, :voters].softmax(2).mean(1)
 
 
 @torch.no_grad()
 def head_labels(heads: HeadBank, reduced: torch.Tensor) -> torch.Tensor:
-    """(N, H) int32 labels by each head, in chunks."""
+    """Return labels (N, H) int32 of each head, in chunks."""
     labels = torch.empty(len(reduced), len(heads.classes), dtype=torch.int32)
     for first in range(0, len(reduced), _CHUNK):
         labels[first : first + _CHUNK] = heads(reduced[first : first + _CHUNK].float()).argmax(2)
@@ -192,7 +192,7 @@ def aligned_heads(heads: HeadBank, labels: torch.Tensor, order: list[int]) -> He
 
 @torch.no_grad()
 def voted_labels(heads: HeadBank, voters: int, reduced: torch.Tensor) -> torch.Tensor:
-    """(N,) int64 labels by the mean of the first heads, in chunks."""
+    """Return labels (N,) int64 by the mean of the first heads, in chunks."""
     parts = [
         vote(heads(reduced[first : first + _CHUNK].float()), voters).argmax(1)
         for first in range(0, len(reduced), _CHUNK)
@@ -201,7 +201,7 @@ def voted_labels(heads: HeadBank, voters: int, reduced: torch.Tensor) -> torch.T
 
 
 def class_means(reduced: torch.Tensor, labels: torch.Tensor, count: int) -> torch.Tensor:
-    """(K, d) unit mean of each class's images; zeros for an empty class."""
+    """Return the unit mean (K, d) of each class's images; zeros for an empty class."""
     sums = torch.zeros(count, reduced.shape[1])
     for first in range(0, len(reduced), _CHUNK):
         part = slice(first, first + _CHUNK)

@@ -25,7 +25,7 @@ _LEAST = 1e-6  # share of the largest variance below which a component is noise
 
 @dataclass(frozen=True)
 class Reduction:
-    """Brings features to unit length, centres them, rotates them to principal components.
+    """Brings features to unit length, centers them, rotates them to principal components.
 
     Attributes:
         mean: (D,) of the unit rows.
@@ -36,13 +36,13 @@ class Reduction:
     axes: torch.Tensor
 
     def __call__(self, features: torch.Tensor) -> torch.Tensor:
-        """(B, d) float32 of unit length from (B, D) features of any float type."""
+        """Return (B, d) float32 of unit length from (B, D) features of any float type."""
         rows = torch.nn.functional.normalize(features.float(), dim=1)
         return torch.nn.functional.normalize((rows - self.mean) @ self.axes, dim=1)
 
 
 def fit_reduction(features: np.ndarray, dims: int, *, seed: int = 0) -> Reduction:
-    """Principal components of unit features, from a sample where there are many.
+    """Fit principal components to unit features, from a sample if there are many.
 
     Args:
         features: (N, D) of any float type, perhaps a file mapped into memory.
@@ -72,7 +72,7 @@ def fit_reduction(features: np.ndarray, dims: int, *, seed: int = 0) -> Reductio
 
 
 def _principal_axes(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Variances, highest first, and orthonormal columns of centred float64 rows."""
+    """Return variances, highest first, and orthonormal columns of centered float64 rows."""
     if len(rows) < rows.shape[1]:  # most variances would be zero, and eigh not converge
         _, scales, axes = torch.linalg.svd(rows, full_matrices=False)
         return scales**2, axes.T
@@ -81,7 +81,7 @@ def _principal_axes(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def reduce_features(features: np.ndarray, reduction: Reduction) -> torch.Tensor:
-    """(N, d) float16 of unit length, in chunks.
+    """Return (N, d) float16 of unit length, in chunks.
 
     Raises:
         ValueError: if features are not finite.
@@ -102,7 +102,7 @@ def nearest_neighbours(
     seed: int = 0,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> torch.Tensor:
-    """Nearest other images of each image by cosine, (N, count) int32.
+    """Return the nearest other images of each image by cosine, (N, count) int32.
 
     Exact for `EXACT_UP_TO` images; above, the nearest that an inverted file finds in its 16
     nearest cells. Where that finds too few, an image's first neighbours stand in for the rest.
@@ -138,7 +138,7 @@ def nearest_neighbours(
 
 
 def _others(found: np.ndarray, first: int, count: int) -> np.ndarray:
-    """The found neighbours without the image itself, (B, count)."""
+    """Return the found neighbours without the image itself, (B, count)."""
     own = np.arange(first, first + len(found))[:, None]
     wrong = (found == own) | (found < 0)
     order = np.argsort(wrong, axis=1, kind="stable")
@@ -165,7 +165,7 @@ class Centroids:
 def spherical_kmeans(
     reduced: torch.Tensor, num_classes: int, *, seed: int, iterations: int = 20
 ) -> Centroids:
-    """k-means of unit vectors; of at most 256 images a class, drawn at random.
+    """Cluster unit vectors by k-means; at most 256 images per class are drawn at random.
 
     Args:
         reduced: (N, d) of unit length.

@@ -81,7 +81,7 @@ def write_results(
 
 
 def describe_classes(names: list[str], answers: Answers, count: int) -> list[dict[str, Any]]:
-    """A row a class, with typical images, nearest to its mean, and borderline ones.
+    """Return a row per class, with typical images, nearest to its mean, and borderline ones.
 
     Borderline images are those of lowest confidence.
     """

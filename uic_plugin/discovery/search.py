@@ -241,7 +241,7 @@ def prepare(
     folder: _WorkFolder | None,
     progress: Progress,
 ) -> Prepared:
-    """Principal components and neighbours, from the work folder where they are there."""
+    """Return principal components and neighbours, from the work folder if they are there."""
     kept = None if folder is None else folder.read_prepared()
     if kept is not None:
         return kept

@@ -77,17 +77,17 @@ class DiscoverySettings:
                 raise ValueError(f"--{option} must be {field.metadata['wanted']}, got {value!r}")
 
     def steps(self, num_images: int) -> int:
-        """Steps of the whole training for so many images."""
+        """Return the steps of the whole training for so many images."""
         batches = max(1, num_images // min(self.batch_size, num_images))
         return min(self.max_steps, max(self.min_steps, self.epochs * batches))
 
     def trial(self, num_images: int, num_classes: int) -> DiscoverySettings:
-        """Settings of the heads that begin: more of them, for an eighth of the steps."""
+        """Return settings of the candidate heads: more of them, for an eighth of the steps."""
         most = max(self.heads, _MOST_OUTPUTS // num_classes)
         heads = min(self.heads * self.trials, most)
         steps = max(1, self.steps(num_images) // 8)
         return dataclasses.replace(self, heads=heads, min_steps=1, max_steps=steps, epochs=1000)
 
     def voters(self) -> int:
-        """Heads that vote; at least the best one."""
+        """Return the number of heads that vote; at least the best one."""
         return max(1, round(self.vote * self.heads))

@@ -47,7 +47,7 @@ class TrainingState:
 def first_state(
     centroids: list[torch.Tensor], settings: DiscoverySettings, *, seed: int
 ) -> TrainingState:
-    """Heads that answer as k-means does, and classes of equal share."""
+    """Return heads that answer as k-means does, and classes of equal share."""
     student = HeadBank.from_centroids(
         centroids,
         temperature=settings.temperature,
@@ -118,7 +118,7 @@ def train_heads(
 def _pairs(
     neighbours: torch.Tensor, settings: DiscoverySettings, step: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Images of a step and one neighbour of each, decided by (seed, step) alone."""
+    """Return images of a step and one neighbour of each, decided by (seed, step) alone."""
     count, most = neighbours.shape
     size = min(settings.batch_size, count)
     batches = max(1, count // size)
@@ -136,7 +136,7 @@ def _follow_shares(prior: torch.Tensor, answers: torch.Tensor) -> None:
 def balanced_labels(
     log_p: torch.Tensor, others: torch.Tensor, prior: torch.Tensor, settings: DiscoverySettings
 ) -> torch.Tensor:
-    """Pseudo labels of images from the teacher's answers to their neighbours, (B, H, K).
+    """Return pseudo labels of images from the teacher's answers to their neighbours, (B, H, K).
 
     A soft label is proportional to (student x teacher) ** beta / prior ** balance: what both hold
     to be likely, less what is likely of any image. A hard label is the teacher's alone.
@@ -157,7 +157,7 @@ def balanced_labels(
 def _gradient(
     log_p: torch.Tensor, answers: torch.Tensor, prior: torch.Tensor, settings: DiscoverySettings
 ) -> torch.Tensor:
-    """Derivative of the sum over heads of the mean `pair_loss` by the student's logits.
+    """Return the derivative of the sum over heads of the mean `pair_loss` by the student's logits.
 
     It is that of a cross entropy with the balanced labels, times beta and the weight of the pair:
     written out, it costs half of what autograd takes for it. Heads do not depend on each other, so
@@ -173,7 +173,7 @@ def _gradient(
 
 
 def pair_weights(answers: torch.Tensor) -> torch.Tensor:
-    """How likely a pair is of one class, by the mean of all teachers, (B, 1) in [0, 1]."""
+    """Return how likely a pair is of one class, by the mean of all teachers, (B, 1) in [0, 1]."""
     half = len(answers) // 2
     same = (answers[:half] + answers[half:]).exp_().sum(2)
     return same.mean(1, keepdim=True)
@@ -187,7 +187,7 @@ def _swapped(answers: torch.Tensor) -> torch.Tensor:
 def pair_loss(
     log_p: torch.Tensor, answers: torch.Tensor, prior: torch.Tensor, settings: DiscoverySettings
 ) -> torch.Tensor:
-    """Loss of each pair and head, (B, H): the mean over both directions.
+    """Return the loss of each pair and head, (B, H): the mean over both directions.
 
     Args:
         log_p: (2B, H, K) log probabilities of the heads: B images, then a neighbour of each.
@@ -217,7 +217,7 @@ def judge_heads(
     pairs: int = 50_000,
     chunk: int = 2048,
 ) -> torch.Tensor:
-    """Mean loss of each head's teacher, (H,); no annotation takes part.
+    """Return the mean loss of each head's teacher, (H,), without any annotation.
 
     Of pairs that are the same for all heads. For hard labels the entropy of the class shares is
     subtracted, as else one class for all images would be the best head.

@@ -11,7 +11,7 @@ from uic_plugin.pseudo_labels.telemetry import nmi, purity
 
 
 def agreement(annotations: np.ndarray, labels: np.ndarray, num_classes: int) -> dict[str, float]:
-    """Agreement of pseudo labels with annotations.
+    """Return how well pseudo labels agree with annotations.
 
     Args:
         annotations: (N,) integer classes by people.
@@ -46,7 +46,7 @@ def agreement(annotations: np.ndarray, labels: np.ndarray, num_classes: int) -> 
 
 
 def hungarian_accuracy(annotations: np.ndarray, labels: np.ndarray) -> float:
-    """Share of images that the best one-to-one naming of pseudo classes gets right, in [0, 1]."""
+    """Return the share of images that the best one-to-one mapping gets right, in [0, 1]."""
     from scipy.optimize import linear_sum_assignment
     from sklearn.metrics.cluster import contingency_matrix
 
@@ -58,7 +58,7 @@ def hungarian_accuracy(annotations: np.ndarray, labels: np.ndarray) -> float:
 def class_statistics(
     labels: np.ndarray, confidence: np.ndarray, entropy: np.ndarray, num_classes: int
 ) -> dict[str, np.ndarray]:
-    """Per class its size, mean confidence and mean entropy in nats; NaN for an empty class.
+    """Return each class's size, mean confidence and mean entropy in nats; NaN if it is empty.
 
     Args:
         labels, confidence, entropy: (N,) of each image.

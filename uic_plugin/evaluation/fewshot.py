@@ -34,12 +34,12 @@ class FewShotResult:
 
     @property
     def mean(self) -> float:
-        """In percent."""
+        """Mean accuracy in percent."""
         return float(self.accuracies.mean())
 
     @property
     def interval(self) -> float:
-        """Half its width, in percent."""
+        """Half the width of the interval, in percent."""
         count = len(self.accuracies)
         return float(1.96 * self.accuracies.std(ddof=1) / math.sqrt(count))
 
@@ -71,7 +71,7 @@ def check_classes(classes: np.ndarray, names: list[str], settings: EpisodeSettin
 def draw_episode(
     members: list[np.ndarray], settings: EpisodeSettings, number: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Images of one episode.
+    """Draw the images of one episode.
 
     Args:
         members: image numbers of each class.
@@ -92,7 +92,7 @@ def draw_episode(
 def evaluate_episodes(
     features: torch.Tensor, classes: np.ndarray, settings: EpisodeSettings
 ) -> FewShotResult:
-    """Accuracy of the nearest class mean over random episodes.
+    """Return the accuracy of the nearest class mean over random episodes.
 
     Args:
         features: (N, D) frozen features, of any float type, perhaps in a file mapped into memory.
@@ -125,7 +125,7 @@ def evaluate_episodes(
 def nearest_mean(
     support: torch.Tensor, query: torch.Tensor, distance: str = "euclidean"
 ) -> torch.Tensor:
-    """Class of each query: the one whose mean of supports is nearest, (Q,) int64.
+    """Return the class of each query whose mean of supports is nearest, (Q,) int64.
 
     Args:
         support: (ways, shots, D).

@@ -49,7 +49,7 @@ class ProbePool(nn.Module):
         self.num_features = channels * math.prod(outs)
 
     def forward(self, output: torch.Tensor) -> torch.Tensor:
-        """Pooled values (B, num_features)."""
+        """Return the pooled values (B, num_features)."""
         if self.is_tokens:
             output = output.transpose(1, 2)
         return self.pool(output).flatten(1)

@@ -26,7 +26,7 @@ class ProbeSettings:
         batch_size: images of a step, over all processes.
         features: values of a layer to pool to; the nearest that its channels allow.
         crops: 10 or 1, of the final test.
-        store_features: keep the pooled features of one centred view of every image in memory,
+        store_features: keep the pooled features of one centered view of every image in memory,
             and train on these.
         precision: "32" or "bf16", of the frozen network.
         seed: of the probes' weights, the order and the views.

@@ -39,7 +39,7 @@ class ProbeTrainer:
             gradient; no weight or statistic changes.
         layers: names for `layer_outputs`.
         train: items (image (3, H, W), annotation), random crops.
-        test: the same with one centred crop.
+        test: the same with one centered crop.
         num_classes: annotated classes.
         image_size: side of the crops in pixels.
         settings: everything else.
@@ -113,7 +113,7 @@ class ProbeTrainer:
         Args:
             folder: where the checkpoint is kept.
             ten_crops: the test images with items (crops (10, 3, H, W), annotation); None tests
-                one centred crop alone.
+                one centered crop alone.
             on_epoch: is given each epoch's row of the history.
         """
         checkpoint = folder / CHECKPOINT_FILE
@@ -159,7 +159,7 @@ class ProbeTrainer:
         return row
 
     def _train_batches(self) -> Iterator[tuple[list[torch.Tensor], torch.Tensor]]:
-        """Pooled features and annotations of this rank's batches, in this epoch's order."""
+        """Iterate over this rank's batches of pooled features and annotations, in epoch order."""
         settings = self.settings
         rank, world = rank_and_world()
         generator = make_generator(settings.seed, "probe order", self.epoch)
@@ -183,7 +183,7 @@ class ProbeTrainer:
 
     @torch.no_grad()
     def _pooled(self, images: torch.Tensor) -> list[torch.Tensor]:
-        """Pooled outputs of all layers, float32, from one pass over a batch."""
+        """Return the pooled outputs of all layers, float32, from one pass over a batch."""
         reduced = self.settings.precision == "bf16"
         context = torch.autocast(self.device.type, torch.bfloat16) if reduced else nullcontext()
         with context:
@@ -206,7 +206,7 @@ class ProbeTrainer:
     def _test(
         self, probes: dict[str, nn.ModuleList], dataset: Any, *, crops: int
     ) -> dict[str, list[tuple[float, float]]]:
-        """Top-1 and top-5 in percent of sets of probes, layer by layer, one pass for all."""
+        """Return top-1 and top-5 in percent of sets of probes, layer by layer, in one pass."""
         rank, world = rank_and_world()
         correct = {name: torch.zeros(len(self.layers), 2) for name in probes}
         batches: Any
@@ -273,7 +273,7 @@ class ProbeTrainer:
         )
 
     def _identity(self) -> dict[str, Any]:
-        """What a checkpoint must share with the probes that go on from it."""
+        """Return what a checkpoint must share with the probes that resume from it."""
         return {
             "settings": dataclasses.asdict(self.settings),
             "layers": self.layers,
@@ -340,7 +340,7 @@ class _Draws(Sampler[int]):
 
 
 def _plain(value: Any) -> Any:
-    """Tuples as lists, which a checkpoint may have made of them."""
+    """Convert tuples to lists, as a checkpoint may have done."""
     if isinstance(value, dict):
         return {name: _plain(child) for name, child in value.items()}
     return [_plain(child) for child in value] if isinstance(value, (list, tuple)) else value

@@ -130,7 +130,7 @@ def _page(cfg: DictConfig, probabilities: np.ndarray, features: np.ndarray, out_
 
 
 def results_table(rows: list[dict[str, Any]]) -> Table:
-    """The rows of a demo as a table for the terminal."""
+    """Return the rows of a demo as a table for the terminal."""
     table = Table(*COLUMNS)
     for row in rows:
         table.add_row(
@@ -152,7 +152,7 @@ def _k_means(features: torch.Tensor, num_clusters: int, seed: int) -> np.ndarray
 
 
 def _images(cfg: DictConfig) -> list[np.ndarray]:
-    """The training images as they lie on disk, in the order of their index."""
+    """Read the training images from the disk, in the order of their index."""
     from torchvision.datasets import ImageFolder
 
     paths = [path for path, _ in ImageFolder(cfg.data.train_path).samples]

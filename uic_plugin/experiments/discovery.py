@@ -58,7 +58,7 @@ class Request:
 
 
 def run_discovery(request: Request, settings: DiscoverySettings, console: Console) -> Found:
-    """Features where they are not there yet, classes, all files, and a line for the user.
+    """Compute missing features, find classes, write all files, and report to the user.
 
     Raises:
         ValueError: for images that cannot be divided, settings that cannot be, features of another
@@ -191,7 +191,7 @@ def _score(
 
 
 def _annotations(images: ImageList, names: list[str]) -> np.ndarray:
-    """(len(names),) annotations of those of the images that have features."""
+    """Return the annotations of those of the images that have features, (len(names),)."""
     if images.annotations is None:
         raise ValueError(f"{images.root}: --annotations needs a subfolder for each class")
     annotation = dict(zip(images.names, images.annotations, strict=True))
@@ -199,7 +199,7 @@ def _annotations(images: ImageList, names: list[str]) -> np.ndarray:
 
 
 def _figures(truth: np.ndarray, labels: np.ndarray, count: int) -> dict[str, float]:
-    """Agreement with annotations, and the mean accuracy over annotated classes."""
+    """Return agreement with annotations, and the mean accuracy over annotated classes."""
     from scipy.optimize import linear_sum_assignment
     from sklearn.metrics.cluster import contingency_matrix
 
@@ -222,7 +222,7 @@ def _curve_table(found: Found) -> Table:
 
 @contextmanager
 def _shown(console: Console) -> Iterator[Progress]:
-    """A bar on a terminal that says what is being done; nothing anywhere else."""
+    """Show a bar on a terminal that says what is being done; nothing anywhere else."""
     if not console.is_terminal:
         yield lambda title, done, total: None
         return

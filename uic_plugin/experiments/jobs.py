@@ -51,17 +51,17 @@ class Job:
 
     @property
     def command(self) -> str:
-        """As one would type it."""
+        """The command as one would type it."""
         return shlex.join(("uic", *self.arguments))
 
     @property
     def log(self) -> Path:
-        """What the command prints."""
+        """The file that the command's output is written to."""
         return self.folder / f"{self.name.split()[0]}.log"
 
     @property
     def record(self) -> Path:
-        """Written when the command has ended well: itself, hardware, day."""
+        """The file written on success: command, hardware, date."""
         return self.folder / f"{self.name.split()[0]}.done.json"
 
     def is_done(self) -> bool:
@@ -132,7 +132,7 @@ def run_jobs(jobs: list[Job], parallel: int, say: Callable[[str], None]) -> dict
 
 
 def _run(job: Job, cores: int, processes: dict[str, subprocess.Popen[bytes]]) -> tuple[int, float]:
-    """One command with its output in a log; its exit code and seconds."""
+    """Run one command with its output in a log; return its exit code and seconds."""
     started = time.perf_counter()
     log = job.log
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -185,7 +185,7 @@ def _terminated_like_interrupted() -> Iterator[None]:
 
 
 def reason_of(log: Path) -> str:
-    """The last line that a command's last call printed: where it failed, its reason."""
+    """Return the last line that a command's last call printed, its reason if it failed."""
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines()]
     calls = [number for number, line in enumerate(lines) if line.startswith("$ ")]
     said = [line for line in lines[calls[-1] + 1 if calls else 0 :] if line]

@@ -62,12 +62,12 @@ def export_classes(
 
 
 def _folders(chosen: Exported, out: Path, copy: bool, features: np.ndarray | None) -> None:
-    """One folder a class, under its name."""
+    """Write one folder per class, under its name."""
     _into(chosen, out, copy, chosen.names)
 
 
 def _imagefolder(chosen: Exported, out: Path, copy: bool, features: np.ndarray | None) -> None:
-    """The same, numbered: torchvision sorts the folders, and its targets are these numbers."""
+    """Write numbered folders: torchvision sorts the folders, and its targets are these numbers."""
     width = len(str(len(chosen.names) - 1))
     _into(chosen, out, copy, [f"{k:0{width}}_{name}" for k, name in enumerate(chosen.names)])
 
@@ -80,7 +80,7 @@ def _into(chosen: Exported, out: Path, copy: bool, directories: list[str]) -> No
 
 
 def _csv(chosen: Exported, out: Path, copy: bool, features: np.ndarray | None) -> None:
-    """One row an image: the label file's columns, the class's name, the file's whole path."""
+    """Write one row per image: the label file's columns, the class's name, the absolute path."""
     table = chosen.table
     more = {name: values for name, values in table.extra.items() if name != "name"}
     with open(
@@ -95,7 +95,7 @@ def _csv(chosen: Exported, out: Path, copy: bool, features: np.ndarray | None) -
 
 
 def _coco(chosen: Exported, out: Path, copy: bool, features: np.ndarray | None) -> None:
-    """COCO's JSON: a class is a category, and an image has one box, the whole of it."""
+    """Write COCO's JSON: a class is a category, and an image has one box, the whole of it."""
     from PIL import Image
 
     images, annotations = [], []
@@ -125,7 +125,7 @@ def _coco(chosen: Exported, out: Path, copy: bool, features: np.ndarray | None) 
 
 
 def _fiftyone(chosen: Exported, out: Path, copy: bool, features: np.ndarray | None) -> None:
-    """A directory of the kind FiftyOneImageClassificationDataset."""
+    """Write a directory of the kind FiftyOneImageClassificationDataset."""
     labels: dict[str, dict[str, object]] = {}
     for row, path in enumerate(chosen.table.paths):
         name = f"{row:07}"

@@ -180,7 +180,7 @@ class FrozenNetwork:
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def __call__(self, views: torch.Tensor) -> torch.Tensor:
-        """(B, D) float32 on the CPU: maps are averaged over their places, tokens over theirs."""
+        """Return (B, D) float32 on the CPU: means of a map over its pixels, or over tokens."""
         views = views.to(self.device).contiguous(memory_format=torch.channels_last)
         with torch.inference_mode(), self._autocast():
             output = layer_outputs(self.network, views, [self.backbone.layer])[self.backbone.layer]
@@ -196,7 +196,7 @@ class FrozenNetwork:
         return torch.autocast(self.device.type, torch.bfloat16)
 
     def dim(self, old: FeatureStore | None) -> int:
-        """D; of one black image where no store says so."""
+        """Return D, from a forward pass of a black image if there is no store."""
         if old is not None:
             return old.identity.dim
         side = self.backbone.shorter_side
@@ -204,7 +204,7 @@ class FrozenNetwork:
         return self(view[None]).shape[1]
 
     def faster_precision(self, images: ImageList) -> str:
-        """The faster of "32" and "bf16", by passes over the first images that can be read."""
+        """Return the faster of "32" and "bf16", by passes over the first readable images."""
         if self.device.type == "cuda":
             return "bf16" if torch.cuda.is_bf16_supported() else "32"
         dataset = _Images(images.root, images.names[: 2 * _TRIED], self.backbone)

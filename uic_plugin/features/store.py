@@ -61,7 +61,7 @@ class StoreIdentity:
     dim: int
 
     def difference(self, other: StoreIdentity) -> str:
-        """What keeps features of `other` out of this store, for a user; empty if nothing does."""
+        """Return why features of `other` do not belong here, for a user; empty if they do."""
         for name, words in (
             ("fingerprint", "other weights"),
             ("layer", "another layer"),
@@ -158,12 +158,12 @@ class FeatureStore:
         return sorted(name for name, entry in self.entries.items() if entry.row is not None)
 
     def bad(self, names: Sequence[str]) -> list[Entry]:
-        """Those of some images that could not be read."""
+        """Return those of some images that could not be read."""
         found = (self.entries.get(name) for name in names)
         return [entry for entry in found if entry is not None and entry.row is None]
 
     def features(self, names: Sequence[str]) -> np.ndarray:
-        """(len(names), D) float16 of images that have features; mapped, where it is all rows."""
+        """Return features (len(names), D) float16; memory-mapped if the names are all rows."""
         rows = [self.entries[name].row for name in names]
         if not rows:
             return np.empty((0, self.identity.dim), _ROW_TYPE)
@@ -288,7 +288,7 @@ def _lock(path: Path) -> Iterator[None]:
 
 
 def _header(rows: int, dim: int) -> bytes:
-    """numpy's header of version 1.0, in a fixed number of bytes."""
+    """Return numpy's header of version 1.0, in a fixed number of bytes."""
     facts = {"descr": _ROW_TYPE.str, "fortran_order": False, "shape": (rows, dim)}
     text = repr(facts).encode()
     start = np.lib.format.magic(1, 0) + (_HEADER_BYTES - 10).to_bytes(2, "little")
@@ -296,7 +296,7 @@ def _header(rows: int, dim: int) -> bytes:
 
 
 def _entries(path: Path) -> Iterator[Entry]:
-    """Images in the order of their lines; an unfinished last line does not count."""
+    """Iterate over images in the order of their lines; an unfinished last line does not count."""
     if not path.is_file():
         return
     row = 0
@@ -326,7 +326,7 @@ def _size(path: Path) -> int:
 
 
 def _whole_lines(path: Path) -> int:
-    """Bytes up to the end of the last whole line."""
+    """Return the number of bytes up to the end of the last complete line."""
     size = _size(path)
     with open(path, "rb") as file:
         step = 1 << 16

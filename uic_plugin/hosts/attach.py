@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import DataLoader, DistributedSampler
 from torchvision.datasets.vision import StandardTransform
 
-from uic_plugin.data.centre import centre_view
+from uic_plugin.data.center import center_view
 from uic_plugin.data.draws import DrawnShare, DrawSampler
 from uic_plugin.data.images import (
     annotations_of,
@@ -168,7 +168,7 @@ def _label_loader(
     share = {"num_replicas": trainer.world_size, "rank": trainer.global_rank, "shuffle": False}
     sampler: Any
     if views == "center":
-        dataset = centred(dataset)
+        dataset = centered(dataset)
         sampler = DistributedSampler(dataset, **share)
     else:
         sampler = DrawnShare(dataset, lambda: method.label_epoch, **share)
@@ -184,8 +184,8 @@ def _label_loader(
     )
 
 
-def centred(dataset: Any) -> Any:
-    """A dataset with centred views in place of its augmentation.
+def centered(dataset: Any) -> Any:
+    """A dataset with centered views in place of its augmentation.
 
     Raises:
         ValueError: if it has no augmentation of its own.
@@ -194,10 +194,10 @@ def centred(dataset: Any) -> Any:
     transform = getattr(dataset, "transform", None)
     if transform is None:
         raise ValueError(
-            "labels of centred views need a dataset with an augmentation of its own "
+            "labels of centered views need a dataset with an augmentation of its own "
             f"(a `transform`), which {type(dataset).__name__} has not"
         )
-    copied.transform = centre_view(transform)
+    copied.transform = center_view(transform)
     if hasattr(copied, "transforms"):  # torchvision's datasets call this one
         copied.transforms = StandardTransform(copied.transform)
     return copied

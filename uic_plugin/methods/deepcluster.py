@@ -1,6 +1,6 @@
 """DeepCluster (Caron et al., 2018).
 
-1. Before every epoch, features of a centred view of all images, network in eval mode; of AlexNet
+1. Before every epoch, features of a centered view of all images, network in eval mode; of AlexNet
    and VGG16 what fc7 puts out before its ReLU, which the authors' code cuts off.
 2. PCA with whitening, unit length, k-means: the clusters are the labels.
 3. A new classifier, class-balanced order without empty clusters, cross-entropy.
@@ -27,7 +27,7 @@ class DeepCluster(PseudoLabelMethod):
 
     @property
     def label_pass(self) -> str | None:
-        """Centred views."""
+        """Centered views."""
         return "center"
 
     def relabel(self) -> None:

@@ -149,7 +149,7 @@ class UICOptions(PseudoLabelOptions):
         views: 1: the loss and the next label come from one view; 2: the label from the first,
             the loss on the second.
         label_view: "train": labels come from the training step's own view; "center": from a pass
-            over centred views at the end of each epoch, network in eval mode (Table 3).
+            over centered views at the end of each epoch, network in eval mode (Table 3).
         label_momentum: labels from a moving average of the weights that keeps this share of itself
             in every step, below 1; 0: from the network itself, as in the paper.
         fixed_labels: label file, as `uic label` writes it; its labels never change (Table 2).

@@ -32,7 +32,7 @@ class UIC(PseudoLabelMethod):
 
     @property
     def label_pass(self) -> str | None:
-        """Centred views for the ablation of Table 3; none in UIC itself."""
+        """Centered views for the ablation of Table 3; none in UIC itself."""
         return "center" if self.options.label_view == "center" else None
 
     @property
@@ -42,7 +42,7 @@ class UIC(PseudoLabelMethod):
 
     @property
     def first_pass(self) -> str | None:
-        """Centred views for clusters to begin with."""
+        """Centered views for clusters to begin with."""
         return "center" if self.options.label_init == "clusters" else None
 
     @property
@@ -139,7 +139,7 @@ class UIC(PseudoLabelMethod):
 
     @torch.no_grad()
     def relabel(self) -> None:
-        """With `label_view=center`, labels of centred views; dropout off, statistics frozen."""
+        """With `label_view=center`, labels of centered views; dropout off, statistics frozen."""
         if self.label_pass is not None:
             for index, features in features_of_share(self, training=False):
                 self.stage(index, self.head(features)[1])

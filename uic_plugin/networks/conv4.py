@@ -29,7 +29,7 @@ class Conv4(nn.Module):
         self.pool = nn.MaxPool2d(2, ceil_mode=True)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Features (B, 8 * width) of images (B, C, H, W) of any size."""
+        """Return features (B, 8 * width) of images (B, C, H, W) of any size."""
         x = self.pool(self.conv1(images))
         x = self.pool(self.conv2(x))
         x = self.pool(self.conv3(x))

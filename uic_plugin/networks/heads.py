@@ -69,11 +69,11 @@ class PseudoClassHead(nn.Module):
             return embeddings, self.classifier(embeddings)
 
     def per_head(self, logits: torch.Tensor) -> list[torch.Tensor]:
-        """Logits (B, H * K) as one (B, K) for each of H heads."""
+        """Split logits (B, H * K) into one (B, K) for each of H heads."""
         return list(logits.split(self.num_classes, dim=1))
 
     def one_head(self, embeddings: torch.Tensor, number: int) -> torch.Tensor:
-        """Logits (B, K) of one of the classifiers alone."""
+        """Return the logits (B, K) of one of the classifiers."""
         part = slice(number * self.num_classes, (number + 1) * self.num_classes)
         weight, bias = self.classifier.weight[part], self.classifier.bias
         if bias is None:  # cosines

@@ -33,13 +33,13 @@ class Encoder(nn.Module):
         self.mlp = mlp
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Features (B, D), or embeddings where there is an MLP."""
+        """Return features (B, D), or embeddings if there is an MLP."""
         features = self.backbone(images)
         return features if self.mlp is None else self.mlp(features)
 
 
 def layer_modules(network: nn.Module) -> dict[str, str]:
-    """Public names of a network's layers, from the images on, to paths of modules in it."""
+    """Map public names of a network's layers, from the images on, to paths of modules in it."""
     if isinstance(network, Encoder):
         names = {k: f"backbone.{v}" for k, v in layer_modules(network.backbone).items()}
         names[FEATURES] = "backbone"
@@ -63,7 +63,7 @@ def layer_modules(network: nn.Module) -> dict[str, str]:
 def layer_outputs(
     network: nn.Module, images: torch.Tensor, names: Iterable[str]
 ) -> dict[str, torch.Tensor]:
-    """Outputs of the named layers in one forward pass.
+    """Return the outputs of the named layers from one forward pass.
 
     Args:
         network: any network; its mode (train or eval) is left as it is.
@@ -88,7 +88,7 @@ def layer_outputs(
 def layer_shapes(
     network: nn.Module, names: Iterable[str], image_size: int
 ) -> dict[str, tuple[int, ...]]:
-    """Shape of each layer's output for one square image, without its first dimension.
+    """Return the shape of each layer's output for one square image, without the batch dimension.
 
     The network is left as it was: it runs in eval mode, without gradients.
 

@@ -71,7 +71,7 @@ def load_pretrained(
     layer: str = FEATURES,
     size: int | None = None,
 ) -> Backbone:
-    """A network by name, with pretrained weights.
+    """Load a network by name, with pretrained weights.
 
     Args:
         name: `lite0`; a name of timm, with or without `timm/`; or a network of this plugin, which
@@ -117,7 +117,7 @@ def load_pretrained(
 
 
 def lite0_file() -> Path:
-    """The default network's weights.
+    """Return the file with the default network's weights.
 
     Raises:
         ImportError: without the package that they are in, saying what to install.
@@ -132,7 +132,7 @@ def lite0_file() -> Path:
 
 
 def weights_at_hand() -> list[str]:
-    """Names for `load_pretrained` whose weights are on this machine, the default first."""
+    """Return names for `load_pretrained` with weights on this machine, the default first."""
     names = []
     if importlib.util.find_spec(_LITE0_MODULE) is not None:
         names.append(DEFAULT)
@@ -187,7 +187,7 @@ def _load_in_order(network: nn.Module, path: Path) -> None:
 
 
 def _from_file(name: str, path: Path, size: int | None) -> nn.Module:
-    """A network whose weights are all in a file, under its own names or others that timm knows."""
+    """Load all weights of a network from a file, under its own names or others that timm knows."""
     network = _build(name, size)
     try:
         report = load_weights(network, path)
@@ -206,7 +206,7 @@ def _from_file(name: str, path: Path, size: int | None) -> nn.Module:
 
 
 def _through_timm(name: str, path: Path, size: int | None) -> nn.Module | None:
-    """A network as timm loads a file of other names; None where weights are left out.
+    """Load a file of other names as timm does; return None if weights are left out.
 
     timm is not strict about a network without its classifier. A weight that the file does not have
     keeps its random value, so that it differs between two networks.
@@ -226,7 +226,7 @@ def _through_timm(name: str, path: Path, size: int | None) -> nn.Module | None:
 
 
 def _from_hub(name: str, size: int | None) -> nn.Module:
-    """A network of timm with the weights of its hub, which are looked for on this machine first."""
+    """Load a network of timm with its hub's weights, which are first looked for on this machine."""
     _build(name, size)  # an unknown name is told as such, before any weights are missing
     import timm
 
@@ -251,7 +251,7 @@ def _from_hub(name: str, size: int | None) -> nn.Module:
 
 
 def _hub_file(repo: str, filename: str | None) -> str:
-    """Path of a repository's weights: from the cache, else from the hub, within seconds."""
+    """Return the path of a repository's weights, from the cache or else from the hub."""
     try:
         from huggingface_hub import hf_hub_download, hf_hub_url, try_to_load_from_cache
     except ImportError as error:
@@ -281,7 +281,7 @@ def _is_offline() -> bool:
 
 
 def _unreachable(url: str) -> str:
-    """Why a file cannot be fetched; empty if it can. One try: the hub's client makes many."""
+    """Try once to reach a file; return the reason if that fails, else an empty string."""
     import urllib.error
     import urllib.request
 
@@ -297,7 +297,7 @@ def _unreachable(url: str) -> str:
 
 
 def _data_config(network: nn.Module, size: int | None) -> dict[str, Any]:
-    """Size, crop, mean, deviation and interpolation, as timm says; ImageNet's for our networks."""
+    """Return timm's crop, mean, deviation and interpolation; ImageNet's for our own networks."""
     from timm.data import resolve_data_config
 
     own = getattr(network, "pretrained_cfg", None)

@@ -22,7 +22,7 @@ TIMM_PREFIX = "timm/"
 
 
 def find_backbone(name: str) -> Callable[..., nn.Module] | None:
-    """What builds the network of that name, or None where it is none of ours.
+    """Return the builder of a network, or None if the name is not one of ours.
 
     Args:
         name: of ours, or `timm/NAME` for any network of timm.
@@ -45,7 +45,7 @@ def find_backbone(name: str) -> Callable[..., nn.Module] | None:
 
 
 def _timm(name: str, **kwargs: Any) -> nn.Module:
-    """A network of timm without its classifier, with random weights unless told otherwise."""
+    """Build a network of timm without its classifier, by default with random weights."""
     own = _entrypoint(name)
     if own is _import_timm().model_entrypoint(name.partition(".")[0]):
         network: Any = _import_timm().create_model(name, num_classes=0, **kwargs)
@@ -57,7 +57,7 @@ def _timm(name: str, **kwargs: Any) -> nn.Module:
 
 
 def _entrypoint(name: str) -> Any:
-    """timm's own builder: solo-learn main registers networks of its own under some of the names."""
+    """Return timm's own builder: solo-learn main registers its own under some of the names."""
     timm = _import_timm()
     base = name.partition(".")[0]
     registered = timm.model_entrypoint(base)

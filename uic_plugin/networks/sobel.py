@@ -26,5 +26,5 @@ class Sobel(nn.Module):
         self.register_buffer("kernels", kernels, persistent=False)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Gradients (B, 2, H, W) of images (B, C, H, W)."""
+        """Return gradients (B, 2, H, W) of images (B, C, H, W)."""
         return F.conv2d(images.mean(1, keepdim=True), self.kernels, padding=1)

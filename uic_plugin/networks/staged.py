@@ -91,7 +91,7 @@ class StagedNetwork(nn.Module):
         return x.flatten(1)
 
     def init_weights(self) -> None:
-        """Weights for ReLU (He et al., 2015), whatever the width."""
+        """Initialise weights for ReLU (He et al., 2015), whatever the width."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -116,7 +116,7 @@ def check_image_size(image_size: int, smallest: int) -> None:
 
 
 def _side_after(features: nn.Sequential, image_size: int, channels: int) -> int:
-    """Side of the last map for square images, found by running a copy without data."""
+    """Return the side of the last map for square images by running a copy without data."""
     import copy
 
     shadow = copy.deepcopy(features).to("meta").eval()

@@ -139,7 +139,7 @@ def save_weights(network: nn.Module, path: Path, *, layout: str = "torchvision")
 
 
 def read_state(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors in a file by name, without the wrappers that training programs put around them.
+    """Read the tensors of a file by name, without the wrappers that training programs add.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -169,7 +169,7 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
 
 
 def backbone_state(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The network's part of a method's weights; a bare network's as they are."""
+    """Return the network's part of a method's weights; those of a bare network unchanged."""
     for prefix in _BACKBONE_PREFIXES:
         part = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
         if part:
@@ -178,7 +178,7 @@ def backbone_state(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def weights_fingerprint(network: nn.Module) -> str:
-    """Identifies all weights and statistics of a network, 16 hexadecimal digits."""
+    """Return 16 hexadecimal digits that identify all weights and statistics of a network."""
     digest = hashlib.blake2b(digest_size=8)
     for name, value in network.state_dict().items():
         digest.update(name.encode())

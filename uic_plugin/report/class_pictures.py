@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from uic_plugin.data.centre import find_normalize
+from uic_plugin.data.center import find_normalize
 from uic_plugin.data.views import BAD_IMAGE_ERRORS
 from uic_plugin.report.figures import plot_class_sizes, plot_classes
 from uic_plugin.seeding import derive_seed
@@ -27,7 +27,7 @@ class ClassPictures:
     """Pictures of a run's classes, a PNG for every epoch that is asked for.
 
     Args:
-        dataset: the training images with a centred view, items [number, view (C, H, W), ...].
+        dataset: the training images with a centered view, items [number, view (C, H, W), ...].
         folder: for `epoch0010.png` and `epoch0010_sizes.png`.
         seed: of the run; the same classes are shown as long as they have images.
     """
@@ -74,7 +74,7 @@ class ClassPictures:
         return plot_class_sizes(sizes, self.folder / f"epoch{epoch:04d}_sizes.png")
 
     def _tiles(self, members: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
-        """Which of the images can be read, and those as (H, W, 3) uint8."""
+        """Return which images can be read, and those as (H, W, 3) uint8."""
         readable, views = [], []
         for member in members:  # a picture's few images
             try:
@@ -91,7 +91,7 @@ class ClassPictures:
 
 
 def some_classes(sizes: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """At most `count` classes that have images, drawn by the seed alone, in ascending order.
+    """Draw at most `count` non-empty classes by the seed alone; return them in ascending order.
 
     A class that stays filled stays in the picture, so that one can watch it.
 
@@ -105,7 +105,7 @@ def some_classes(sizes: np.ndarray, count: int, seed: int) -> np.ndarray:
 
 
 def some_members(labels: np.ndarray, chosen: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Numbers of at most `count` images of each chosen class, drawn; class after class.
+    """Draw at most `count` images of each chosen class; return their indices, class by class.
 
     Args:
         labels: (N,) pseudo labels.

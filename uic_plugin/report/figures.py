@@ -11,13 +11,13 @@ from uic_plugin.report.tables import read_csv
 
 
 def read_history(path: Path) -> dict[str, list[float]]:
-    """Columns of a run's `epochs.csv`; epochs without a value are NaN."""
+    """Read the columns of a run's `epochs.csv`; epochs without a value are NaN."""
     rows = read_csv(path)
     return {name: [float(row[name] or "nan") for row in rows] for name in rows[0]} if rows else {}
 
 
 def plot_curves(histories: Mapping[str, Mapping[str, Sequence[float]]], path: Path) -> Path:
-    """Loss, NMI, share of changed labels and class sizes of UIC runs over epochs.
+    """Plot loss, NMI, purity and share of changed labels of UIC runs over epochs.
 
     Args:
         histories: a run's name to its columns, as `read_history` gives them.
@@ -59,7 +59,7 @@ def plot_classes(
     columns: int = 12,
     blocks: int = 3,
 ) -> Path:
-    """The most confident images of each class, a row a class, largest classes first.
+    """Plot the most confident images of each class, one row per class, largest classes first.
 
     Args:
         images: N images (H, W, 3) uint8, of one size.
@@ -109,7 +109,7 @@ def plot_classes(
 
 
 def plot_class_sizes(sizes: np.ndarray, path: Path) -> Path:
-    """Histogram of images per class (UIC, Fig. 3), with the size of equal classes marked.
+    """Plot the histogram of class sizes (UIC, Fig. 3), with the size of equal classes marked.
 
     Args:
         sizes: (K,) images per class.

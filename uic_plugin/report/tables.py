@@ -22,13 +22,13 @@ def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
-    """Rows of a table; values are text."""
+    """Read the rows of a table; values are text."""
     with open(path, newline="") as file:
         return list(csv.DictReader(file))
 
 
 def probe_table(results: Sequence[Any]) -> Table:
-    """Results of probes for a terminal, one row a layer, cells "top-1/top-5"."""
+    """Return results of probes for a terminal, one row per layer, cells "top-1/top-5"."""
     kinds = [
         (crops, probe)
         for crops in sorted({result.crops for result in results}, reverse=True)

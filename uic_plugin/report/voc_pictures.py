@@ -19,7 +19,7 @@ _SURE = 0.5  # least confidence of a box that is drawn
 
 
 def voc_palette() -> np.ndarray:
-    """VOC's colour of each value of a mask, (256, 3) uint8.
+    """Return VOC's colour of each value of a mask, (256, 3) uint8.
 
     The lowest three bits of a value are the highest bits of red, green and blue, the next three the
     next ones, and so on (`VOClabelcolormap` of the development kit).
@@ -33,7 +33,7 @@ def voc_palette() -> np.ndarray:
 
 
 def plot_curve(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
-    """Losses and learning rate over iterations, from the rows of a curve."""
+    """Plot losses and learning rate over iterations, from the rows of a curve."""
     figure = _figure(7, 3)
     axis = figure.subplots()
     at = [row["iteration"] for row in rows]
@@ -52,7 +52,7 @@ def plot_curve(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
 
 
 def draw_scores(images: VocObjects, scores: torch.Tensor, path: Path) -> Path:
-    """Some images with their classes, and the highest scores (N, 20) beside them."""
+    """Draw some images with their classes, and the highest scores (N, 20) beside them."""
 
     def draw(axis: Any, number: int) -> None:
         axis.imshow(images.image(number))
@@ -68,7 +68,7 @@ def draw_scores(images: VocObjects, scores: torch.Tensor, path: Path) -> Path:
 
 
 def draw_detections(images: VocObjects, found: Sequence[Detections], path: Path) -> Path:
-    """Some images with their objects (dashed) and the boxes found with a confidence of 0.5."""
+    """Draw some images with their objects (dashed) and the boxes found with a confidence of 0.5."""
     colours = voc_palette() / 255
 
     def draw(axis: Any, number: int) -> None:
@@ -98,7 +98,7 @@ def draw_detections(images: VocObjects, found: Sequence[Detections], path: Path)
 
 
 def draw_masks(images: VocMasks, predicted: Sequence[torch.Tensor], path: Path) -> Path:
-    """Some images, each with its true and its predicted mask beside it, in VOC's palette."""
+    """Draw some images, each with its true and its predicted mask beside it, in VOC's palette."""
     palette = voc_palette()
     count = min(_SHOWN, len(images))
     figure = _figure(7.5, 2.0 * count)
@@ -115,7 +115,7 @@ def draw_masks(images: VocMasks, predicted: Sequence[torch.Tensor], path: Path) 
 
 
 def save_mask(mask: torch.Tensor, path: Path) -> Path:
-    """A mask as a PNG with VOC's palette."""
+    """Save a mask as a PNG with VOC's palette."""
     image = Image.fromarray(mask.numpy().astype(np.uint8), mode="P")
     image.putpalette(voc_palette().ravel().tolist())
     with replacing(path) as part:

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from uic_plugin.data.centre import centre_crop
+from uic_plugin.data.center import center_crop
 from uic_plugin.data.images import relative_paths, sort_files
 from uic_plugin.data.index import IndexedImages, read_index
 from uic_plugin.data.loaders import view_loader
@@ -167,7 +167,7 @@ def _eval_transforms(
     flip = transforms.RandomHorizontalFlip(first.horizontal_flip.prob)
     return (
         transforms.Compose([transforms.RandomResizedCrop(size, scale), flip, *tail]),
-        transforms.Compose([*centre_crop(size), *tail]),
+        transforms.Compose([*center_crop(size), *tail]),
     )
 
 

@@ -22,7 +22,7 @@ class Features:
     """Frozen features of annotated images.
 
     Attributes:
-        train, val: (N, D) float32 features of one centred view, network in eval mode.
+        train, val: (N, D) float32 features of one centered view, network in eval mode.
         train_targets, val_targets: (N,) int64 annotations.
     """
 

@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional as F
 from torchvision import transforms
 
-from uic_plugin.data.centre import find_normalize, with_border
+from uic_plugin.data.center import find_normalize, with_border
 from uic_plugin.data.held_out import held_out_images
 from uic_plugin.data.loaders import view_loader
 from uic_plugin.evaluation.fewshot import EpisodeSettings, check_classes, evaluate_episodes
@@ -43,7 +43,7 @@ def fewshot_run(
         data: see `held_out_images`.
         layers: names, see `layer_modules`; with `+mp` after them max-pooled.
         settings: of the episodes.
-        resolution: side of the centre crop in pixels.
+        resolution: side of the center crop in pixels.
         resize: shorter side before it; 256 for 224, in proportion from 128 pixels on, below that
             the resolution itself.
         progress: is told how many images of how many have features.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from uic_plugin.data.centre import resized_side
+from uic_plugin.data.center import resized_side
 from uic_plugin.networks.layers import FEATURES
 from uic_plugin.networks.pretrained import DEFAULT, Backbone, load_pretrained
 from uic_plugin.networks.weights import weights_fingerprint

@@ -11,7 +11,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torchvision import transforms
 
-from uic_plugin.data.centre import find_normalize, with_border
+from uic_plugin.data.center import find_normalize, with_border
 from uic_plugin.evaluation.distributed import process_group, rank_and_world
 from uic_plugin.evaluation.probe_settings import ProbeResult, ProbeSettings
 from uic_plugin.evaluation.probes import ProbeTrainer

@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from PIL import Image
 from torch import nn
 
-from uic_plugin.data.centre import centre_view
+from uic_plugin.data.center import center_view
 from uic_plugin.data.folders import images_below
 from uic_plugin.data.resolve import DataSource
 from uic_plugin.hosts import backbone_of, load_host
@@ -173,7 +173,7 @@ class Run:
     @cached_property
     def view(self) -> View:
         """The centered view of the recipe's augmentation, an image to (3, H, W)."""
-        return centre_view(self.augmentation)
+        return center_view(self.augmentation)
 
     def classifier(self) -> nn.Sequential:
         """Return a copy of the network with its first classifier, images to logits (B, K)."""

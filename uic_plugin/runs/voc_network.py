@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torchvision import transforms
 
-from uic_plugin.data.centre import centre_crop, find_normalize
+from uic_plugin.data.center import center_crop, find_normalize
 from uic_plugin.data.voc_folder import VocMasks, VocObjects
 from uic_plugin.evaluation.voc.network import estimate_statistics
 from uic_plugin.networks.layers import FEATURES, layer_shapes
@@ -68,7 +68,7 @@ class PretrainedNetwork:
             estimate_statistics(self.backbone, self._batches(images))
 
     def _batches(self, images: VocObjects | VocMasks) -> Iterator[torch.Tensor]:
-        view = transforms.Compose([*centre_crop(self.crop), transforms.ToTensor(), self.normalize])
+        view = transforms.Compose([*center_crop(self.crop), transforms.ToTensor(), self.normalize])
         numbers = iter(range(min(_STATISTICS_IMAGES, len(images))))
         while part := list(itertools.islice(numbers, 16)):
             yield torch.stack([view(images.reader[number][0]) for number in part])

@@ -52,13 +52,13 @@ class Detections:
 
 
 def mean_of(values: Sequence[float]) -> float:
-    """Mean over the classes that have a value; NaN if none has."""
+    """Return the mean over the classes that have a value; NaN if none has."""
     found = [value for value in values if not math.isnan(value)]
     return sum(found) / len(found) if found else math.nan
 
 
 def interpolated(recall: np.ndarray, precision: np.ndarray, positives: int) -> AveragePrecision:
-    """Both figures of a curve.
+    """Return both kinds of average precision of a curve.
 
     Args:
         recall: (P,) not falling.
@@ -80,7 +80,7 @@ def interpolated(recall: np.ndarray, precision: np.ndarray, positives: int) -> A
 def classification_precision(
     scores: torch.Tensor, presence: torch.Tensor
 ) -> list[AveragePrecision]:
-    """Of each class in images.
+    """Return the average precision of each class of a multi-label classification.
 
     Args:
         scores: (N, C), higher where a class is more likely.
@@ -115,7 +115,7 @@ def detection_precision(
     num_classes: int,
     overlap: float = 0.5,
 ) -> list[AveragePrecision]:
-    """Of the boxes of each class.
+    """Return the average precision of the boxes of each class.
 
     A detection is right if the object of its class that it overlaps most has an intersection over
     union of at least `overlap` and no detection of higher confidence took it. One that hits a
@@ -153,7 +153,7 @@ def detection_precision(
 def _matched(
     overlaps: torch.Tensor, difficult: torch.Tensor, least: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Which detections are right, and which count, of (D, B) overlaps by falling confidence."""
+    """Return which detections are right, and which count, from (D, B) overlaps by confidence."""
     hits = torch.zeros(len(overlaps), dtype=torch.bool)
     counted = torch.ones(len(overlaps), dtype=torch.bool)
     if not overlaps.shape[1]:

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 from torchvision import transforms
 
-from uic_plugin.data.centre import with_border
+from uic_plugin.data.center import with_border
 from uic_plugin.data.loaders import view_loader
 from uic_plugin.data.voc_folder import VOC_CLASSES, VocObjects
 from uic_plugin.evaluation.voc.average_precision import AveragePrecision, classification_precision
@@ -87,7 +87,7 @@ class MultiLabelNetwork(nn.Module):
             self.frozen = [body.requires_grad_(False)]
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits (B, 20)."""
+        """Return logits (B, 20)."""
         return self.fc8(self.backbone(images))
 
 
@@ -112,14 +112,14 @@ class ClassifiedImages(Dataset[Any]):
 
 
 def presence_loss(logits: torch.Tensor, presence: torch.Tensor) -> torch.Tensor:
-    """Binary cross-entropy, summed over classes and averaged over images; NaN does not count."""
+    """Return binary cross-entropy, summed over classes, averaged over images; NaN is left out."""
     counted = ~presence.isnan()
     loss = F.binary_cross_entropy_with_logits(logits[counted], presence[counted], reduction="sum")
     return loss / len(logits)
 
 
 def training_view(settings: ClassifySettings, normalize: Any) -> Any:
-    """A random square of the image, mirrored or not."""
+    """Return the transform to a random square of the image, flipped with probability 0.5."""
     scale = (settings.min_scale, settings.max_scale)
     return transforms.Compose(
         [
@@ -132,7 +132,7 @@ def training_view(settings: ClassifySettings, normalize: Any) -> Any:
 
 
 def evaluation_view(settings: ClassifySettings, normalize: Any) -> Any:
-    """Crops (10 or 1, 3, H, W) of an image."""
+    """Return the transform of an image to crops (10 or 1, 3, H, W)."""
     cut: Any = transforms.TenCrop(settings.crop)
     if settings.crops == 1:
         cut = transforms.Compose([transforms.CenterCrop(settings.crop), lambda image: (image,)])
@@ -147,7 +147,7 @@ def evaluation_view(settings: ClassifySettings, normalize: Any) -> Any:
 
 
 def classification_losses(model: nn.Module, batch: Any) -> dict[str, torch.Tensor]:
-    """What a step of the training minimises."""
+    """Return the losses of a training step by name."""
     device = next(model.parameters()).device
     views, presence = batch
     return {"loss": presence_loss(model(views.to(device)), presence.to(device))}
@@ -161,7 +161,7 @@ def evaluate_classifier(
     num_workers: int = 0,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[list[AveragePrecision], torch.Tensor]:
-    """Average precision of each class, and the scores (N, 20): logits summed over the crops.
+    """Return the average precision of each class, and the scores (N, 20) summed over crops.
 
     Args:
         model: on its device.

@@ -14,7 +14,7 @@ _FIGURES = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
 
 
 def coco_precision(found: Sequence[Detections], images: VocObjects) -> dict[str, float]:
-    """COCO's six figures, from 0 to 1; -1 where there is nothing of that size.
+    """Return COCO's six average precisions in [0, 1]; -1 without objects of that size.
 
     Difficult objects are crowds: what is found in them counts neither way.
 

@@ -70,12 +70,12 @@ def _mirror(boxes: torch.Tensor, width: int) -> torch.Tensor:
 
 
 def as_lists(items: list[Any]) -> tuple[list[Any], ...]:
-    """A batch of items whose images have sizes of their own."""
+    """Collate items whose images have different sizes."""
     return tuple(map(list, zip(*items, strict=True)))
 
 
 def detection_losses(model: nn.Module, batch: Any) -> dict[str, torch.Tensor]:
-    """What a step of the training minimises, by the names that torchvision has."""
+    """Return the losses of a training step by torchvision's names."""
     return dict(model(*_inputs(model, batch, next(model.parameters()).device)))
 
 
@@ -98,7 +98,7 @@ def evaluate_detector(
     num_workers: int = 0,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Detections]:
-    """What a detector finds in each image."""
+    """Return what a detector finds in each image."""
     device = next(model.parameters()).device
     model.eval()
     loader = view_loader(
@@ -118,7 +118,7 @@ def evaluate_detector(
 
 
 def precision_of(found: list[Detections], images: VocObjects) -> list[AveragePrecision]:
-    """Average precision of each class at an overlap of 0.5."""
+    """Return the average precision of each class at an overlap of 0.5."""
     objects = images.objects
     return detection_precision(
         found,

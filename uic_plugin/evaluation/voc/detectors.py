@@ -127,7 +127,7 @@ class FastRCNN(nn.Module):
         regions: list[torch.Tensor],
         targets: list[dict[str, torch.Tensor]] | None = None,
     ) -> Any:
-        """Losses in training mode, else detections.
+        """Return losses in training mode, else detections.
 
         Args:
             images: (3, H, W) each, values from 0 to 1.
@@ -176,7 +176,7 @@ def faster_rcnn(
     regions: int | None = None,
     test_regions: int | None = None,
 ) -> FasterRCNN:
-    """torchvision's Faster R-CNN on a ResNet.
+    """Return torchvision's Faster R-CNN on a ResNet.
 
     Args:
         network: the ResNet.
@@ -219,7 +219,7 @@ def faster_rcnn(
 def make_detector(
     network: nn.Module, settings: DetectSettings, mean: Sequence[float], std: Sequence[float]
 ) -> nn.Module:
-    """The detector of VOC's classes that the settings ask for.
+    """Return the detector of VOC's classes that the settings ask for.
 
     Raises:
         ValueError: for a network that it cannot stand on.
@@ -233,7 +233,7 @@ def make_detector(
 
 
 def stride_of(layers: nn.Module) -> int:
-    """Pixels of the image between two neighbours of the last map."""
+    """Return the number of image pixels between two neighbours of the last map."""
     return math.prod(
         module.stride if isinstance(module.stride, int) else module.stride[0]
         for module in layers.modules()

@@ -52,7 +52,7 @@ class StagedFCN(nn.Module):
         self.scores = nn.ModuleList(layers)
 
     def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """`out`: logits (B, classes, H, W) at the size of the images."""
+        """Return `out`: logits (B, classes, H, W) at the size of the images."""
         x = self.sobel(images)
         pooled = []
         for stage in self.stages:
@@ -65,7 +65,7 @@ class StagedFCN(nn.Module):
 
 
 def resnet_fcn(network: nn.Module, num_classes: int, output_stride: int = 8) -> FCN:
-    """torchvision's FCN on a ResNet, whose last stages are dilated instead of strided.
+    """Return torchvision's FCN on a ResNet, whose last stages are dilated instead of strided.
 
     Args:
         network: the ResNet; it is changed.
@@ -88,7 +88,7 @@ def resnet_fcn(network: nn.Module, num_classes: int, output_stride: int = 8) -> 
 
 
 def _dilate(stage: nn.Module, rate: int) -> None:
-    """A stage without its stride of 2; its kernels reach as far as before.
+    """Remove a stage's stride of 2, so that its kernels still reach as far as before.
 
     The kernel that had the stride sees the map as it came, those behind it one twice as fine.
     """
@@ -105,7 +105,7 @@ def _dilate(stage: nn.Module, rate: int) -> None:
 
 
 def _stages(features: nn.Sequential) -> tuple[nn.ModuleList, list[int]]:
-    """Layers up to each pooling, and the channels of these."""
+    """Return the layers up to each pooling, and the number of their channels."""
     stages, channels = [], []
     part: list[nn.Module] = []
     for module in features:
@@ -118,7 +118,7 @@ def _stages(features: nn.Sequential) -> tuple[nn.ModuleList, list[int]]:
 
 
 def _as_convolutions(staged: StagedNetwork) -> nn.Sequential:
-    """fc6 and fc7 with their weights, over every place of the last map."""
+    """Return fc6 and fc7 as convolutions with their weights, to run over the whole last map."""
     layers: list[Any] = []
     side = staged.last_side
     for module in staged.classifier:

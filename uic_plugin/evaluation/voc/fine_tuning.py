@@ -84,7 +84,7 @@ class Schedule:
             raise ValueError(f"--policy must be one of {', '.join(POLICIES)}, got {self.policy!r}")
 
     def lr_at(self, iteration: int) -> float:
-        """Learning rate of a step, counted from 0."""
+        """Return the learning rate of a step, counted from 0."""
         factor = 1.0
         if self.policy == "step":
             factor = self.lr_decay ** (iteration // self.lr_step)
@@ -252,7 +252,7 @@ class _State:
         write_csv(self.folder / CURVE_FILE, self.curve)
 
     def load(self) -> int:
-        """Iterations behind the checkpoint; 0 without one."""
+        """Load the checkpoint and return its iteration; 0 without one."""
         if not self.path.exists():
             return 0
         device = next(self.model.parameters()).device
@@ -297,7 +297,7 @@ class _Draws(Sampler[int]):
 
 @contextmanager
 def _stop_between_steps() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C and SIGTERM wait for the step to end; a second one does not."""
+    """Let Ctrl-C and SIGTERM wait for the end of the step; a second one does not wait."""
     asked: list[int] = []
 
     def ask(number: int, _: Any) -> None:

@@ -41,12 +41,12 @@ class ConfusionMatrix:
         self.counts += torch.bincount(pairs, minlength=size * size).view(size, size)
 
     def iou(self) -> torch.Tensor:
-        """(C,) float64 of each class; NaN where it is neither there nor predicted."""
+        """Return each class's IoU, (C,) float64; NaN if it is neither present nor predicted."""
         right = self.counts.diag().double()
         return right / (self.counts.sum(0) + self.counts.sum(1) - right)
 
     def mean_iou(self) -> float:
-        """Mean over the classes that have one."""
+        """Return the mean over the classes that have an IoU."""
         return float(self.iou().nanmean())
 
     def pixel_accuracy(self) -> float:

@@ -18,7 +18,7 @@ BATCH_NORM = ("fixed", "train")
 def with_mode(
     model: nn.Module, batch_norm: str, frozen: Iterable[nn.Module] = ()
 ) -> Callable[[], None]:
-    """What puts a model into the mode it is trained in.
+    """Return a function that puts a model into the mode it is trained in.
 
     Args:
         model: all of it goes into training mode, but
@@ -70,7 +70,7 @@ def estimate_statistics(network: nn.Module, batches: Iterator[torch.Tensor]) -> 
 
 
 def convolutions(network: nn.Module) -> nn.Sequential:
-    """Sobel filter and convolutions of an AlexNet or VGG16, without the last pooling.
+    """Return Sobel filter and convolutions of an AlexNet or VGG16, without the last pooling.
 
     Raises:
         ValueError: for another network, or one without fc6 and fc7.
@@ -80,7 +80,7 @@ def convolutions(network: nn.Module) -> nn.Sequential:
 
 
 def staged_network(network: nn.Module) -> StagedNetwork:
-    """An AlexNet or VGG16 with fc6 and fc7.
+    """Return the network, checked to be an AlexNet or VGG16 with fc6 and fc7.
 
     Raises:
         ValueError: for any other network.
@@ -94,7 +94,7 @@ def staged_network(network: nn.Module) -> StagedNetwork:
 
 
 def resnet_stages(network: nn.Module) -> dict[str, int]:
-    """Names and channels of a ResNet's stages, `layer1` to `layer4`.
+    """Return names and channels of a ResNet's stages, `layer1` to `layer4`.
 
     Raises:
         ValueError: for any other network.
@@ -116,7 +116,7 @@ def _channels(stage: nn.Module) -> int:
 
 
 def renew_linear(layers: nn.Module, seed: int) -> None:
-    """New weights for linear layers: normal with deviation 0.01, bias 0.1 (as DeepCluster has)."""
+    """Initialise linear layers: normal with deviation 0.01, bias 0.1 (as DeepCluster does)."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "new layers"))
         for module in layers.modules():
@@ -126,7 +126,7 @@ def renew_linear(layers: nn.Module, seed: int) -> None:
 
 
 def seeded(build: Callable[[], Any], seed: int) -> Any:
-    """What `build` makes, with random weights of a seed."""
+    """Return what `build` makes, with random weights drawn from a seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "new layers"))
         return build()

@@ -16,7 +16,7 @@ MEAN = "mean"
 
 
 def precision_rows(precision: Sequence[AveragePrecision]) -> list[dict[str, Any]]:
-    """A row per class and one of the mean over those that have a value."""
+    """Return a row per class and one of the mean over those that have a value."""
     rows: list[dict[str, Any]] = [
         {
             "class": name,
@@ -32,7 +32,7 @@ def precision_rows(precision: Sequence[AveragePrecision]) -> list[dict[str, Any]
 
 
 def iou_rows(matrix: ConfusionMatrix) -> list[dict[str, Any]]:
-    """A row per class, background first, and one of the mean."""
+    """Return a row per class, background first, and one of the mean."""
     names = ("background", *VOC_CLASSES)
     rows = [
         {"class": name, "IoU": percent(value)}
@@ -42,12 +42,12 @@ def iou_rows(matrix: ConfusionMatrix) -> list[dict[str, Any]]:
 
 
 def percent(value: float) -> float | str:
-    """With two decimals; nothing for what is not a number."""
+    """Return a share in percent with two decimals; an empty string for NaN."""
     return "" if value != value else round(100 * value, 2)
 
 
 def write_detections(path: Path, images: VocObjects, found: Sequence[Detections]) -> None:
-    """Boxes of each image as JSON: class, score, and corners in pixels."""
+    """Write the boxes of each image as JSON: class, score, and corners in pixels."""
     content = [
         {
             "image": name,

@@ -98,7 +98,7 @@ class ProposalCache:
         return len(missing)
 
     def of(self, image: str) -> torch.Tensor:
-        """Regions (P, 4) float32 of an image that `compute` was given, as `Objects.boxes`."""
+        """Return the regions (P, 4) float32 of a computed image, as `Objects.boxes`."""
         return torch.from_numpy(np.load(self._file(image)).astype(np.float32))
 
     def _file(self, image: str) -> Path:
@@ -111,7 +111,7 @@ class ProposalCache:
 
 
 def selective_search(image: Image.Image, settings: ProposalSettings) -> np.ndarray:
-    """Regions (P, 4) int32 of an image, sorted; x and y of two corners as `Objects.boxes`.
+    """Return sorted regions (P, 4) int32 of an image: x, y of two corners as `Objects.boxes`.
 
     Raises:
         ImportError: without OpenCV's contributed modules.

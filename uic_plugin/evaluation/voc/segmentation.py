@@ -100,14 +100,14 @@ class SegmentedImages(Dataset[Any]):
 
 
 def mask_loss(logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy (B, C, H, W) against (B, H, W), mean over the pixels that count."""
+    """Return the cross-entropy of logits (B, C, H, W), mean over the pixels that count."""
     counted = (masks != IGNORED).sum().clamp(min=1)
     loss = F.cross_entropy(logits, masks.long(), ignore_index=IGNORED, reduction="sum")
     return loss / counted
 
 
 def segmentation_losses(model: nn.Module, batch: Any) -> dict[str, torch.Tensor]:
-    """What a step of the training minimises."""
+    """Return the losses of a training step by name."""
     device = next(model.parameters()).device
     views, masks = batch
     return {"loss": mask_loss(model(views.to(device))["out"], masks.to(device))}
@@ -121,7 +121,7 @@ def evaluate_segmenter(
     num_workers: int = 0,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[ConfusionMatrix, list[torch.Tensor]]:
-    """Confusion over all images, and the predicted masks (H, W) uint8 at the images' own size.
+    """Return the confusion over all images, and masks (H, W) uint8 at the images' size.
 
     Args:
         model: on its device.

@@ -136,7 +136,7 @@ def _write(
     rows: list[dict[str, Any]],
     console: Console,
 ) -> None:
-    """Tables, curves and page into a folder; what failed, and where they are, on the terminal."""
+    """Write tables, curves and page into a folder, and print failures and paths."""
     write_csv(out / "runs.csv", rows)
     curves = curve_rows(runs)
     for name in ("curves.csv", "curves.png"):  # not those of an earlier call
@@ -154,7 +154,7 @@ def _write(
 
 
 def _digest(runs: Sequence[PlannedRun]) -> str:
-    """Of a comparison: another one writes elsewhere."""
+    """Return a hash of a comparison: another one writes elsewhere."""
     names = "\0".join(f"{run.entry.label} {run.folder.name}" for run in runs)
     return hashlib.blake2b(names.encode(), digest_size=4).hexdigest()
 
@@ -172,7 +172,7 @@ def _runs(
 
 
 def _run(jobs: list[Job], parallel: int, console: Console) -> dict[str, str]:
-    """Names and reasons of the jobs that failed."""
+    """Run jobs; return names and reasons of those that failed."""
     return {
         name: reason_of(log) if log.exists() else "not started"
         for name, log in run_jobs(jobs, parallel, console.print).items()

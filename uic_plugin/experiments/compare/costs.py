@@ -20,7 +20,6 @@ from torch import nn
 from uic_plugin.data.draws import DrawnShare
 from uic_plugin.data.loaders import view_loader
 from uic_plugin.hardware import hardware
-from uic_plugin.hosts.attach import centred
 from uic_plugin.networks.heads import PseudoClassHead
 from uic_plugin.pseudo_labels import (
     ClassBalancedSampler,
@@ -46,7 +45,7 @@ def turn_costs(
     overrides: Sequence[str] = (),
     say: Callable[[str], None] = lambda text: None,
 ) -> list[dict[str, Any]]:
-    """Seconds of a turn for each method and number of images.
+    """Return the seconds of an epoch boundary for each method and number of images.
 
     Args:
         run: folder of a finished run; its images, augmentation and network are used.
@@ -88,7 +87,7 @@ def turn_costs(
 def _features(
     run: Path, count: int, overrides: Sequence[str]
 ) -> tuple[torch.Tensor, dict[str, float]]:
-    """Features (count, D) of augmented views, and seconds that a label pass takes for an image."""
+    """Return features (count, D) of augmented views, and a label pass's seconds per image."""
     opened = Run.open(run, overrides, needs_images=True)
     cfg, device = opened.config, opened.device
     network = opened.backbone.eval().to(device)
@@ -110,7 +109,7 @@ def _features(
 
     timed = min(_TIMED_IMAGES, len(dataset))
     seconds = {
-        "deepcluster": _timed(lambda: passed(centred(dataset), timed))[0] / timed,
+        "deepcluster": _timed(lambda: passed(centered(dataset), timed))[0] / timed,
         "selflabel": _timed(lambda: passed(dataset, timed))[0] / timed,
     }
     parts: list[torch.Tensor] = []
@@ -127,7 +126,7 @@ def _timed(work: Callable[[], Any]) -> tuple[float, Any]:
 
 
 def _ordered(labels: torch.Tensor, classes: int, *, balanced: bool) -> float:
-    """Seconds of the order of the next epoch."""
+    """Return the seconds to make the order of the next epoch."""
     bank = PseudoLabelBank(len(labels), classes, labels=labels)
     kind = ClassBalancedSampler if balanced else ShuffledSampler
     extra = {"skip_empty": True} if balanced else {}
@@ -135,12 +134,12 @@ def _ordered(labels: torch.Tensor, classes: int, *, balanced: bool) -> float:
 
 
 def _logits(features: torch.Tensor, classes: int) -> torch.Tensor:
-    """Of a classifier that tells images apart: directions of random images, standardised."""
+    """Return logits like a trained classifier's: cosines to random images, standardised."""
     with torch.no_grad():
         generator = torch.Generator().manual_seed(0)
-        centred = features - features.mean(0)
-        chosen = centred[torch.randperm(len(features), generator=generator)[:classes]]
-        return nn.functional.normalize(centred, dim=1) @ nn.functional.normalize(chosen, dim=1).T
+        centered = features - features.mean(0)
+        chosen = centered[torch.randperm(len(features), generator=generator)[:classes]]
+        return nn.functional.normalize(centered, dim=1) @ nn.functional.normalize(chosen, dim=1).T
 
 
 def _uic(features: torch.Tensor, classes: int) -> dict[str, float]:

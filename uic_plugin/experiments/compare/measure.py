@@ -81,7 +81,7 @@ def measure_run(run: Path, *, clusters: int, overrides: tuple[str, ...] = ()) ->
 
 
 class _Images:
-    """Annotated images in the host's centred views; kept in memory where they are few."""
+    """Annotated images in the host's centered views; kept in memory where they are few."""
 
     def __init__(self, run: Run) -> None:
         self.device = run.device
@@ -102,7 +102,7 @@ class _Images:
 
 
 def _costs(run: Path, method: str) -> dict[str, Any]:
-    """Time and memory of training, and how the method's own labels ended.
+    """Return time and memory of training, and the last figures of the method's own labels.
 
     Only of runs of `uic pretrain`; those of the host's own scripts keep no such files.
     """
@@ -131,7 +131,7 @@ def _costs(run: Path, method: str) -> dict[str, Any]:
 
 
 def _times(run: Path, measures: dict[str, Any]) -> list[dict[str, Any]]:
-    """Epoch, views and seconds of each snapshot."""
+    """Return epoch, views and seconds of each snapshot."""
     if not measures["epochs"] or "views" not in measures:
         return []
     rows = read_csv(run / HISTORY_FILE)

@@ -63,7 +63,7 @@ def write_page(
 
 
 def _figure(curves: Sequence[Mapping[str, Any]], levels: Mapping[str, float]) -> Any:
-    """k-NN over views and over seconds: means, and bands of one standard deviation."""
+    """Plot k-NN over views and over seconds: means, and bands of one standard deviation."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter, MaxNLocator
 

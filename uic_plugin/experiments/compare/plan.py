@@ -38,7 +38,7 @@ class Budget:
 
     @classmethod
     def parse(cls, text: str) -> Budget:
-        """A budget as one types it: `epochs=20`, `views=200k`, `minutes=10`.
+        """Parse a budget as one types it: `epochs=20`, `views=200k`, `minutes=10`.
 
         Raises:
             ValueError: for anything else.
@@ -110,12 +110,12 @@ class Setting:
 
     @property
     def family(self) -> str:
-        """Of the recipes."""
+        """Family of the recipes."""
         return self.data if (recipes_dir() / self.data / "any.yaml").is_file() else "custom"
 
     @property
     def folder(self) -> Path:
-        """Of this comparison's runs."""
+        """Folder of this comparison's runs."""
         network = self.network.replace("/", "-")
         return self.root / f"{self.title}-{network}"
 
@@ -150,7 +150,7 @@ def check_overrides(overrides: Sequence[str]) -> None:
 
 
 def entries_of(methods: Sequence[str], variants: Path | None) -> list[Entry]:
-    """Lines of a comparison from names of methods and a file of variants.
+    """Return the lines of a comparison from names of methods and a file of variants.
 
     Args:
         methods: their names.
@@ -191,7 +191,7 @@ def entries_of(methods: Sequence[str], variants: Path | None) -> list[Entry]:
 
 
 def _typed(value: Any) -> str:
-    """A value of YAML as Hydra reads it on a command line."""
+    """Return a YAML value as Hydra reads it on a command line."""
     if isinstance(value, str) and not re.fullmatch(r"[\w./-]+", value):
         return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
     if isinstance(value, list):
@@ -202,7 +202,7 @@ def _typed(value: Any) -> str:
 
 
 def recipe_of(family: str, name: str) -> tuple[str, tuple[str, ...]]:
-    """The recipe of a method on a family's images, and the overrides that choose it.
+    """Return the recipe of a method on a family's images, and the overrides that choose it.
 
     Args:
         family: of the recipes.
@@ -227,7 +227,7 @@ def recipe_of(family: str, name: str) -> tuple[str, tuple[str, ...]]:
 
 
 def composed(setting: Setting, entry: Entry, seed: int) -> tuple[str, list[str], Any]:
-    """Recipe, overrides without the length, and what they compose to.
+    """Return the recipe, the overrides without the length, and what they compose to.
 
     Raises:
         FileNotFoundError: if there is neither a family of recipes nor a folder of that name.
@@ -254,7 +254,7 @@ def composed(setting: Setting, entry: Entry, seed: int) -> tuple[str, list[str],
 def epochs_of_budget(
     setting: Setting, entry: Entry, seed: int, say: Callable[[str], None] = lambda text: None
 ) -> int | None:
-    """Epochs that a budget of epochs or views buys; None for a budget of minutes.
+    """Return the epochs that a budget of epochs or views buys; None for a budget of minutes.
 
     Args:
         setting: with the budget.
@@ -283,7 +283,7 @@ def epochs_of_budget(
 
 
 def calibration(setting: Setting, entry: Entry) -> Job:
-    """The short run that a budget of minutes is turned into epochs with."""
+    """Return the short run by which a budget of minutes is converted into epochs."""
     name, overrides, cfg = composed(setting, entry, 0)
     folder = setting.folder / f"calibration-{cfg.method}-{_digest(cfg)}-jobs{setting.parallel}"
     given = (*overrides, f"max_epochs={_CALIBRATION_EPOCHS}", f"run_dir={folder}")
@@ -291,13 +291,13 @@ def calibration(setting: Setting, entry: Entry) -> Job:
 
 
 def epochs_of_minutes(setting: Setting, entry: Entry) -> int:
-    """Epochs that fit into the minutes, by the last epoch of the calibration."""
+    """Return the epochs that fit into the minutes, by the calibration's last epoch."""
     rows = read_csv(calibration(setting, entry).folder / "epochs.csv")
     return max(1, int(60 * setting.budget.amount / float(rows[-1]["seconds"])))
 
 
 def plan_run(setting: Setting, entry: Entry, seed: int, epochs: int) -> PlannedRun:
-    """Commands of one run, in a folder that is named after everything that decides it."""
+    """Return the commands of one run, in a folder named after everything that decides it."""
     name, overrides, _ = composed(setting, entry, seed)
     if entry.method != "random":
         overrides.append(f"max_epochs={epochs}")
@@ -338,7 +338,7 @@ def _evaluation(
 
 
 def _digest(cfg: Any) -> str:
-    """Of what decides a training: where it runs, its name and its evaluation are left out."""
+    """Return a hash of what decides a training, not of where it runs or how it is evaluated."""
     content: Any = OmegaConf.to_container(cfg, resolve=True)
     for key in ("name", "run_dir", "seed", "linear", "knn", TYPED_KEY):
         content.pop(key, None)

@@ -10,7 +10,7 @@ from uic_plugin.report.tables import read_csv
 
 
 def quoted_tables() -> list[Table]:
-    """One table for each of the paper's; protocol and source stand in its title.
+    """Return one table for each of the paper's, with protocol and source in its title.
 
     `quoted.csv` has one row a figure: table, method, architecture, column, value, protocol, source.
     """

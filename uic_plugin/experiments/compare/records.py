@@ -38,7 +38,7 @@ def collect(
     failed: Mapping[str, str],
     early: Mapping[str, str],
 ) -> list[dict[str, Any]]:
-    """One row a run, failed ones with their reason.
+    """Return one row per run, failed ones with their reason.
 
     Args:
         runs: all of them.
@@ -80,7 +80,7 @@ def _probes(run: PlannedRun) -> dict[str, float]:
 
 
 def curve_rows(runs: Sequence[PlannedRun]) -> list[dict[str, Any]]:
-    """One row a point of a curve."""
+    """Return one row per point of a curve."""
     rows = []
     for run in runs:
         path = run.folder / MEASURES_FILE
@@ -91,7 +91,7 @@ def curve_rows(runs: Sequence[PlannedRun]) -> list[dict[str, Any]]:
 
 
 def summarize(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One row a line: means and sample standard deviations over seeds."""
+    """Return one row per line: means and sample standard deviations over seeds."""
     summary = []
     for label in dict.fromkeys(row["label"] for row in rows):
         own = [row for row in rows if row["label"] == label]
@@ -112,7 +112,7 @@ def summarize(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def cell(line: Mapping[str, Any], name: str) -> str:
-    """A mean and its spread, as people read it."""
+    """Return a mean and its spread, as people read it."""
     _, factor, form = FIGURES.get(name, (name, 1.0, ".1f"))
     if line.get(name, "") == "":
         return "-"
@@ -125,7 +125,7 @@ def cell(line: Mapping[str, Any], name: str) -> str:
 
 
 def columns_of(summary: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Figures that at least one line has, other than a GPU's where there is none."""
+    """Return the columns that at least one line has a figure for, without a GPU's if unused."""
     found = dict.fromkeys(name for line in summary for name in line)
     probes = [name for name in found if name.startswith("probe_") and not name.endswith("_std")]
     names = [*FIGURES, *probes]
@@ -133,12 +133,12 @@ def columns_of(summary: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def heading(name: str) -> str:
-    """Of a column."""
+    """Return the heading of a column."""
     return FIGURES[name][0] if name in FIGURES else name.replace("probe_", "probe ")
 
 
 def summary_table(setting: Setting, summary: Sequence[Mapping[str, Any]]) -> Table:
-    """The comparison for a terminal."""
+    """Return the comparison for a terminal."""
     table = Table(title=f"{setting.data}, {setting.network} network, {setting.budget} a run")
     table.add_column("method")
     table.add_column("seeds")

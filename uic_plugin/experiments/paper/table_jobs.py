@@ -23,7 +23,7 @@ _SMALL_PROBE: tuple[str, ...] = (
 
 
 def run_folder(root: Path, scale: str, row: Row, seed: int) -> Path:
-    """Where the network that a row measures is trained."""
+    """Return the folder in which the network of a row is trained."""
     suffix = "-finetuned" if row.finetuned else ""
     recipe = str(row.recipe_at(scale)).partition("/")[2]
     return root / scale / f"{recipe}{suffix}-seed{seed}"
@@ -37,7 +37,7 @@ def plan(
     overrides: Sequence[str] = (),
     data: Path | None = None,
 ) -> list[Job]:
-    """All jobs of a table, those that others need first, each once.
+    """Return all jobs of a table, prerequisites first, each once.
 
     Args:
         table: one of the paper's.
@@ -72,13 +72,13 @@ def plan(
 
 
 def transfer_plan(scale: str, seed: int, data: Path | None) -> TransferPlan:
-    """What the tasks of Tables 5 and 6 share; `data` is the folder or split of both unless None."""
+    """Return what the tasks of Tables 5 and 6 share; `data` replaces the default images."""
     fewshot = data or Path("datasets/miniimagenet/test.csv")
     return TransferPlan(scale, fewshot, data or Path("datasets"), seed)
 
 
 def transfer_jobs(table: PaperTable, row: Row, network: Job, plan: TransferPlan) -> list[Job]:
-    """The tasks of a row of Table 5 or 6 on a network; their results lie in its run folder."""
+    """Return the tasks of a row of Table 5 or 6 on a network; results lie in its run folder."""
     backbone = str(compose_recipe(str(network.recipe), list(network.overrides)).backbone.name)
     run, untrained = network.folder, row.untrained
     if table.task == FEWSHOT:
@@ -112,7 +112,7 @@ class _Planner:
         return Job(f"train {folder.name}", arguments, folder, product, needs, recipe, overrides)
 
     def label(self, network: Job) -> Job:
-        """Of all training images, centred views."""
+        """Return the job that labels centered views of all training images."""
         labels = network.folder / "labels.csv"
         return Job(
             f"label {network.folder.name}",

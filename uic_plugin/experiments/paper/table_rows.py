@@ -28,7 +28,7 @@ _VOC_FOLDERS = ("voc-classify-fc6-8", "voc-classify-all", "voc-detect", "voc-seg
 
 
 def measure(row: Row, column: str, folder: Path) -> float | None:
-    """A run's figure for a column, in percent; None while it is not there.
+    """Return a run's figure for a column, in percent; None if it does not exist yet.
 
     Top-1 is of the probe after its last epoch, 10 crops averaged; NMI (arithmetic average) is of
     the labels as they stood after the last epoch of training.
@@ -50,7 +50,7 @@ def measure(row: Row, column: str, folder: Path) -> float | None:
 def measure_transfer(
     table: PaperTable, row: Row, column: str, run: Path
 ) -> tuple[float, float | None] | None:
-    """A network's figure for a column of Table 5 or 6, and half of its 95 % interval."""
+    """Return a network's figure for a column of Table 5 or 6, and half of its 95 % interval."""
     folder = run / _task_folder(table, row, column)
     if not (folder / f"{folder.name}.done.json").exists():
         return None
@@ -61,7 +61,7 @@ def measure_transfer(
 def collect(
     table: PaperTable, scale: str, seeds: Sequence[int], root: Path
 ) -> list[dict[str, Any]]:
-    """One record per cell: what was measured with each seed, and what the paper quotes.
+    """Return one record per cell: what was measured with each seed, and what the paper quotes.
 
     Seeds that an earlier call has measured count, too.
     """
@@ -105,7 +105,7 @@ def collect(
 
 
 def merged(path: Path, records: list[dict[str, Any]], scale: str) -> list[dict[str, Any]]:
-    """Records with those of the other scale that a file has."""
+    """Return records together with those of the other scale in a file."""
     others = [r for r in read_csv(path) if r.get("scale") != scale] if path.exists() else []
     return [*records, *others]
 
@@ -142,14 +142,14 @@ def _recipe(row: Row, scale: str) -> str:
 
 
 def _options(command: str) -> str:
-    """How a probe was trained, without its run and seed."""
+    """Return how a probe was trained, without its run and seed."""
     words = shlex.split(command)[3:]
     words = [word for word in words if not word.startswith("--out=")]
     return " ".join(word for word in words if not word.startswith("--seed"))
 
 
 def paper_table(table: PaperTable, records: Sequence[dict[str, Any]], scale: str) -> Table:
-    """The paper's layout, with a measured and a quoted column for each of its columns."""
+    """Return the paper's layout, with a measured and a quoted column for each of its columns."""
     where = "small scale" if scale == "small" else "full scale"
     out = Table(title=f"{table.title}. Measured here ({where}) | quoted from the paper")
     for head in table.heads:

@@ -88,7 +88,7 @@ def run_table(
 
 
 def _header(recipe: str, word: str) -> str:
-    """A line of a recipe's header."""
+    """Return a line of a recipe's header."""
     for line in (recipes_dir() / f"{recipe}.yaml").read_text().splitlines():
         if line.startswith(f"# {word}:"):
             return line.partition(":")[2].strip()

@@ -40,7 +40,7 @@ class Row:
     untrained: bool = False
 
     def recipe_at(self, scale: str) -> str | None:
-        """The recipe with its group, or None where this scale has none."""
+        """Return the recipe with its group, or None if this scale has none."""
         if scale == "small" and self.small is not None:
             return self.small
         group = "small" if scale == "small" else "imagenet"
@@ -68,7 +68,7 @@ class PaperTable:
     task: str = PROBE
 
     def rows_at(self, scale: str) -> list[Row]:
-        """Those that are run or quoted at a scale."""
+        """Return the rows that are run or quoted at a scale."""
         return [row for row in self.rows if row.quoted or row.recipe_at(scale)]
 
 

@@ -50,7 +50,7 @@ def write_page(
 
 
 def _pictures(job: Job) -> list[str]:
-    """Data URIs."""
+    """Return the pictures of a task as data URIs."""
     if job.name.startswith(FEWSHOT):
         return [_as_uri(_bars(job.product))]
     files = (job.folder / name for name in ("curve.png", "pictures.png"))
@@ -58,7 +58,7 @@ def _pictures(job: Job) -> list[str]:
 
 
 def _bars(results: Path) -> bytes:
-    """Accuracy of each layer with its interval."""
+    """Plot the accuracy of each layer with its interval, as PNG."""
     from matplotlib.figure import Figure
 
     rows = read_csv(results)

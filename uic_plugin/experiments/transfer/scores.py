@@ -15,7 +15,7 @@ _MEAN_COLUMNS = {"AP_11point": "mAP (11-point)", "AP_area": "mAP (area)", "IoU":
 
 
 def figures_of(folder: Path) -> dict[str, tuple[float, float | None]]:
-    """Figures in percent by name, each with half of its 95 % interval where it has one.
+    """Return figures in percent by name, each with half of its 95 % interval if it has one.
 
     Args:
         folder: of a task that is done.
@@ -32,7 +32,7 @@ def figures_of(folder: Path) -> dict[str, tuple[float, float | None]]:
 
 
 def transfer_rows(jobs: Sequence[Job], failed: dict[str, Path]) -> list[dict[str, Any]]:
-    """A row per figure of the tasks that are done, and one for each that failed."""
+    """Return a row per figure of the finished tasks, and one for each that failed."""
     rows: list[dict[str, Any]] = []
     for job in jobs:
         task = job.name.split()[0]

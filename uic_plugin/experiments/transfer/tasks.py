@@ -109,7 +109,7 @@ class TransferPlan:
     def fewshot_job(
         self, run: Path, backbone: str, out: Path, resolution: int, *, untrained: bool = False
     ) -> Job:
-        """Few-shot classification at one resolution."""
+        """Return the job of few-shot classification at one resolution."""
         layers = [fewshot_layer(backbone, column) for column in FEWSHOT_COLUMNS]
         given = (f"--layers={','.join(layers)}", f"--resolution={resolution}")
         name = f"{FEWSHOT}-{resolution}{'-untrained' * untrained}"
@@ -120,13 +120,13 @@ class TransferPlan:
     def classify_job(
         self, run: Path, backbone: str, out: Path, train: str, *, untrained: bool = False
     ) -> Job:
-        """VOC classification of "fc6-8" or "all"."""
+        """Return the job of VOC classification of "fc6-8" or "all"."""
         name = f"{CLASSIFY}-{train}{'-untrained' * untrained}"
         arguments = [CLASSIFY, str(run), str(self.voc), f"--train={train}", f"--out={out / name}"]
         return self._job(CLASSIFY, name, run, backbone, out / name, arguments, untrained)
 
     def detect_job(self, run: Path, backbone: str, out: Path, *, untrained: bool = False) -> Job:
-        """VOC detection with the detector that the network takes."""
+        """Return the job of VOC detection with the detector that the network takes."""
         detector = "fast-rcnn" if backbone in _STAGED else "faster-rcnn"
         name = f"{DETECT}{'-untrained' * untrained}"
         given = [f"--detector={detector}", f"--out={out / name}"]
@@ -134,7 +134,7 @@ class TransferPlan:
         return self._job(DETECT, name, run, backbone, out / name, arguments, untrained)
 
     def segment_job(self, run: Path, backbone: str, out: Path, *, untrained: bool = False) -> Job:
-        """VOC segmentation; at small scale with the finest head."""
+        """Return the job of VOC segmentation; at small scale with the finest head."""
         name = f"{SEGMENT}{'-untrained' * untrained}"
         arguments = [SEGMENT, str(run), str(self.voc), f"--out={out / name}"]
         if self.scale == "small" and backbone in _STAGED:
@@ -144,7 +144,7 @@ class TransferPlan:
     def jobs(
         self, tasks: Sequence[str], run: Path, backbone: str, out: Path, *, untrained: bool = False
     ) -> list[Job]:
-        """All commands of some tasks.
+        """Return all jobs of some tasks.
 
         Raises:
             ValueError: for an unknown task.
@@ -194,7 +194,7 @@ class TransferPlan:
 
 
 def fewshot_layer(backbone: str, column: str) -> str:
-    """What a column of Table 6 is called in a network: `conv5+MP` is `layer4+mp` in a ResNet."""
+    """Return a network's name for a column of Table 6: `conv5+MP` is `layer4+mp` in a ResNet."""
     name, plus, _ = column.partition("+")
     layer = name if backbone in _STAGED else _STAGES[name]
     return f"{layer}+mp" if plus else layer

@@ -117,7 +117,7 @@ def relative_folder(page: Path, images: Path) -> str:
 
 
 def _numbers(shown: Shown) -> dict[str, object]:
-    """Columns with a number an image; a column without any number is left out."""
+    """Collect columns with one number per image; a column without any number is left out."""
     table, rows = shown.table, shown.rows
     columns = {"confidence": table.confidence, "entropy": table.entropy}
     columns |= {name: table.extra[name] for name in _SCORES if name in table.extra}
@@ -133,7 +133,7 @@ def _numbers(shown: Shown) -> dict[str, object]:
 
 
 def _rest(shown: Shown) -> dict[str, list[float]]:
-    """Per class, of images that are not shown: how many, sums of confidence, entropy, agreement."""
+    """Sum up, per class, the images not shown: count, sums of confidence, entropy, agreement."""
     table = shown.table
     if len(shown.rows) == len(table):
         return {}

@@ -76,7 +76,7 @@ def _kind(kind: str) -> str:
 
 
 def _principal_components(features: np.ndarray, seed: int) -> tuple[np.ndarray, float]:
-    """Components of normalised rows, (N, up to 32), and the share of variance that they hold."""
+    """Return components of normalised rows, (N, up to 32), and their share of the variance."""
     count = len(features)
     rows = np.arange(count)
     if count > _FITTED:

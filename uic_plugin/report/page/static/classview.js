@@ -40,8 +40,8 @@
       h(
         "p",
         { class: "quiet" },
-        kind === "centre"
-          ? "by the distance of centres of features; the first is the nearest"
+        kind === "center"
+          ? "by the distance of centers of features; the first is the nearest"
           : "share of this class's images that have them as second-best class",
       ),
       h(
@@ -53,7 +53,7 @@
             { class: "chip", href: `#/class/${id}` },
             UIC.thumb(UIC.ordered(id, "typical")[0] ?? 0),
             h("span", { class: "clip" }, UIC.nameOf(id)),
-            kind === "centre" ? null : h("span", { class: "quiet" }, UIC.percent(value)),
+            kind === "center" ? null : h("span", { class: "quiet" }, UIC.percent(value)),
           ),
         ),
         h("button", { type: "button", class: "chip", onclick: () => UIC.actions.mergeWith(c) }, "Merge with …"),

@@ -1,4 +1,4 @@
-// Numbers of classes and images: sizes, means, centres, neighbours, k-means.
+// Numbers of classes and images: sizes, means, centers, neighbours, k-means.
 "use strict";
 
 {
@@ -75,51 +75,51 @@
       return store.features ? by(members, (i) => margin(i, c)) : null;
     });
 
-  const distance = (i, centre) => {
+  const distance = (i, center) => {
     const { values, width } = UIC.store.features;
     let sum = 0;
     for (let d = 0, at = i * width; d < width; d++, at++) {
-      const difference = values[at] - centre[d];
+      const difference = values[at] - center[d];
       sum += difference * difference;
     }
     return sum;
   };
 
-  const centreOf = (members) => {
+  const centerOf = (members) => {
     const { values, width } = UIC.store.features;
-    const centre = new Float32Array(width);
+    const center = new Float32Array(width);
     for (const i of members) {
-      for (let d = 0, at = i * width; d < width; d++, at++) centre[d] += values[at];
+      for (let d = 0, at = i * width; d < width; d++, at++) center[d] += values[at];
     }
-    for (let d = 0; d < width; d++) centre[d] /= members.length || 1;
-    return centre;
+    for (let d = 0; d < width; d++) center[d] /= members.length || 1;
+    return center;
   };
 
-  const centres = () =>
-    cached("centres", () => {
+  const centers = () =>
+    cached("centers", () => {
       const shown = UIC.state.ids.filter((c) => UIC.state.members.get(c).length);
-      return new Map(shown.map((c) => [c, centreOf(UIC.state.members.get(c))]));
+      return new Map(shown.map((c) => [c, centerOf(UIC.state.members.get(c))]));
     });
 
   const between = (a, b) => a.reduce((sum, value, d) => sum + (value - b[d]) ** 2, 0);
-  const ownDistance = (i, c) => distance(i, centres().get(c));
+  const ownDistance = (i, c) => distance(i, centers().get(c));
 
   const margin = (i, c) => {
     const near = UIC.neighbours(c, 8);
-    const other = Math.min(...near.map((n) => distance(i, centres().get(n.id))));
+    const other = Math.min(...near.map((n) => distance(i, centers().get(n.id))));
     return other - ownDistance(i, c);
   };
 
-  // The classes nearest to a class: by the centres of their features, else by how many of its
+  // The classes nearest to a class: by the centers of their features, else by how many of its
   // images have them as second-best class.
   UIC.neighbours = (c, count) =>
     cached(`neighbours ${c} ${count}`, () => {
       const store = UIC.store;
-      if (store.features && centres().has(c)) {
-        const own = centres().get(c);
-        const others = [...centres()].filter(([id]) => id !== c);
+      if (store.features && centers().has(c)) {
+        const own = centers().get(c);
+        const others = [...centers()].filter(([id]) => id !== c);
         return others
-          .map(([id, centre]) => ({ id, value: Math.sqrt(between(own, centre)), kind: "centre" }))
+          .map(([id, center]) => ({ id, value: Math.sqrt(between(own, center)), kind: "center" }))
           .sort((a, b) => a.value - b.value)
           .slice(0, count);
       }
@@ -216,7 +216,7 @@
       }
       if (sum >= inertia * (1 - 1e-6)) break;
       inertia = sum;
-      parts.forEach((part, k) => part.length && (found[k] = centreOf(part)));
+      parts.forEach((part, k) => part.length && (found[k] = centerOf(part)));
     }
     return { parts, inertia };
   };

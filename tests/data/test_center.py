@@ -1,11 +1,11 @@
-"""The centred view takes size and normalisation from the augmentation, on either line."""
+"""The centered view takes size and normalisation from the augmentation, on either line."""
 
 import pytest
 import torch
 from PIL import Image
 from torchvision import transforms
 
-from uic_plugin.data.centre import centre_view, find_normalize
+from uic_plugin.data.center import center_view, find_normalize
 from uic_plugin.hosts import load_host
 from uic_plugin.recipes_path import compose_recipe
 
@@ -16,7 +16,7 @@ def test_of_the_hosts_augmentation(name):
     augmentation = load_host().augmentation("custom", cfg.augmentations)
     image = Image.new("RGB", (300, 280), (255, 0, 51))
     size = cfg.augmentations[0].crop_size
-    view = centre_view(augmentation)(image)
+    view = center_view(augmentation)(image)
     assert view.shape == (3, size, size)
     normalize = find_normalize(augmentation)
     expected = [
@@ -24,7 +24,7 @@ def test_of_the_hosts_augmentation(name):
         for colour, mean, std in zip((1, 0, 0.2), normalize.mean, normalize.std, strict=True)
     ]
     torch.testing.assert_close(view[:, 0, 0], torch.tensor(expected), rtol=1e-5, atol=1e-5)
-    assert torch.equal(view, centre_view(augmentation)(image))
+    assert torch.equal(view, center_view(augmentation)(image))
 
 
 def test_is_the_middle():
@@ -33,9 +33,9 @@ def test_is_the_middle():
     )
     image = Image.new("L", (512, 256))
     image.paste(255, (144, 16, 368, 240))  # the 224 x 224 pixels in the middle
-    assert (centre_view(augmentation)(image) == 1).all()
+    assert (center_view(augmentation)(image) == 1).all()
 
 
 def test_without_a_crop():
     with pytest.raises(ValueError, match="no RandomResizedCrop"):
-        centre_view(transforms.Compose([transforms.ToTensor(), transforms.Normalize([0], [1])]))
+        center_view(transforms.Compose([transforms.ToTensor(), transforms.Normalize([0], [1])]))
