@@ -41,7 +41,7 @@ def trained(recipe, tmp_path):
     return Path(cfg.run_dir)
 
 
-def test_centerd_labels_are_those_of_the_frozen_network(recipe, trained):
+def test_centered_labels_are_those_of_the_frozen_network(recipe, trained):
     """With a learning rate of 0 the pass at the last step sees the weights of the checkpoint."""
     cfg = recipe(
         "method_kwargs.label_view=center",
@@ -60,7 +60,7 @@ def test_centerd_labels_are_those_of_the_frozen_network(recipe, trained):
     assert len(set(table.labels.tolist())) > 5
 
 
-def test_centerd_labels_train_and_resume(recipe, tmp_path):
+def test_centered_labels_train_and_resume(recipe, tmp_path):
     from runs.test_training import StopAfter, same
 
     def cfg(folder, workers):

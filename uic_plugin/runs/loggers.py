@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
 from uic_plugin.files import replacing
-from uic_plugin.hosts.attach import centerd
+from uic_plugin.hosts.attach import centered
 from uic_plugin.hosts.checkpoint_files import read_checkpoint
 from uic_plugin.hosts.lightning import pl
 from uic_plugin.pseudo_labels.step_labels import StepLabels
@@ -143,9 +143,9 @@ def logging_to(
 
 
 def _pictures(cfg: DictConfig, run_dir: Path, dataset: Any) -> ClassPictures | None:
-    """Of a run's classes; None, and a warning, for images without a centerd view."""
+    """Of a run's classes; None, and a warning, for images without a centered view."""
     try:
-        return ClassPictures(centerd(dataset), run_dir / CLASSES, cfg.seed)
+        return ClassPictures(centered(dataset), run_dir / CLASSES, cfg.seed)
     except ValueError as error:
         warnings.warn(f"no picture of the classes is logged: {error}", stacklevel=2)
         return None

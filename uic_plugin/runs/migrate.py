@@ -16,7 +16,7 @@ from uic_plugin.data.images import fingerprint_of, relative_paths
 from uic_plugin.data.index import ImageIndex, read_index
 from uic_plugin.data.loaders import view_loader
 from uic_plugin.files import replacing
-from uic_plugin.hosts.attach import centerd
+from uic_plugin.hosts.attach import centered
 from uic_plugin.hosts.checkpoint_files import read_checkpoint
 from uic_plugin.methods import CHECKPOINT_KEY
 from uic_plugin.methods.kept_labels import is_within_epoch
@@ -53,7 +53,7 @@ def migrate_labels(
 ) -> Migration:
     """Write a checkpoint whose labels are those of another list of images.
 
-    Labels go by path below the folder; a new image gets the classifier's answer to a centerd view,
+    Labels go by path below the folder; a new image gets the classifier's answer to a centered view,
     network in eval mode.
 
     Args:
@@ -171,7 +171,7 @@ def _answers(
     cfg, device = run.config, run.device
     network, head = run.backbone.eval().to(device), run.head.eval().to(device)
     loader = view_loader(
-        Subset(centerd(dataset), numbers.tolist()),
+        Subset(centered(dataset), numbers.tolist()),
         seed=cfg.seed,
         batch_size=cfg.optimizer.batch_size,
         num_workers=cfg.data.num_workers,

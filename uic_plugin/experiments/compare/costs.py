@@ -20,6 +20,7 @@ from torch import nn
 from uic_plugin.data.draws import DrawnShare
 from uic_plugin.data.loaders import view_loader
 from uic_plugin.hardware import hardware
+from uic_plugin.hosts.attach import centered
 from uic_plugin.networks.heads import PseudoClassHead
 from uic_plugin.pseudo_labels import (
     ClassBalancedSampler,
