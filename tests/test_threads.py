@@ -53,6 +53,7 @@ def test_nothing_that_is_imported_before_the_setting_imports_torch():
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 @needs_gnu
 def test_scripts_of_the_host(tmp_path):
     (tmp_path / "script.py").write_text("import torch\n")
@@ -66,7 +67,12 @@ def test_scripts_of_the_host(tmp_path):
     ("own", "policy", "threads"),
     [
         ({}, "PASSIVE", max(1, (os.cpu_count() or 1) // 2)),
-        ({"OMP_WAIT_POLICY": "active", "OMP_NUM_THREADS": "3"}, "ACTIVE", 3),
+        pytest.param(
+            {"OMP_WAIT_POLICY": "active", "OMP_NUM_THREADS": "3"},
+            "ACTIVE",
+            3,
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_the_command_and_jobs_keep_what_the_user_has_set(

@@ -59,9 +59,13 @@ def test_all_are_registered():
     ("name", "options"),
     [
         ("digits/deepcluster", ()),
-        ("digits/selflabel", ("method_kwargs.heads=2",)),
+        pytest.param("digits/selflabel", ("method_kwargs.heads=2",), marks=pytest.mark.slow),
         pytest.param("digits/supervised", (), marks=pytest.mark.slow),
-        ("digits/uic", ("method_kwargs.heads=3", "method_kwargs.label_momentum=0.9")),
+        pytest.param(
+            "digits/uic",
+            ("method_kwargs.heads=3", "method_kwargs.label_momentum=0.9"),
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             "digits/uic",
             ("method_kwargs.label_init=clusters", "method_kwargs.label_view=center"),

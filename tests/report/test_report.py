@@ -3,6 +3,7 @@
 import io
 
 import numpy as np
+import pytest
 from PIL import Image
 from rich.console import Console
 
@@ -68,6 +69,7 @@ def test_pictures(tmp_path):
             assert min(picture.size) > 30
 
 
+@pytest.mark.slow
 def test_demo_makes_its_table_and_pictures(tmp_path, data_dir):
     text = io.StringIO()
     quick = ("max_epochs=1", "data.num_workers=0", "linear.max_epochs=2", "accelerator=cpu")

@@ -140,7 +140,7 @@ def test_empty_folders(uic, tmp_path):
     one_line(uic(*custom("mixed")), "holds images and subfolders (cats)")
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_corrupted_image(uic, digits, tmp_path, workers):
     folder = copy_digits(digits, tmp_path / "images")
     victim = sorted(folder.rglob("*.png"))[7]
@@ -186,6 +186,7 @@ def test_a_run_folder_of_other_settings_is_left_alone(uic, tmp_path):
     assert "finished: 1 epochs" in done.stdout
 
 
+@pytest.mark.slow
 def test_no_space_for_a_checkpoint_keeps_the_one_before(recipe, tmp_path):
     """A file-size limit stands for the full disk: the write fails half way, as there."""
     cfg = recipe("max_epochs=1", "scheduler.name=none")
@@ -209,7 +210,11 @@ main()
 
 
 @pytest.mark.parametrize(
-    "kind", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)]
+    "kind",
+    [
+        pytest.param(signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param(signal.SIGKILL, marks=pytest.mark.slow),
+    ],
 )
 def test_a_stopped_run_goes_on(tmp_path, recipe, kind):
     settings = ["max_epochs=6", "backbone.kwargs.width=8", "data.num_workers=1", "accelerator=cpu"]

@@ -134,7 +134,9 @@ def broken_and_resumed(train, whole, folder, workers, ranks, fault):
     same(folder, whole(ranks))
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize(
+    "fault", [pytest.param("stop", marks=pytest.mark.slow), *(f for f in FAULTS if f != "stop")]
+)
 def test_broken_and_resumed_equals_unbroken(train, whole, tmp_path, fault):
     broken_and_resumed(train, whole, tmp_path, 1, 1, fault)
 
@@ -174,6 +176,7 @@ def test_forty_kills_at_random_moments(train, whole, tmp_path):
     same(tmp_path, whole(1))
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_passed_over(train, whole, tmp_path):
     settings = ["data.num_workers=0"]
     train(tmp_path, *settings, fault={"kind": "kill", "epoch": 2, "step": 3})
@@ -249,7 +252,7 @@ def watched(folder, ranks):
 
 
 @pytest.mark.parametrize("ranks", [2, pytest.param(4, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("storage", ["memory", "mmap"])
+@pytest.mark.parametrize("storage", [pytest.param("memory", marks=pytest.mark.slow), "mmap"])
 def test_ranks_equal_one_process(train, tmp_path, ranks, storage):
     """Same banks after every step, same losses, whole classes, at most 12 bytes an image."""
     options = [*PLAIN, f"method_kwargs.bank_storage={storage}"]

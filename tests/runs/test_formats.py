@@ -172,6 +172,7 @@ def zoo(digits, tmp_path):
     return root
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, pytest.param(0, marks=pytest.mark.slow)])
 def test_hostile_images(recipe, zoo, uic, tmp_path, workers):
     given = ["data.dataset=custom", f"data.train_path={zoo}", f"data.num_workers={workers}"]

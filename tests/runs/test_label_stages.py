@@ -60,6 +60,7 @@ def test_centered_labels_are_those_of_the_frozen_network(recipe, trained):
     assert len(set(table.labels.tolist())) > 5
 
 
+@pytest.mark.slow
 def test_centered_labels_train_and_resume(recipe, tmp_path):
     from runs.test_training import StopAfter, same
 
@@ -210,6 +211,7 @@ def test_finetuning_starts_from_network_and_head(recipe, digits, tmp_path, train
             assert torch.equal(value, after[name]), name
 
 
+@pytest.mark.slow
 def test_small_recipe_of_each_stage_trains(small, tmp_path):
     """Pretrain, label, fine-tune: the structure of Table 2, with AlexNet and linear decay."""
     run = tmp_path / "run"

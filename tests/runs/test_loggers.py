@@ -195,7 +195,7 @@ def test_a_logger_changes_nothing_else(recipe, whole, tmp_path):
         assert not (plain / name).exists()
 
 
-@pytest.mark.parametrize("within", [False, True])
+@pytest.mark.parametrize("within", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_broken_run_goes_on_in_the_same_files(recipe, whole, tmp_path, within):
     """Steps that were logged after the last checkpoint are not there twice."""
     every = "checkpoint_steps=8" if within else "checkpoint_steps=0"
@@ -245,6 +245,7 @@ def test_asked_to_stop_in_an_epochs_last_step_loses_no_metrics(recipe, whole, tm
     assert logged(run) == logged(whole)
 
 
+@pytest.mark.slow
 def test_a_run_from_its_start_begins_its_logs_anew(recipe, whole, tmp_path):
     with pytest.raises(OSError, match="the power is gone"):
         train(recipe(*BOTH, "optimizer.lr=0.3"), BreakAt(0, 18))
@@ -254,6 +255,7 @@ def test_a_run_from_its_start_begins_its_logs_anew(recipe, whole, tmp_path):
     assert scalars(run) == scalars(whole)
 
 
+@pytest.mark.slow
 def test_loggers_may_change_when_a_run_goes_on(recipe, tmp_path):
     train(recipe(), StopAfter(1))
     run = train(recipe("logger=csv", "log_classes_every=0", "wandb.project=other"))

@@ -13,7 +13,16 @@ from uic_plugin.runs.folder import read_checkpoint
 from uic_plugin.runs.training import pretrain
 
 
-@pytest.mark.parametrize("name", ["alexnet_3k", "alexnet_center_labels", "alexnet_strong", "vgg16"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "alexnet_3k",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("alexnet_center_labels", "alexnet_strong", "vgg16")
+        ),
+    ],
+)
 def test_a_plain_loop_gives_the_same_losses_and_labels(small, tmp_path, name):
     overrides = [o for o in small if "fc_width" not in o] if name == "vgg16" else small
     cfg = compose_recipe(f"small/{name}", [*overrides, f"run_dir={tmp_path / 'run'}"])

@@ -75,6 +75,7 @@ class StopAfter:
         return Stop()
 
 
+@pytest.mark.slow
 def test_same_seed_same_labels_and_weights(recipe, tmp_path):
     first = train(recipe(f"run_dir={tmp_path / 'a'}"))
     second = train(recipe(f"run_dir={tmp_path / 'b'}"))
@@ -83,7 +84,7 @@ def test_same_seed_same_labels_and_weights(recipe, tmp_path):
     assert not torch.equal(first["uic"]["bank"]["targets"], other["uic"]["bank"]["targets"])
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("schedule", ["epoch", "step"])
 def test_two_epochs_and_two_more_equal_four(recipe, tmp_path, workers, schedule):
     if schedule == "step" and find_host().line == "pypi":
@@ -101,7 +102,7 @@ def test_two_epochs_and_two_more_equal_four(recipe, tmp_path, workers, schedule)
         }
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_checkpoint_within_an_epoch_goes_on_at_its_batch(recipe, tmp_path, workers):
     """Whatever callback writes it: here one in the middle of the second epoch."""
 
@@ -123,7 +124,9 @@ def test_a_checkpoint_within_an_epoch_goes_on_at_its_batch(recipe, tmp_path, wor
     assert same(train(rest), whole)
 
 
-@pytest.mark.parametrize("moment", ["on_validation_end", "on_train_epoch_end"])
+@pytest.mark.parametrize(
+    "moment", [pytest.param("on_validation_end", marks=pytest.mark.slow), "on_train_epoch_end"]
+)
 def test_a_checkpoint_after_the_turn_goes_on_with_the_next_epoch(recipe, tmp_path, moment):
     """Labels have turned with the last step; Lightning's own epoch ends later."""
 
@@ -150,6 +153,7 @@ def test_another_batch_is_another_run(recipe, tmp_path):
 STREAM = ["method_kwargs.label_source=step", "method_kwargs.label_momentum=0.9"]
 
 
+@pytest.mark.slow
 def test_labels_of_the_step(recipe, tmp_path):
     whole = train(recipe(*STREAM, f"run_dir={tmp_path / 'whole'}", "max_epochs=4"))
     row = history(tmp_path / "whole")[-1]
@@ -165,6 +169,7 @@ def test_labels_of_the_step(recipe, tmp_path):
     assert json.loads((tmp_path / "whole" / "cost.json").read_text())["bytes_per_image"] == 0
 
 
+@pytest.mark.slow
 def test_a_stream_of_images_without_numbers(recipe, host_trainer):
     """As a host's script may have one; twice, as a script may train on."""
     cfg, source = prepare_config(recipe(*STREAM, "max_epochs=1"))
@@ -240,7 +245,11 @@ TRAININGS = {
 
 
 @pytest.mark.parametrize(
-    ("name", "settings"), [(n, s) for n, *s in TRAININGS.values()], ids=TRAININGS
+    ("name", "settings"),
+    [
+        pytest.param(n, s, id=key, marks=[] if key in ("norm", "bf16") else pytest.mark.slow)
+        for key, (n, *s) in TRAININGS.items()
+    ],
 )
 def test_annotations_change_nothing_under_clipping(recipe, tmp_path, name, settings):
     def run(folder, *more):
@@ -291,7 +300,7 @@ def test_a_diverged_online_classifier_stops_the_run_at_once(recipe, name):
     assert not _path(cfg).exists()
 
 
-@pytest.mark.parametrize("head", ["mlp", "linear"])
+@pytest.mark.parametrize("head", ["mlp", pytest.param("linear", marks=pytest.mark.slow)])
 def test_a_plain_loop_gives_the_same_losses_and_labels(recipe, head):
     """Two epochs of the recipe; notices any change of recipe, step, order, view or seed."""
     cfg = recipe(f"method_kwargs.head={head}", "method_kwargs.num_pseudo_classes=40")
@@ -378,6 +387,7 @@ def test_evaluation_leaves_the_network_frozen(recipe):
         assert torch.equal(value, before[name]), name
 
 
+@pytest.mark.slow
 def test_cached_features_equal_the_networks_own(recipe):
     run = Run.of_recipe(recipe("linear.lr=5"), Path("run"))
     features = extract_features(run)

@@ -18,6 +18,7 @@ def rows_of(path):
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_runs_are_measured_kept_and_failures_named(uic, tmp_path, digits):
     variants = tmp_path / "variants.yaml"
     variants.write_text(
@@ -106,6 +107,7 @@ def test_dry_run_prints_commands(uic, digits):
     assert "uic pretrain --config-name=digits/any methods=byol seed=0 max_epochs=3" in done.stdout
 
 
+@pytest.mark.slow
 def test_costs_of_the_turn_of_an_epoch(uic, tmp_path, digits):
     run = tmp_path / "run"
     given = ("max_epochs=1", f"run_dir={run}", "methods=random", *SMALL)

@@ -213,6 +213,7 @@ def test_a_table_is_run_and_then_found_done(uic, small, tmp_path):
     assert "holds a run with other settings (optimizer.lr: 0.05 there, 0.3 here" in said
 
 
+@pytest.mark.slow
 def test_a_failure_stops_its_row_and_names_the_log(uic, small):
     done = uic("paper", "table2", "--seeds", "1", *small, "data.train_path=no/such")
     assert done.returncode == 1
