@@ -241,7 +241,7 @@ def test_a_stopped_run_goes_on(tmp_path, recipe, kind):
     assert process.returncode != 0
     if kind == signal.SIGINT:
         assert process.returncode == 130
-        assert "the same command goes on from there" in errors.strip().splitlines()[-1]
+        assert "the same command resumes from there" in errors.strip().splitlines()[-1]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "epoch 1/6" not in done.stdout  # it did not start anew

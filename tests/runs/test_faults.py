@@ -127,7 +127,7 @@ def broken_and_resumed(train, whole, folder, workers, ranks, fault):
     assert statuses[0] == ends, said
     assert None not in statuses, "a rank hangs"
     if fault == "term":
-        assert "same command goes on" in said[0]
+        assert "same command resumes" in said[0]
         assert read_checkpoint(folder / "run" / "last.ckpt")["uic"]["steps_done"] == 6
     statuses, said = train(folder, *settings, ranks=ranks)
     assert statuses == [0] * ranks, said
@@ -190,7 +190,7 @@ def test_a_damaged_checkpoint_is_passed_over(train, whole, tmp_path):
     statuses, said = train(tmp_path, *settings)
     assert statuses == [0]
     assert "last.ckpt is damaged" in said[0]
-    assert "going on from" in said[0]
+    assert "resuming from" in said[0]
     same(tmp_path, whole(1))
     assert (tmp_path / "run" / "last.ckpt.damaged").exists()
 
@@ -229,7 +229,7 @@ def test_a_lost_rank_ends_the_job_with_its_reason(train, tmp_path, kind):
     statuses, said = train(tmp_path, *settings, ranks=2, fault=fault, timeout=30)
     assert statuses[0] == 1, said
     assert "another rank of this job has ended, or did not answer" in said[0]
-    assert "same command goes on from there" in said[0]
+    assert "same command resumes from there" in said[0]
     if kind == "error":
         assert "error: this rank has found a fault of its own" in said[1]
 

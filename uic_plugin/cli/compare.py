@@ -27,7 +27,7 @@ def compare(
     jobs: Annotated[int, typer.Option(help="Commands at the same time.")] = 1,
     runs: Annotated[Path, typer.Option(help="Folder of the runs, shared.")] = Path("runs/compare"),
     out: Annotated[
-        Path | None, typer.Option(help="Folder of the results; beside the runs unless told.")
+        Path | None, typer.Option(help="Folder of the results; by default beside the runs.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the commands.")] = False,
     quoted: Annotated[

@@ -20,7 +20,7 @@ def costs(
     out: Annotated[Path | None, typer.Option(help="A CSV file for the rows.")] = None,
     overrides: Set = None,
 ) -> None:
-    """Seconds that the turn of an epoch takes beside training: labels, clustering, order."""
+    """Seconds that an epoch boundary takes beside training: labels, clustering, order."""
     from uic_plugin.experiments.compare.costs import turn_costs
     from uic_plugin.report.tables import write_csv
 

@@ -21,7 +21,7 @@ def pretrain(
         bool, typer.Option(help="End with labels.csv and a page of the classes in the run folder.")
     ] = True,
 ) -> None:
-    """Train a recipe; the same command goes on where it was stopped."""
+    """Train a recipe; the same command resumes where it was stopped."""
     from uic_plugin.recipes_path import compose_recipe
     from uic_plugin.runs.folder import HISTORY_FILE
     from uic_plugin.runs.training import pretrain as run

@@ -33,7 +33,7 @@ def transfer(
     jobs: Annotated[int, typer.Option(help="Commands at the same time.")] = 1,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the commands.")] = False,
 ) -> None:
-    """All transfer tasks of a run's network: one table and one page; goes on where it stopped."""
+    """All transfer tasks of a run's network: one table and one page; resumes where it stopped."""
     from uic_plugin.experiments.transfer.task_runs import transfer as run_transfer
     from uic_plugin.experiments.transfer.tasks import TransferPlan
     from uic_plugin.runs.folder import read_run

@@ -27,7 +27,7 @@ def run_demo(
     """Train, evaluate, and write a table and pictures.
 
     Args:
-        out_dir: folder for runs and results; a second call goes on where a first one stopped.
+        out_dir: folder for runs and results; a second call resumes where a first one stopped.
         seed: of all three networks.
         console: where the progress and the table go.
         overrides: Hydra overrides for both recipes.

@@ -65,7 +65,7 @@ class Job:
         return self.folder / f"{self.name.split()[0]}.done.json"
 
     def is_done(self) -> bool:
-        """Whether this very job has ended well and what it made is still there."""
+        """Return whether this very job has ended well and what it made is still there."""
         if not self.product.exists() or not self.record.exists():
             return False
         record = json.loads(self.record.read_text())
@@ -126,7 +126,7 @@ def run_jobs(jobs: list[Job], parallel: int, say: Callable[[str], None]) -> dict
             for process in list(processes.values()):
                 process.terminate()
             if isinstance(stop, KeyboardInterrupt):
-                raise Interrupted("stopped; the same command goes on with what is left") from None
+                raise Interrupted("stopped; the same command resumes with what is left") from None
             raise
     return failed
 

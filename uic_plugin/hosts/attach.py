@@ -117,19 +117,19 @@ def attach_data(method: Any, loader: Any) -> DataLoader[Any]:
 
 
 def images_of(loader: Any) -> Any:
-    """The host's dataset below ours."""
+    """Return the host's dataset below ours."""
     dataset = getattr(loader, "dataset", None)
     return dataset.dataset if isinstance(dataset, SeededViews) else dataset
 
 
 def _is_numbered(loader: Any) -> bool:
-    """Whether images can be asked for by their number."""
+    """Return whether images can be asked for by their number."""
     stream = torch.utils.data.IterableDataset
     return isinstance(loader, DataLoader) and not isinstance(loader.dataset, stream)
 
 
 def _begin_labels(method: Any) -> None:
-    """Labels of the first epoch by a pass on the device of the training.
+    """Set the labels of the first epoch by a pass on the device of the training.
 
     Here, before Lightning moves the network there: its first iterator over the training images
     starts, and with workers reads the order, before any hook that comes later.
@@ -145,7 +145,7 @@ def _begin_labels(method: Any) -> None:
 
 
 def _fixed_labels(dataset: Any, options: Any) -> torch.Tensor | None:
-    """Labels of the recipe's file in the order of the dataset, or None without a file."""
+    """Return labels of the recipe's file in the order of the dataset, or None without a file."""
     if getattr(options, "fixed_labels", None) is None:
         return None
     paths = relative_paths(dataset)
@@ -162,7 +162,7 @@ def _fixed_labels(dataset: Any, options: Any) -> torch.Tensor | None:
 def _label_loader(
     loader: DataLoader[Any], dataset: Any, method: Any, views: str
 ) -> DataLoader[Any]:
-    """Views of this rank's share of all images for labels, [index, views, annotation]."""
+    """Return views of this rank's share of all images for labels, [index, views, annotation]."""
     trainer = method.trainer
     # Pads to equal shares: an image may stand in two, and the label of the higher rank counts.
     share = {"num_replicas": trainer.world_size, "rank": trainer.global_rank, "shuffle": False}
@@ -180,12 +180,12 @@ def _label_loader(
         on_bad_image=method.options.on_bad_image,
         max_bad_images=method.options.max_bad_images,
         sampler=sampler,
-        even=True,  # batch statistics of a last batch of one image are none
+        even=True,  # a last batch of one image would have no batch statistics
     )
 
 
 def centered(dataset: Any) -> Any:
-    """A dataset with centered views in place of its augmentation.
+    """Return a dataset with centered views in place of its augmentation.
 
     Raises:
         ValueError: if it has no augmentation of its own.
@@ -195,7 +195,7 @@ def centered(dataset: Any) -> Any:
     if transform is None:
         raise ValueError(
             "labels of centered views need a dataset with an augmentation of its own "
-            f"(a `transform`), which {type(dataset).__name__} has not"
+            f"(a `transform`), which {type(dataset).__name__} does not have"
         )
     copied.transform = center_view(transform)
     if hasattr(copied, "transforms"):  # torchvision's datasets call this one

@@ -12,7 +12,7 @@ from uic_plugin.methods import CHECKPOINT_KEY
 
 
 def damage_of(path: Path) -> str | None:
-    """What is wrong with a checkpoint file, or None for a whole one; reads all of it.
+    """Return what is wrong with a checkpoint file, or None for a whole one; reads all of it.
 
     torch itself does not look at the checksums that it writes.
     """
@@ -29,7 +29,7 @@ def damage_of(path: Path) -> str | None:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint's content.
+    """Return a checkpoint's content.
 
     Raises:
         FileNotFoundError: if there is none.

@@ -61,7 +61,7 @@ _NEEDS = {
 
 
 def find_host() -> HostInfo:
-    """The installed line of solo-learn.
+    """Return the installed line of solo-learn.
 
     Raises:
         HostError: if there is none, or one that is neither of the two lines.
@@ -87,7 +87,7 @@ def find_host() -> HostInfo:
 
 
 def _exists(module: str) -> bool:
-    """Whether a module can be found, importing no more than empty parent packages."""
+    """Return whether a module can be found, importing no more than empty parent packages."""
     parts = module.split(".")
     spec = importlib.util.find_spec(parts[0])
     places = list(spec.submodule_search_locations or []) if spec else []

@@ -41,7 +41,7 @@ class Finding:
 
 
 def examine() -> tuple[list[Finding], bool]:
-    """All findings, and whether training can start."""
+    """Return all findings, and whether training can start."""
     python = f"{platform.python_version()} ({sys.executable})"
     findings = [Finding("Python", python, "ok" if sys.version_info >= (3, 10) else "too old")]
     needs = dict(_OWN)
@@ -72,7 +72,7 @@ def _distribution(name: str, versions: str) -> Finding:
 
 
 def _faiss() -> Finding:
-    """Which distribution brings faiss: several do, for CPUs or GPUs, all with the same files."""
+    """Return which distribution brings faiss: several do, all with the same files."""
     found = sorted(set(importlib.metadata.packages_distributions().get("faiss", [])))
     if len(found) > 1:
         remedy = (

@@ -28,7 +28,7 @@ def own_options(
     options_class: type[MethodOptions] = UICOptions,
     method: str = "uic",
 ) -> dict[str, Any]:
-    """A method's part of a recipe's `method_kwargs`.
+    """Return a method's part of a recipe's `method_kwargs`.
 
     What only other methods know (`proj_hidden_dim`) is left out with a warning. Where it stands,
     the recipe is another method's, and so is its value of a name that both know (`temperature`):

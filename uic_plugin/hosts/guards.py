@@ -39,7 +39,7 @@ class WholeCheckpointIO(pl.plugins.TorchCheckpointIO):
         if broken:
             raise NonFiniteError(
                 f"{len(broken)} of the weights are NaN or infinite ({', '.join(broken[:3])}), and "
-                f"{path} is left as it was: go on from an earlier checkpoint with a lower "
+                f"{path} is left as it was: resume from an earlier checkpoint with a lower "
                 f"optimizer.lr or precision=32"
             )
         with replacing(Path(path)) as part:
@@ -47,7 +47,7 @@ class WholeCheckpointIO(pl.plugins.TorchCheckpointIO):
 
 
 def _is_broken(name: str, value: Any) -> bool:
-    """Whether a weight is NaN or infinite; a buffer may be infinite on purpose, as a mask."""
+    """Return whether a weight is NaN or infinite; a buffer, as a mask, may be infinite."""
     if not isinstance(value, torch.Tensor) or not value.is_floating_point():
         return False
     is_weight = name.endswith(("weight", "bias"))
@@ -103,7 +103,7 @@ class FiniteLoss(pl.Callback):
         more = f" and {len(images) - 8} more" if len(images) > 8 else ""
         raise NonFiniteError(
             f"the loss is {value} at {step}, on images {names}{more}. No checkpoint holds this "
-            f"step. Go on from the last one with resume_from_checkpoint=FILE in another run_dir, "
+            f"step. Resume from the last one with resume_from_checkpoint=FILE in another run_dir, "
             f"with a lower optimizer.lr, gradient_clip_val or precision=32; if the images are at "
             f"fault, mend them"
         )

@@ -40,7 +40,7 @@ def _constant(done: int) -> float:
 
 
 def with_linear_decay(method: Any, configure: Callable[[], Any]) -> Any:
-    """The host's `configure_optimizers`, with a linear schedule where the recipe asks for one.
+    """Return the host's optimizers, with a linear schedule where the recipe asks for one.
 
     Args:
         method: a method of the host.

@@ -73,7 +73,7 @@ class _Adapter(SoloMethod, BaseMethod):
 
     @classmethod
     def add_and_assert_specific_cfg(cls, cfg: DictConfig) -> DictConfig:
-        """The host's defaults, the method's options, and its number of views in the augmentations.
+        """Fill in the host's defaults, the method's options, and its views.
 
         `main_pretrain.py` builds the augmentations from the same config after the method.
         """
@@ -122,7 +122,7 @@ def register() -> None:
 
 
 def _fit_recipe(check: Callable[[DictConfig], DictConfig]) -> Callable[[DictConfig], DictConfig]:
-    """The host's first look at a recipe, with ours after it.
+    """Wrap the host's first look at a recipe, with ours after it.
 
     `main_pretrain.py` asserts two crops before it builds a method, and takes the format of the
     images for granted.
@@ -159,19 +159,19 @@ class _Networks(dict[str, Callable[..., nn.Module]]):
 
 
 def build_method(cfg: DictConfig) -> HostMethod:
-    """A method of the registry from a composed recipe; learning rates are taken as they are."""
+    """Build a method of the registry from a composed recipe, learning rates as they are."""
     method = METHODS[cfg.method](cfg)
     collect_only(method)
     return method
 
 
 def backbone_names() -> list[str]:
-    """Names that `backbone.name` may have, beside timm's."""
+    """Return the names that `backbone.name` may have, beside timm's."""
     return [*BaseMethod._BACKBONES, *BACKBONES]
 
 
 def augmentation(dataset: str, pipelines: Sequence[DictConfig]) -> Augmentation:
-    """The host's augmentation: an image to a list of crops."""
+    """Return the host's augmentation: an image to a list of crops."""
     crops = []
     for cfg in pipelines:
         pipeline = build_transform_pipeline(dataset, cfg)
@@ -187,14 +187,14 @@ def augmentation(dataset: str, pipelines: Sequence[DictConfig]) -> Augmentation:
 def pretrain_dataset(
     dataset: str, transform: Augmentation, path: Path, *, no_labels: bool
 ) -> SizedDataset[tuple[int, list[torch.Tensor], int]]:
-    """The host's training dataset, items [index, crops, annotation]."""
+    """Return the host's training dataset, items [index, crops, annotation]."""
     return prepare_datasets(dataset, transform, train_data_path=path, no_labels=no_labels)
 
 
 def h5_dataset(
     path: Path, transform: Augmentation | View, *, labelled: bool, with_number: bool
 ) -> SizedDataset[tuple[object, ...]]:
-    """The host's images of an HDF5 file, items (view, class), before them a number if wanted.
+    """Return the images of an HDF5 file, items (view, class), or (index, view, class).
 
     Raises:
         ValueError: if the host's own list of the file's images is of another file.
@@ -219,11 +219,11 @@ def h5_dataset(
 
 
 def eval_transforms(dataset: str) -> tuple[View, View]:
-    """The host's transforms for linear training and for evaluation."""
+    """Return the host's transforms for linear training and for evaluation."""
     return _prepare_transforms(dataset)
 
 
 def linear_model(backbone: nn.Module, cfg: DictConfig) -> pl.LightningModule:
-    """The host's linear evaluation of a frozen backbone."""
+    """Return the host's linear evaluation of a frozen backbone."""
     cfg = DictConfig(OmegaConf.to_container(cfg, resolve=True))
     return LinearModel(backbone, cfg=cfg)

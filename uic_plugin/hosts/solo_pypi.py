@@ -77,7 +77,7 @@ class _Adapter(SoloMethod, BaseMethod):
 
     @classmethod
     def add_model_specific_args(cls, parent_parser: ArgumentParser) -> ArgumentParser:
-        """The host's arguments, and the method's."""
+        """Return the host's arguments, and the method's."""
         parent_parser = BaseMethod.add_model_specific_args(parent_parser)
         parser = parent_parser.add_argument_group(cls.name)
         for name, value in cls.options_class().as_dict().items():
@@ -143,7 +143,7 @@ def _lend_slot(name: str) -> Iterator[str]:
 
 
 def build_method(cfg: DictConfig) -> HostMethod:
-    """A method of the registry from a composed recipe; learning rates are taken as they are."""
+    """Build a method of the registry from a composed recipe, learning rates as they are."""
     plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     optimizer, scheduler = plain["optimizer"], plain["scheduler"]
     momentum = plain.get("momentum") or {}
@@ -209,15 +209,15 @@ def _scheduler_name(scheduler: dict[str, Any]) -> str:
 
 
 def backbone_names() -> list[str]:
-    """Names that `backbone.name` may have, beside timm's."""
+    """Return the names that `backbone.name` may have, beside timm's."""
     return [*BaseMethod._SUPPORTED_ENCODERS, *BACKBONES]
 
 
 def augmentation(dataset: str, pipelines: Sequence[DictConfig]) -> Augmentation:
-    """The host's augmentation: an image to a list of crops.
+    """Return the host's augmentation: an image to a list of crops.
 
     Raises:
-        ValueError: for parts that this line of the host has not.
+        ValueError: for parts that this line of the host does not have.
     """
     transforms = [_transform(dataset, cfg) for cfg in pipelines]
     return prepare_n_crop_transform(transforms, [cfg.num_crops for cfg in pipelines])
@@ -255,7 +255,7 @@ def _transform(dataset: str, cfg: DictConfig) -> Callable[[Any], Any]:
 def pretrain_dataset(
     dataset: str, transform: Augmentation, path: Path, *, no_labels: bool
 ) -> SizedDataset[tuple[int, list[torch.Tensor], int]]:
-    """The host's training dataset, items [index, crops, annotation]."""
+    """Return the host's training dataset, items [index, crops, annotation]."""
     return prepare_datasets(
         dataset, transform, data_dir=path.parent, train_dir=path.name, no_labels=no_labels
     )
@@ -275,12 +275,12 @@ def h5_dataset(
 
 
 def eval_transforms(dataset: str) -> tuple[View, View]:
-    """The host's transforms for linear training and for evaluation."""
+    """Return the host's transforms for linear training and for evaluation."""
     return _prepare_transforms(dataset)
 
 
 def linear_model(backbone: nn.Module, cfg: DictConfig) -> pl.LightningModule:
-    """The host's linear evaluation of a frozen backbone."""
+    """Return the host's linear evaluation of a frozen backbone."""
     extra = dict(OmegaConf.to_container(cfg.optimizer.get("kwargs") or OmegaConf.create()))  # type: ignore[arg-type]
     if cfg.optimizer.name == "sgd":
         extra.setdefault("momentum", 0.9)

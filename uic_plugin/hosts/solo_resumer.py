@@ -1,4 +1,4 @@
-"""The host's search for a checkpoint to go on from, without the damaged ones."""
+"""The host's search for a checkpoint to resume from, without the damaged ones."""
 
 from __future__ import annotations
 

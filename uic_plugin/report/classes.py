@@ -29,7 +29,7 @@ def report_classes(
         data: the folder of images that it is of.
         out: folder to write to.
         show: classes in the picture, those of lowest mean entropy.
-        num_classes: K; the highest label plus 1 unless told.
+        num_classes: K; by default the highest label plus 1.
 
     Raises:
         FileNotFoundError: if there is no label file, or an image of it is missing.

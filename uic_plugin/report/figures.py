@@ -67,7 +67,7 @@ def plot_classes(
         confidence: (N,) softmax score of the pseudo class, orders the images of a row.
         path: the PNG to write.
         sizes: (K,) images per class, those that are not shown too.
-        order: classes to show, from the top; all that are not empty, by size, unless told.
+        order: classes to show, from the top; by default all that are not empty, by size.
         columns: images in a row.
         blocks: rows that stand side by side.
     """

@@ -33,7 +33,7 @@ class EpochReporter:
 
     Args:
         title: stands before the numbers.
-        console: where to; the standard output unless told.
+        console: where to; by default the standard output.
     """
 
     def __init__(self, title: str, console: Console | None = None) -> None:
@@ -57,7 +57,7 @@ class EpochReporter:
             self._progress.start()
 
     def step(self, epoch: int, batch: int, loss: float) -> None:
-        """A batch is done."""
+        """Take note that a batch is done."""
         if self._progress is not None:
             numbers = f"epoch {epoch + 1}/{self.epochs}  loss {loss:.3f}  {self._numbers}"
             self._progress.update(
@@ -65,7 +65,7 @@ class EpochReporter:
             )
 
     def epoch(self, row: Mapping[str, Any]) -> None:
-        """An epoch is done; `row` holds its numbers."""
+        """Take note that an epoch is done; `row` holds its numbers."""
         losses = [name for name in row if _LOSS.fullmatch(name)]
         wanted = (("loss", sorted(losses, key=len, reverse=True)), *_SHOWN)
         found = [(label, [row[name] for name in names if name in row]) for label, names in wanted]
@@ -87,7 +87,7 @@ class EpochReporter:
 
 @contextmanager
 def counting(title: str, console: Console) -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal, else a line for each tenth; takes what is done and the whole."""
+    """Return a bar on a terminal, else a line for each tenth; takes what is done and the whole."""
     if console.is_terminal:
         columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=console) as bar:

@@ -20,7 +20,7 @@ from uic_plugin.runs.checkpoints import CheckpointError, reason_of
 
 
 class History(pl.Callback):
-    """One CSV row per epoch with everything that was logged; on a resume, rows go on.
+    """One CSV row per epoch with everything that was logged; a resumed run appends to its rows.
 
     Args:
         path: the CSV file.
@@ -97,7 +97,7 @@ class History(pl.Callback):
             except OSError as error:
                 raise CheckpointError(
                     f"cannot write {self.path} ({reason_of(error)}): make room and give the same "
-                    f"command to go on from the last checkpoint"
+                    f"command to resume from the last checkpoint"
                 ) from error
 
     def _columns(self) -> list[str]:
@@ -201,7 +201,7 @@ class Snapshots(pl.Callback):
 
 
 def _labels_of(method: Any) -> dict[str, torch.Tensor]:
-    """Labels of all images, (N,) int32, for the history of the classes; none without a bank."""
+    """Return the labels (N,) int32 for the history of the classes; none without a bank."""
     bank = getattr(method, "bank", None)
     if not isinstance(bank, PseudoLabelBank):
         return {}

@@ -22,7 +22,7 @@ class RunCheckpoint(pl.Callback):
     """Keeps `last.ckpt`, and `previous.ckpt`, the one before it.
 
     After every epoch; within it after so many steps, and when the run is asked to stop (SIGTERM),
-    where the method can go on at a step.
+    where the method can resume at a step.
 
     Args:
         last: the checkpoint; its folder exists.
@@ -84,7 +84,7 @@ class RunCheckpoint(pl.Callback):
             self._handler = None
 
     def _must_stop(self, trainer: pl.Trainer) -> bool:
-        """Whether any rank has been asked to: all have to save at the same step."""
+        """Return whether any rank has been asked to: all have to save at the same step."""
         if world_size() == 1:
             return self._is_asked_to_stop
         flag = torch.tensor(
@@ -110,11 +110,11 @@ class RunCheckpoint(pl.Callback):
             before = "the checkpoint before it is whole" if self.last.exists() else "none is left"
             raise CheckpointError(
                 f"cannot write the checkpoint {self.last} ({reason_of(error)}); {before}: make "
-                f"room and give the same command to go on from there"
+                f"room and give the same command to resume from there"
             ) from error
 
 
 def reason_of(error: BaseException) -> str:
-    """An error's reason in the system's words, or its own first line."""
+    """Return an error's reason in the system's words, or its own first line."""
     number = getattr(error, "errno", None)
     return os.strerror(number) if number else str(error).split("\n")[0]

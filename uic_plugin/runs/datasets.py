@@ -22,7 +22,7 @@ from uic_plugin.hosts import load_host
 
 
 def pretrain_loader(cfg: DictConfig, source: DataSource) -> DataLoader[Any]:
-    """Shuffled batches [index, crops, annotation] of the training images."""
+    """Return shuffled batches [index, crops, annotation] of the training images."""
     dataset = pretrain_dataset(cfg, source)
     loader = image_loader(dataset, cfg, shuffle=True, drop_last=True)
     if len(loader) == 0:
@@ -34,7 +34,7 @@ def pretrain_loader(cfg: DictConfig, source: DataSource) -> DataLoader[Any]:
 
 
 def training_paths(cfg: DictConfig, source: DataSource) -> list[str]:
-    """Paths of the training images below their folder, in the order of their index.
+    """Return paths of the training images below their folder, in the order of their index.
 
     Raises:
         ValueError: for images that lie in no files of their own.
@@ -49,7 +49,7 @@ def training_paths(cfg: DictConfig, source: DataSource) -> list[str]:
 
 
 def pretrain_dataset(cfg: DictConfig, source: DataSource) -> Any:
-    """The training images, items [number, crops, annotation]."""
+    """Return the training images, items [number, crops, annotation]."""
     host = load_host()
     transform = host.augmentation(source.transforms, cfg.augmentations)
     if source.index is not None or source.format != "image_folder":
@@ -73,7 +73,7 @@ def pretrain_dataset(cfg: DictConfig, source: DataSource) -> Any:
 def _listed(
     source: DataSource, path: Path, transform: Callable[[Any], Any], *, with_number: bool = False
 ) -> Any:
-    """Images that no walk through folders finds."""
+    """Return images that no walk through folders finds."""
     given: dict[str, Any] = {"labelled": source.labelled, "with_number": with_number}
     if source.format == "parquet":
         return ParquetImages(path, transform, **given)
@@ -87,13 +87,13 @@ def _listed(
 def eval_loaders(
     cfg: DictConfig, source: DataSource, *, augment: bool = False, batch_size: int | None = None
 ) -> tuple[DataLoader[Any], DataLoader[Any]]:
-    """Annotated training and test images, with the host's transforms for evaluation.
+    """Return annotated training and test images, with the host's transforms for evaluation.
 
     Args:
         cfg: the recipe.
         source: where the images are; must be labelled.
         augment: random crops for training, as the host's linear evaluation has them.
-        batch_size: images in a batch, the recipe's own unless told.
+        batch_size: images in a batch; by default the recipe's own.
     """
     train, val = eval_datasets(cfg, source, augment=augment)
     return (
@@ -103,7 +103,7 @@ def eval_loaders(
 
 
 def eval_datasets(cfg: DictConfig, source: DataSource, *, augment: bool = False) -> tuple[Any, Any]:
-    """Annotated training and test images as datasets.
+    """Return annotated training and test images as datasets.
 
     Raises:
         ValueError: without annotations or without test images.
@@ -120,7 +120,7 @@ def annotated_datasets(
     train_transform: Callable[[Any], Any],
     val_transform: Callable[[Any], Any],
 ) -> tuple[Any, Any]:
-    """Annotated training and test images with transforms of the caller's, items (view, class).
+    """Return annotated training and test images with given transforms, items (view, class).
 
     Raises:
         ValueError: without annotations or without test images.
@@ -155,7 +155,7 @@ def annotated_datasets(
 def _eval_transforms(
     cfg: DictConfig, source: DataSource
 ) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
-    """The host's, but at the recipe's size and normalisation where the host has none."""
+    """Return the host's transforms, at the recipe's size where the host has none."""
     if source.transforms != "custom":
         return load_host().eval_transforms(source.transforms)
     first = cfg.augmentations[0]
@@ -200,7 +200,7 @@ def image_loader(
     drop_last: bool = False,
     batch_size: int | None = None,
 ) -> DataLoader[Any]:
-    """Batches of a dataset with the recipe's workers and its policy for unreadable images."""
+    """Return a loader with the recipe's workers and its policy for unreadable images."""
     return view_loader(
         dataset,
         seed=cfg.seed,

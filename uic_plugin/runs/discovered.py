@@ -25,7 +25,7 @@ _MOST_AT_ONCE = 32  # images of 224 pixels: more take memory and no less time on
 
 
 def find_model(path: Path) -> Path | None:
-    """The model in a folder of `uic discover`, or the model itself; None for anything else."""
+    """Return the model in a folder of `uic discover`, or the model itself, else None."""
     if path.is_dir() and (path / MODEL_FILE).is_file():
         return path / MODEL_FILE
     return path if path.name == MODEL_FILE and path.is_file() else None

@@ -47,7 +47,7 @@ def extract_features(run: Run) -> Features:
 
 
 def knn_accuracy(features: Features, *, k: int, temperature: float, distance: str) -> float:
-    """Top-1 in percent of the host's weighted k-NN classifier.
+    """Return top-1 in percent of the host's weighted k-NN classifier.
 
     With distance "cosine" features are L2-normalised first: the host's classifier takes plain dot
     products and leaves that to its caller.

@@ -1,4 +1,4 @@
-"""Run folders: what they hold, whether a recipe may go on in one, how to open one."""
+"""Run folders: what they hold, whether a recipe may resume in one, how to open one."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _FREE_KEYS = (
 
 
 def find_resume(cfg: DictConfig, run_dir: Path) -> Path | None:
-    """The checkpoint to go on from: this run folder's own, else the one that the recipe names."""
+    """Return the checkpoint to resume from: the run folder's own, else the recipe's."""
     own = _whole_checkpoint(run_dir)
     named = Path(cfg.resume_from_checkpoint) if cfg.get("resume_from_checkpoint") else None
     checkpoint = own or named
@@ -68,7 +68,7 @@ def find_resume(cfg: DictConfig, run_dir: Path) -> Path | None:
 
 
 def _whole_checkpoint(run_dir: Path) -> Path | None:
-    """The newest of a run's own checkpoints that is whole.
+    """Return the newest of a run's own checkpoints that is whole.
 
     Raises:
         ValueError: if there are some, and none is.
@@ -80,7 +80,7 @@ def _whole_checkpoint(run_dir: Path) -> Path | None:
         damage = damage_of(path)
         if damage is None:
             if damages:
-                warnings.warn(f"{damages[0]}; going on from {path}", stacklevel=2)
+                warnings.warn(f"{damages[0]}; resuming from {path}", stacklevel=2)
             return path
         damages.append(f"{path} is damaged: {damage}")
     if damages:
@@ -89,7 +89,7 @@ def _whole_checkpoint(run_dir: Path) -> Path | None:
 
 
 def epochs_of(path: Path, cfg: DictConfig) -> int:
-    """Epochs behind a checkpoint; refuses one of another method."""
+    """Return the epochs behind a checkpoint; refuse one of another method."""
     content = read_checkpoint(path)
     wrote = content.get(CHECKPOINT_KEY, {}).get("method", "uic")
     if CHECKPOINT_KEY not in content:
@@ -108,11 +108,11 @@ def epochs_of(path: Path, cfg: DictConfig) -> int:
 
 
 def how_to_resume(run_dir: Path, epoch: int) -> str:
-    """What to tell a user who stopped a run in `epoch`, counted from 0."""
+    """Return what to tell a user who stopped a run in `epoch`, counted from 0."""
     if (run_dir / CHECKPOINT_FILE).exists():
         return (
             f"stopped in epoch {epoch + 1}; {run_dir / CHECKPOINT_FILE} holds what was done until "
-            f"the last save: the same command goes on from there"
+            f"the last save: the same command resumes from there"
         )
     return "stopped before the first epoch was over: the same command starts anew"
 
@@ -149,11 +149,11 @@ def open_recipe(path: Path, overrides: Sequence[str] = ()) -> tuple[DictConfig, 
 
     Args:
         path: a run folder, or a checkpoint in it.
-        overrides: as `knn.k=10`; `+key=value` adds a setting that the run has not.
+        overrides: as `knn.k=10`; `+key=value` adds a setting that the run does not have.
 
     Raises:
         FileNotFoundError: if there is no such run.
-        ValueError: for an override of something that the run has not.
+        ValueError: for an override of something that the run does not have.
     """
     recipe, checkpoint = read_run(path)
     cfg = DictConfig(OmegaConf.merge(evaluation_defaults(), recipe))

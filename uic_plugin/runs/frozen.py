@@ -17,7 +17,7 @@ def open_backbone(
     layer: str = FEATURES,
     size: int | None = None,
 ) -> Backbone:
-    """A network with its weights and its preprocessing.
+    """Return a network with its weights and its preprocessing.
 
     Args:
         name: a run folder or a checkpoint in one; else see `load_pretrained`.

@@ -52,7 +52,7 @@ class ImageFiles(Dataset[tuple[torch.Tensor, bool]]):
     Args:
         root: the folder.
         transform: an image to a tensor.
-        images: paths below the folder; all images, sorted, unless told.
+        images: paths below the folder; by default all images, sorted.
         skip_bad: put a black image where one cannot be read, and warn; else it is an error.
 
     Attributes:
@@ -196,7 +196,7 @@ def _table_of(dataset: ImageFiles, kept: Path) -> LabelTable:
 
 
 def _reference(cfg: DictConfig, like: Path | None) -> LabelTable | None:
-    """The label file whose names the classes have: the one given, else the one trained with."""
+    """Return the label file whose names the classes have: as given, else as trained with."""
     if like is not None:
         return read_labels(like)
     fixed = cfg.method_kwargs.get("fixed_labels")
@@ -240,7 +240,7 @@ class _FirstView:
 def _batches(
     dataset: ImageFiles, cfg: DictConfig, done: int, batch_size: int, *, random: bool
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Batches of the images that are left, in order."""
+    """Return batches of the images that are left, in order."""
     left = range(done, len(dataset))
     order = [Draw.at(index, 0, index) for index in left] if random else list(left)
     yield from view_loader(
@@ -264,7 +264,7 @@ def _identity(run: Run, dataset: ImageFiles, settings: LabelSettings) -> bytes:
 
 
 def _open_rows(path: Path, identity: bytes, num_images: int, batch_size: int) -> int:
-    """Images that an earlier, stopped call has labelled; its unfinished batch is cut off."""
+    """Return how many images a stopped call has labelled; cut off its unfinished batch."""
     if path.exists():
         with open(path, "r+b") as file:
             if file.readline() == identity:

@@ -42,7 +42,7 @@ _NEEDS = {
 
 
 def logger_names(cfg: DictConfig) -> tuple[str, ...]:
-    """The loggers that a recipe asks for, each once.
+    """Return the loggers that a recipe asks for, each once.
 
     Args:
         cfg: a recipe; `logger` is a name, a list of names or null, and `wandb.enabled=true` asks
@@ -75,7 +75,7 @@ def _is_list(value: Any) -> bool:
 
 
 def _wandb_section(cfg: DictConfig) -> dict[str, Any]:
-    """The recipe's `wandb` section, checked."""
+    """Return the recipe's `wandb` section, checked."""
     section: Any = cfg.get("wandb")
     if section is None:
         return {}
@@ -215,7 +215,7 @@ _MAKERS = {"csv": _csv, "tensorboard": _tensorboard, "wandb": _wandb}
 
 
 def _kept_id(path: Path) -> str | None:
-    """Which run of Weights & Biases a run folder belongs to, if it belongs to one."""
+    """Return which run of Weights & Biases a run folder belongs to, if it belongs to one."""
     if not path.exists():
         return None
     try:
@@ -299,7 +299,7 @@ def _log_histogram(logger: Any, sizes: np.ndarray, step: int) -> None:
 
 
 def _log_pictures(logger: Any, files: Mapping[str, Path], step: int) -> None:
-    """A logger of text has them in the run folder."""
+    """Leave pictures in the run folder where a logger takes text alone."""
     for name, path in files.items():
         if isinstance(logger, pl.loggers.TensorBoardLogger):
             with Image.open(path) as picture:

@@ -60,7 +60,7 @@ def migrate_labels(
         run: a run folder or a checkpoint in it.
         data: the folder as it is now.
         out: checkpoint to write.
-        index: list of the images as they were; the run folder's own unless told.
+        index: list of the images as they were; by default the run folder's own.
         progress: is told how many new images of how many are labelled.
 
     Raises:
@@ -120,7 +120,7 @@ def _checked_content(cfg: DictConfig, checkpoint: Path) -> dict[str, Any]:
         )
     if is_within_epoch(content) and state.get("steps_done"):
         raise ValueError(
-            f"{checkpoint} was written within an epoch: let the run go on to an epoch's end first"
+            f"{checkpoint} was written within an epoch: resume the run to the epoch's end first"
         )
     return content
 
@@ -144,7 +144,7 @@ def _indices_before(data: Path, before: ImageIndex, after: list[str] | None) -> 
 
 
 def _names_before(checkpoint: Path, given: Path | None, fingerprint: str | None) -> ImageIndex:
-    """The list of images that the labels belong to."""
+    """Return the list of images that the labels belong to."""
     path = given or checkpoint.parent / IMAGES_FILE
     if not path.exists():
         raise FileNotFoundError(
@@ -167,7 +167,7 @@ def _answers(
     numbers: np.ndarray,
     progress: Callable[[int, int], None],
 ) -> torch.Tensor:
-    """Every head's label of some images, (len(numbers), H) int64."""
+    """Return every head's label of some images, (len(numbers), H) int64."""
     cfg, device = run.config, run.device
     network, head = run.backbone.eval().to(device), run.head.eval().to(device)
     loader = view_loader(

@@ -149,7 +149,7 @@ def _resolve_bad_images(cfg: DictConfig) -> None:
 
 
 def views_per_image(cfg: DictConfig) -> int:
-    """Views of an image that pass through the network when it is trained on once.
+    """Return how many views of an image pass through the network in one training step.
 
     Views that labels come from in a pass of their own are not counted.
     """
@@ -159,7 +159,7 @@ def views_per_image(cfg: DictConfig) -> int:
 
 
 def build_method(cfg: DictConfig) -> HostMethod:
-    """The method of a prepared recipe, its weights seeded, its learning rates scaled.
+    """Return the method of a prepared recipe, its weights seeded, its learning rates scaled.
 
     As in solo-learn, `optimizer.lr` is meant for 256 images and scaled to the images of a step.
     """
@@ -193,7 +193,7 @@ def build_method(cfg: DictConfig) -> HostMethod:
 
 @contextmanager
 def unknown_options_named(cfg: DictConfig) -> Iterator[None]:
-    """The host hands keyword arguments on as they are: make Python's refusal a user's message."""
+    """Turn Python's refusal of an unknown keyword, which the host passes on, into a message."""
     try:
         yield
     except TypeError as error:
@@ -207,7 +207,7 @@ def unknown_options_named(cfg: DictConfig) -> Iterator[None]:
 
 
 def num_devices(cfg: DictConfig) -> int:
-    """How many processes share a step.
+    """Return how many processes share a step.
 
     Raises:
         ValueError: for a value that is no number or list of devices.

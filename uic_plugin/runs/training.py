@@ -100,7 +100,7 @@ def pretrain(
     reporter: EpochReporter | None = None,
     callbacks: tuple[pl.Callback, ...] = (),
 ) -> PretrainResult:
-    """Train a recipe to its last epoch, going on where an earlier call was stopped.
+    """Train a recipe to its last epoch, resuming where an earlier call was stopped.
 
     Args:
         cfg: the composed recipe.
@@ -273,7 +273,7 @@ def _check_network(network: Any, crop_size: int) -> None:
 def make_trainer(
     cfg: DictConfig, *, max_epochs: int, callbacks: list[pl.Callback], evaluates: bool = False
 ) -> pl.Trainer:
-    """The host's Trainer, silent but for our own callbacks.
+    """Return the host's Trainer, silent but for our own callbacks.
 
     Args:
         cfg: the prepared recipe.

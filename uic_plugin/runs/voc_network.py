@@ -77,11 +77,11 @@ class PretrainedNetwork:
 def pretrained_network(
     run: Path, *, untrained: bool = False, overrides: Sequence[str] = ()
 ) -> PretrainedNetwork:
-    """The network of a run folder or checkpoint.
+    """Return the network of a run folder or checkpoint.
 
     Raises:
         FileNotFoundError: if there is no such run.
-        ValueError: for weights that do not fit, or an override of what the run has not.
+        ValueError: for weights that do not fit, or an override of what the run does not have.
     """
     opened = Run.open(run, overrides, untrained=untrained)
     normalize = find_normalize(opened.augmentation)

@@ -1,7 +1,7 @@
 """The tasks of PASCAL VOC on a run's network: train, test, write results and pictures.
 
 Each writes into its folder `results.csv` (a row per class and one of the mean, in percent),
-`curve.csv` and `curve.png`, `pictures.png`, and keeps `finetune.ckpt` to go on from.
+`curve.csv` and `curve.png`, `pictures.png`, and keeps `finetune.ckpt` to resume from.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class _Training:
     def run(
         self, network: PretrainedNetwork, schedule: Schedule, folder: Path, counting: Counting
     ) -> list[dict[str, Any]]:
-        """The curve."""
+        """Draw the curve."""
         with counting("iterations") as progress:
             return fine_tune(
                 self.model,
@@ -143,7 +143,7 @@ def detect(
     Args:
         network, data, settings, schedule, folder, counting: as of the other tasks.
         cache: folder of the proposals of Fast R-CNN.
-        processes: that search for them; as many as there are cores unless told.
+        processes: that search for them; by default one per core.
         say: takes a line.
     """
     images, tested = data.images()
@@ -227,7 +227,7 @@ def segment(
 
 
 def _identity(task: str, network: PretrainedNetwork, images: str, settings: Any) -> dict[str, Any]:
-    """What a run that goes on must share with the one that was stopped."""
+    """Return what a resumed run must share with the one that was stopped."""
     kept = dataclasses.asdict(settings)
     for name in ("crops", "resize", "test_regions"):  # of tests alone
         kept.pop(name, None)

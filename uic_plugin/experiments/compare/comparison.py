@@ -44,7 +44,7 @@ def compare(
         setting: what all runs share.
         entries: its lines.
         seeds: of every line.
-        out: folder of the results; one of this comparison's own, beside its runs, unless told.
+        out: folder of the results; by default one of its own, beside its runs.
         console: where the progress and the table go.
         dry_run: print every command, run nothing.
 

@@ -1,4 +1,4 @@
-"""What the turn of an epoch costs, by method and number of images: `uic costs RUN`.
+"""What an epoch boundary costs, by method and number of images: `uic costs RUN`.
 
 Time that is not training: the labels of all images and the order of the next epoch. The features
 are real ones, of a trained run's images under its augmentation; a method's pass over all images,
