@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from uic_plugin.data.draws import DrawSampler, EvenBatches, Order
-from uic_plugin.data.views import SeededViews
+from uic_plugin.data.views import SeededViews, SizedDataset
 
 
 class ViewLoader(DataLoader[Any]):
@@ -44,7 +44,7 @@ def _end_with_parent(parent: int) -> None:
 
 
 def view_loader(
-    dataset: Dataset[Any],
+    dataset: SizedDataset,
     *,
     seed: int,
     batch_size: int,
@@ -112,7 +112,7 @@ def loader_in_bank_order(
             # the host's datasets are instances of a class local to a function: unpicklable
             "multiprocessing_context": "fork",
         }
-    dataset = loader.dataset
+    dataset: Any = loader.dataset
     if isinstance(dataset, SeededViews):
         dataset = dataset.dataset
     return ViewLoader(

@@ -10,7 +10,7 @@ import random
 import struct
 import warnings
 import zlib
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -33,6 +33,14 @@ BAD_IMAGE_ERRORS = (
 )
 
 
+class SizedDataset(Protocol):
+    """A dataset of known length, with items of any kind."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Any: ...
+
+
 class SeededViews(Dataset[Any]):
     """A dataset whose random augmentation is seeded for each draw, and which names bad images.
 
@@ -50,7 +58,7 @@ class SeededViews(Dataset[Any]):
 
     def __init__(
         self,
-        dataset: Any,
+        dataset: SizedDataset,
         *,
         seed: int,
         on_bad_image: str = "stop",

@@ -1,8 +1,7 @@
-"""What other clusterings make of the same features: k-means, Gaussian mixture, spectral.
+"""Other clusterings of the same features: k-means, Gaussian mixture, spectral.
 
-All from scikit-learn. k-means is the best of ten starts by inertia, on the unit features in all
-their dimensions; the others get 64 principal components of them, of which a mixture can estimate
-covariances.
+All are scikit-learn's. k-means is the best of several starts by inertia, on unit features; the
+others use 64 principal components of these, few enough for a mixture to estimate covariances.
 """
 
 from __future__ import annotations
@@ -18,14 +17,16 @@ _DIMS = 64
 _STARTS = 10
 
 
-def kmeans_labels(features: np.ndarray, classes: int, seed: int) -> np.ndarray:
-    """Return labels (N,) of the best of ten k-means, by inertia, of unit features."""
+def kmeans_labels(
+    features: np.ndarray, classes: int, seed: int, *, starts: int = _STARTS
+) -> np.ndarray:
+    """Return labels (N,) of the best of several k-means, by inertia, of unit features."""
     from sklearn.cluster import KMeans
 
     rows = torch.nn.functional.normalize(
         torch.from_numpy(np.array(features, np.float32)), dim=1
     ).numpy()
-    return KMeans(classes, n_init=_STARTS, random_state=seed).fit_predict(rows)
+    return KMeans(classes, n_init=starts, random_state=seed).fit_predict(rows)
 
 
 def mixture_labels(features: np.ndarray, classes: int, seed: int) -> np.ndarray:

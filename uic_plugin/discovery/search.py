@@ -3,8 +3,8 @@
     found = discover(features, 30, DiscoverySettings())
     found.answers.labels                                       # (N,)
 
-What is done lies in a work folder until the end, where one is given: a search that was stopped
-resumes from there and ends as if it had not been.
+Intermediate results are kept in an optional work folder until the end: a search that was stopped
+resumes from there, with the results of an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Prepared:
-    """Features made ready, the same for every number of classes.
+    """Prepared features, the same for every number of classes.
 
     Attributes:
         reduction: features to principal components.
@@ -74,9 +74,9 @@ class Found:
     Attributes:
         model: labels images by their features.
         answers: for the features that the classes were found in.
-        losses: of the heads, lowest first; that of the model's first head leads.
-        agreement: of the heads with the answer, mean over images and heads.
-        count: how the number of classes was chosen; None where it was given.
+        losses: of the heads, lowest first; the first is that of the model's first head.
+        agreement: of the heads with the answer, mean over images and heads, in [0, 1].
+        count: how the number of classes was chosen; None if it was given.
     """
 
     model: ClassModel
@@ -87,7 +87,7 @@ class Found:
 
 
 def check_count(num_images: int, num_classes: int | None) -> None:
-    """Refuse images that cannot be divided.
+    """Refuse images that cannot be divided into classes.
 
     Raises:
         ValueError: for fewer than two images or classes, or fewer images than classes.
@@ -116,13 +116,13 @@ def discover(
     """Divide images into classes by their features.
 
     Args:
-        features: (N, D) of any float type, perhaps a file mapped into memory.
-        num_classes: K; None to choose it, or to take it from `corrected`.
+        features: (N, D) of any float type, optionally memory-mapped.
+        num_classes: K; None to choose it, or to use that of `corrected`.
         settings: of the search.
-        corrected: classes to start from, whose numbers and names stay.
-        about: of which network the features are, kept with the model.
-        work: folder for what is done; removed at the end.
-        progress: is told what is being done, and how much of it.
+        corrected: classes to start from, whose numbers and names are kept.
+        about: description of the features' network, saved with the model.
+        work: folder of intermediate results; removed at the end.
+        progress: called with a title, the number of steps done, and of all.
 
     Raises:
         ValueError: for images that cannot be divided, see `check_count` and `fit_reduction`.
@@ -134,14 +134,7 @@ def discover(
     prepared = prepare(features, settings, folder, progress)
     count = None
     if num_classes is None:
-        count = choose_count(
-            prepared.reduced,
-            prepared.neighbours,
-            settings,
-            known=[] if folder is None else folder.read_curve(),
-            save=(lambda _: None) if folder is None else folder.write_curve,
-            progress=progress,
-        )
+        count = _chosen(prepared, settings, folder, progress)
         num_classes = count.chosen
     state = trained_heads(prepared, num_classes, settings, folder, progress, corrected)
     losses = judge_heads(
@@ -152,7 +145,7 @@ def discover(
     if corrected is None:
         heads = aligned_heads(state.teacher, labels, order)
     else:
-        heads = state.teacher.some(order)  # all started from the same numbers
+        heads = state.teacher.some(order)  # all started from the same class numbers
     heads.requires_grad_(False)
     voters = settings.voters()
     voted = voted_labels(heads, voters, prepared.reduced)
@@ -160,11 +153,28 @@ def discover(
     names = {} if corrected is None else corrected.names
     model = ClassModel(prepared.reduction, heads, voters, means, about or {}, names)
     answers = model(features)
-    if corrected is not None:  # what a person said of an image is its class
+    if corrected is not None:  # a person's correction decides an image's class
         answers.labels[corrected.moved] = corrected.labels[corrected.moved]
     if work is not None:
         shutil.rmtree(work, ignore_errors=True)
     return Found(model, answers, sorted(losses.tolist()), float(answers.agreement.mean()), count)
+
+
+def _chosen(
+    prepared: Prepared,
+    settings: DiscoverySettings,
+    folder: _WorkFolder | None,
+    progress: Progress,
+) -> ClassCount:
+    """Choose the number of classes, resuming from the work folder."""
+    return choose_count(
+        prepared.reduced,
+        prepared.neighbours,
+        settings,
+        known=[] if folder is None else folder.read_curve(),
+        save=(lambda _: None) if folder is None else folder.write_curve,
+        progress=progress,
+    )
 
 
 def started_heads(
@@ -173,7 +183,7 @@ def started_heads(
     settings: DiscoverySettings,
     corrected: Corrected | None = None,
 ) -> TrainingState:
-    """Return heads that each start from a k-means of their own, or from corrected classes."""
+    """Return heads that each start from a different k-means, or from corrected classes."""
     if corrected is not None:
         means = corrected_means(reduced, corrected, settings.heads, seed=settings.seed)
         return first_state(means, settings, seed=settings.seed)
@@ -194,11 +204,11 @@ def trained_heads(
     progress: Progress,
     corrected: Corrected | None = None,
 ) -> TrainingState:
-    """Return heads at the end of their training: many begin, those of lowest loss are kept.
+    """Return trained heads: many candidates start, those of lowest loss are kept.
 
-    A head does not leave the neighbourhood of the k-means that it began as, so that the share of
-    good ones is that of good starts; an eighth of the training tells them apart. Of corrected
-    classes there is one start, and no more heads begin than are kept.
+    A head stays near the k-means that it was initialised with, so that the share of good heads is
+    that of good starts; an eighth of the training tells them apart. Corrected classes are a single
+    start, without further candidates.
     """
     anchors = None if corrected is None else corrected.anchors()
 
@@ -260,7 +270,7 @@ def prepare(
 
 
 class _WorkFolder:
-    """What a stopped search leaves behind; that of other features or settings is removed."""
+    """Intermediate results of a stopped search; those of other features or settings are removed."""
 
     def __init__(self, path: Path, identity: str) -> None:
         self.path = path
@@ -333,7 +343,7 @@ class _WorkFolder:
 def _identity(
     features: np.ndarray, settings: DiscoverySettings, corrected: Corrected | None
 ) -> str:
-    """Tell searches apart: by settings, some of the features' rows, and corrected classes."""
+    """Return a hash of the settings, some of the features' rows, and corrected classes."""
     digest = hashlib.blake2b(digest_size=16)
     said = json.dumps([features.shape, str(features.dtype), dataclasses.asdict(settings)])
     digest.update(said.encode())

@@ -1,6 +1,6 @@
-"""How well pseudo labels agree with annotations, and how the classes are filled.
+"""Agreement of pseudo labels with annotations, and statistics of the classes.
 
-Numbers are scikit-learn's and SciPy's. Source: UIC, section 4.2 (NMI, Fig. 3 and Fig. 4).
+The measures are scikit-learn's and SciPy's. Source: UIC, section 4.2 (NMI, Fig. 3 and Fig. 4).
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ def agreement(annotations: np.ndarray, labels: np.ndarray, num_classes: int) -> 
     """Return how well pseudo labels agree with annotations.
 
     Args:
-        annotations: (N,) integer classes by people.
+        annotations: (N,) annotated integer classes.
         labels: (N,) pseudo labels in [0, K).
         num_classes: K.
 
     Returns:
         `nmi_arithmetic` and `nmi_geometric` in [0, 1], `adjusted_rand` in [-0.5, 1], `purity` in
-        (0, 1], and, where K equals the number of annotated classes, `hungarian_accuracy` in
-        [0, 1]: the share of images that the best one-to-one naming of pseudo classes gets right.
+        (0, 1], and, if K equals the number of annotated classes, `hungarian_accuracy` in [0, 1]:
+        the share of images that the best one-to-one mapping of pseudo classes gets right.
 
     Raises:
-        ValueError: for arrays of different lengths, or none at all.
+        ValueError: for arrays of different lengths, or empty ones.
     """
     annotations, labels = np.asarray(annotations), np.asarray(labels)
     if annotations.shape != labels.shape or not len(labels):
@@ -47,12 +47,26 @@ def agreement(annotations: np.ndarray, labels: np.ndarray, num_classes: int) -> 
 
 def hungarian_accuracy(annotations: np.ndarray, labels: np.ndarray) -> float:
     """Return the share of images that the best one-to-one mapping gets right, in [0, 1]."""
+    table, matched = _matched(annotations, labels)
+    return float(matched.sum() / table.sum())
+
+
+def mean_class_accuracy(annotations: np.ndarray, labels: np.ndarray) -> float:
+    """Return the accuracy of that mapping, averaged over annotated classes, in [0, 1]."""
+    table, matched = _matched(annotations, labels)
+    return float((matched / table.sum(1)).mean())
+
+
+def _matched(annotations: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the contingency table, and each row's entry in the best one-to-one mapping."""
     from scipy.optimize import linear_sum_assignment
     from sklearn.metrics.cluster import contingency_matrix
 
     table = contingency_matrix(annotations, labels)
     rows, columns = linear_sum_assignment(-table)
-    return float(table[rows, columns].sum() / table.sum())
+    matched = np.zeros(len(table))
+    matched[rows] = table[rows, columns]
+    return table, matched
 
 
 def class_statistics(

@@ -9,15 +9,15 @@ DISTANCES = ("euclidean", "cosine")
 
 @dataclass(frozen=True)
 class EpisodeSettings:
-    """What an episode is made of.
+    """Size, number and distance of the episodes.
 
     Attributes:
         ways: classes of an episode, at least 2.
-        shots: labelled images of each.
-        queries: images of each to be classified.
-        episodes: how many.
+        shots: labelled images per class.
+        queries: images per class to be classified.
+        episodes: number of episodes, at least 2.
         distance: "euclidean", or "cosine" between unit vectors.
-        seed: of the draws; (seed, episode) decides one.
+        seed: of the draws; (seed, episode) decides an episode.
     """
 
     ways: int = 5

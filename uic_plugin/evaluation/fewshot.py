@@ -26,7 +26,7 @@ class FewShotResult:
 
     Attributes:
         accuracies: (E,) float64 of each episode, in percent.
-        mean: of them.
+        mean: their mean.
         interval: half of the 95 % confidence interval of the mean, 1.96 standard errors.
     """
 
@@ -49,11 +49,11 @@ def check_classes(classes: np.ndarray, names: list[str], settings: EpisodeSettin
 
     Args:
         classes: (N,) class of each image.
-        names: of the classes.
+        names: names of the classes.
         settings: of the episodes.
 
     Raises:
-        ValueError: for too few classes, or too few images of one, which it names.
+        ValueError: for too few classes, or too few images of a class, which it names.
     """
     if len(names) < settings.ways:
         raise ValueError(f"--ways {settings.ways} classes an episode, the images have {len(names)}")
@@ -75,8 +75,8 @@ def draw_episode(
 
     Args:
         members: image numbers of each class.
-        settings: how many to draw.
-        number: of the episode.
+        settings: of the episodes.
+        number: index of the episode.
 
     Returns:
         (ways, shots) and (ways, queries) image numbers, all different.
@@ -95,12 +95,12 @@ def evaluate_episodes(
     """Return the accuracy of the nearest class mean over random episodes.
 
     Args:
-        features: (N, D) frozen features, of any float type, perhaps in a file mapped into memory.
+        features: (N, D) frozen features, of any float type, optionally memory-mapped.
         classes: (N,) class of each image, from 0.
         settings: of the episodes.
 
     Raises:
-        ValueError: for shapes that do not belong together.
+        ValueError: for shapes that do not match.
     """
     if features.ndim != 2 or len(features) != len(classes):
         raise ValueError(

@@ -15,18 +15,18 @@ from uic_plugin.evaluation.probe_settings import TARGET
 
 
 class ProbePool(nn.Module):
-    """Pools a map (B, C, H, W) or tokens (B, T, C) and flattens; leaves vectors (B, D) alone.
+    """Max-pool a map (B, C, H, W) or tokens (B, T, C) and flatten; keep vectors (B, D) unchanged.
 
-    The side of the pooled map is the one whose number of values lies nearest to the target; no
-    map is enlarged. Windows are torch's adaptive ones: of AlexNet's conv5 at 224 pixels they are
-    those of its own last pooling.
+    The side of the pooled map is the one whose number of values is nearest to the target; no map
+    is enlarged. Windows are torch's adaptive ones: for AlexNet's conv5 at 224 pixels they are those
+    of its own last pooling.
 
     Args:
-        shape: of the layer's output, without its first dimension.
-        target: values wanted.
+        shape: of the layer's output, without the batch dimension.
+        target: desired number of values.
 
     Attributes:
-        num_features: values that come out.
+        num_features: number of output values.
     """
 
     def __init__(self, shape: tuple[int, ...], target: int = TARGET) -> None:

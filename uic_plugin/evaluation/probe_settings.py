@@ -1,4 +1,4 @@
-"""What linear probes are told, and what they tell.
+"""Settings and results of linear probes.
 
 Source: UIC, section 4.3: max-pooled activations, 32 epochs, learning rate 0.1 divided by ten at
 epochs 10, 20 and 30, no weight decay, test on 10 crops.
@@ -14,21 +14,21 @@ TARGET = 9200
 
 @dataclass(frozen=True)
 class ProbeSettings:
-    """How probes are trained; the defaults are the paper's.
+    """Training of probes; the defaults are the paper's.
 
     Attributes:
         epochs: passes over the training images.
         lr: learning rate for `batch_size` images; not scaled.
         lr_decay_epochs: epochs after which it is multiplied by `lr_decay`.
         lr_decay: that factor.
-        momentum: of SGD.
-        weight_decay: of SGD.
-        batch_size: images of a step, over all processes.
-        features: values of a layer to pool to; the nearest that its channels allow.
-        crops: 10 or 1, of the final test.
+        momentum: SGD momentum.
+        weight_decay: SGD weight decay.
+        batch_size: images per step, over all processes.
+        features: number of values to pool a layer to; the nearest that its channels allow.
+        crops: 10 or 1, for the final test.
         store_features: keep the pooled features of one centered view of every image in memory,
             and train on these.
-        precision: "32" or "bf16", of the frozen network.
+        precision: "32" or "bf16", for the frozen network.
         seed: of the probes' weights, the order and the views.
         on_bad_image: "stop" or "skip", see `SeededViews`.
     """
@@ -67,12 +67,12 @@ class ProbeResult:
     """Accuracy of one layer's probe.
 
     Attributes:
-        layer: its name.
-        features: values that the probe sees.
+        layer: name of the layer.
+        features: number of inputs of the probe.
         probe: "last", after the last epoch; "best", after the epoch with the highest top-1 on one
-            crop of the test images, which flatters.
+            crop of the test images, which is biased upwards.
         epoch: that epoch, counted from 1.
-        crops: of each test image, their softmax outputs averaged.
+        crops: crops of each test image, whose softmax outputs are averaged.
         top1, top5: percent of the test images.
     """
 

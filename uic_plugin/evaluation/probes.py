@@ -1,6 +1,6 @@
 """The paper's linear probes: one linear layer on each layer of a frozen network, all in one pass.
 
-Source: UIC, section 4.3; the numbers stand in `ProbeSettings`.
+Source: UIC, section 4.3; see `ProbeSettings` for the numbers.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Sampler
 
-from uic_plugin.data.draws import Draw
+from uic_plugin.data.draws import Draw, Order
 from uic_plugin.data.images import fingerprint_of
 from uic_plugin.data.loaders import view_loader
+from uic_plugin.data.views import SizedDataset
 from uic_plugin.evaluation.distributed import add_over_ranks, rank_and_world
 from uic_plugin.evaluation.pooling import ProbePool
 from uic_plugin.evaluation.probe_settings import ProbeResult, ProbeSettings
@@ -29,33 +30,34 @@ from uic_plugin.networks.weights import weights_fingerprint
 from uic_plugin.seeding import derive_seed, make_generator
 
 CHECKPOINT_FILE = "probe.ckpt"
+Row = dict[str, int | float]  # of the history: epoch, lr, and a loss, top-1 and top-5 per layer
 
 
 class ProbeTrainer:
     """Trains probes on a frozen network and tests them.
 
     Args:
-        encoder: the network; it is put into eval mode and onto the device, its weights take no
-            gradient; no weight or statistic changes.
+        encoder: the network; it is moved to the device and put into eval mode without gradients;
+            no weight or statistic changes.
         layers: names for `layer_outputs`.
         train: items (image (3, H, W), annotation), random crops.
         test: the same with one centered crop.
-        num_classes: annotated classes.
+        num_classes: number of annotated classes.
         image_size: side of the crops in pixels.
-        settings: everything else.
-        device: where to compute.
+        settings: of the training.
+        device: for the network and the probes.
         num_workers: processes that read images.
 
     Raises:
-        ValueError: for a layer that the network has not.
+        ValueError: for a layer that the network does not have.
     """
 
     def __init__(
         self,
         encoder: nn.Module,
         layers: Sequence[str],
-        train: Any,
-        test: Any,
+        train: SizedDataset,
+        test: SizedDataset,
         *,
         num_classes: int,
         image_size: int,
@@ -90,7 +92,7 @@ class ProbeTrainer:
             weight_decay=settings.weight_decay,
         )
         self.epoch = 0
-        self.history: list[dict[str, Any]] = []
+        self.history: list[Row] = []
         self.best: list[dict[str, Any]] = [{"top1": -1.0} for _ in self.layers]
         self._stored: dict[str, tuple[list[torch.Tensor], torch.Tensor]] = {}
         world = rank_and_world()[1]
@@ -105,21 +107,21 @@ class ProbeTrainer:
     def run(
         self,
         folder: Path,
-        ten_crops: Any = None,
-        on_epoch: Callable[[dict[str, Any]], None] = print,
+        ten_crops: SizedDataset | None = None,
+        on_epoch: Callable[[Row], None] = print,
     ) -> list[ProbeResult]:
-        """Train to the last epoch, going on from the checkpoint in `folder`, and test.
+        """Train to the last epoch, resuming from the checkpoint in `folder`, and test.
 
         Args:
-            folder: where the checkpoint is kept.
-            ten_crops: the test images with items (crops (10, 3, H, W), annotation); None tests
-                one centered crop alone.
-            on_epoch: is given each epoch's row of the history.
+            folder: of the checkpoint.
+            ten_crops: the test images with items (crops (10, 3, H, W), annotation); None to test
+                one centered crop only.
+            on_epoch: called with each epoch's row of the history.
         """
         checkpoint = folder / CHECKPOINT_FILE
         if checkpoint.exists():
             self._load(checkpoint)
-        model: Callable[..., Any] = _AllProbes(self.probes)
+        model: nn.Module = _AllProbes(self.probes)
         if rank_and_world()[1] > 1:
             model = DistributedDataParallel(_AllProbes(self.probes))
         while self.epoch < self.settings.epochs:
@@ -137,7 +139,7 @@ class ProbeTrainer:
                 on_epoch(row)
         return self._results(ten_crops)
 
-    def _train_epoch(self, model: Callable[..., Any]) -> dict[str, Any]:
+    def _train_epoch(self, model: nn.Module) -> Row:
         settings = self.settings
         decays = sum(self.epoch >= epoch for epoch in settings.lr_decay_epochs)
         lr = settings.lr * settings.lr_decay**decays
@@ -147,13 +149,13 @@ class ProbeTrainer:
         for features, targets in self._train_batches():
             losses = torch.stack([F.cross_entropy(out, targets) for out in model(features)])
             self.optimizer.zero_grad(set_to_none=True)
-            losses.sum().backward()  # each probe's gradient comes from its own loss alone
+            losses.sum().backward()  # each probe's gradient depends on its own loss only
             self.optimizer.step()
             sums[:-1] += losses.detach().double().cpu()
             sums[-1] += 1
         sums = add_over_ranks(sums)
         self.epoch += 1
-        row: dict[str, Any] = {"epoch": self.epoch, "lr": lr}
+        row: Row = {"epoch": self.epoch, "lr": lr}
         for name, loss in zip(self.layers, (sums[:-1] / sums[-1]).tolist(), strict=True):
             row[f"{name}_loss"] = loss
         return row
@@ -175,8 +177,8 @@ class ProbeTrainer:
                         targets[index].to(self.device),
                     )
             return
-        places = torch.arange(rank, len(order) // world * world, world)
-        draws = _Draws(share, places, self.epoch)
+        positions = torch.arange(rank, len(order) // world * world, world)
+        draws = _Draws(share, positions, self.epoch)
         loader = self._loader(self.train_images, draws, size, drop_last=True)
         for images, targets in loader:
             yield self._pooled(images), targets.to(self.device)
@@ -192,7 +194,7 @@ class ProbeTrainer:
             pool(outputs[name].float()) for pool, name in zip(self.pools, self.layers, strict=True)
         ]
 
-    def _store(self, which: str, dataset: Any) -> tuple[list[torch.Tensor], torch.Tensor]:
+    def _store(self, which: str, dataset: SizedDataset) -> tuple[list[torch.Tensor], torch.Tensor]:
         if which not in self._stored:
             parts = [
                 (self._pooled(images), targets)
@@ -204,7 +206,7 @@ class ProbeTrainer:
 
     @torch.no_grad()
     def _test(
-        self, probes: dict[str, nn.ModuleList], dataset: Any, *, crops: int
+        self, probes: dict[str, nn.ModuleList], dataset: SizedDataset, *, crops: int
     ) -> dict[str, list[tuple[float, float]]]:
         """Return top-1 and top-5 in percent of sets of probes, layer by layer, in one pass."""
         rank, world = rank_and_world()
@@ -238,7 +240,7 @@ class ProbeTrainer:
             for name, count in correct.items()
         }
 
-    def _results(self, ten_crops: Any) -> list[ProbeResult]:
+    def _results(self, ten_crops: SizedDataset | None) -> list[ProbeResult]:
         import copy
 
         best = copy.deepcopy(self.probes)
@@ -260,7 +262,12 @@ class ProbeTrainer:
         return results
 
     def _loader(
-        self, dataset: Any, order: Any, batch_size: int, *, drop_last: bool = False
+        self,
+        dataset: SizedDataset,
+        order: Order | None,
+        batch_size: int,
+        *,
+        drop_last: bool = False,
     ) -> DataLoader[Any]:
         return view_loader(
             dataset,
@@ -302,7 +309,7 @@ class ProbeTrainer:
         try:
             state = torch.load(path, map_location=self.device, weights_only=True)
             kept = state["identity"]
-        except Exception as error:  # torch raises many kinds for a file that is not its own
+        except Exception as error:  # torch raises many kinds for a foreign or damaged file
             raise ValueError(f"{path} is damaged: remove it to start anew") from error
         own = self._identity()
         different = [name for name in own if _plain(own[name]) != _plain(kept.get(name))]
@@ -326,20 +333,20 @@ class _AllProbes(nn.Module):
 
 
 class _Draws(Sampler[int]):
-    """Images in a given order, each knowing its epoch and place for the seed of its view."""
+    """Images in a given order, each with its epoch and position for the seed of its view."""
 
-    def __init__(self, order: torch.Tensor, places: torch.Tensor, epoch: int) -> None:
-        self.order, self.places, self.epoch = order, places, epoch
+    def __init__(self, order: torch.Tensor, positions: torch.Tensor, epoch: int) -> None:
+        self.order, self.positions, self.epoch = order, positions, epoch
 
     def __len__(self) -> int:
         return len(self.order)
 
     def __iter__(self) -> Iterator[int]:
-        for index, place in zip(self.order.tolist(), self.places.tolist(), strict=True):
-            yield Draw.at(index, self.epoch, place)
+        for index, position in zip(self.order.tolist(), self.positions.tolist(), strict=True):
+            yield Draw.at(index, self.epoch, position)
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     """Convert tuples to lists, as a checkpoint may have done."""
     if isinstance(value, dict):
         return {name: _plain(child) for name, child in value.items()}

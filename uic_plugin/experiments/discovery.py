@@ -19,11 +19,11 @@ from rich.table import Table
 from uic_plugin.data.folders import ImageList, list_images
 from uic_plugin.data.labels import check_label_file, read_labels
 from uic_plugin.discovery.baselines import BASELINES
-from uic_plugin.discovery.correction import read_corrections
+from uic_plugin.discovery.correction import Corrected, read_corrections
 from uic_plugin.discovery.results import ABOUT_FILE, write_results
 from uic_plugin.discovery.search import Found, Progress, check_count, discover
 from uic_plugin.discovery.settings import DiscoverySettings
-from uic_plugin.evaluation.clustering import agreement
+from uic_plugin.evaluation.clustering import agreement, mean_class_accuracy
 from uic_plugin.features.embedding import Embedded, embed_images
 from uic_plugin.pseudo_labels.kmeans import check_faiss
 from uic_plugin.report.page import PageOptions, write_class_page
@@ -37,7 +37,7 @@ _SHOWN = 5  # unreadable images on the screen
 
 @dataclass(frozen=True)
 class Request:
-    """What a user asked for; see the options of `uic discover`."""
+    """The options of `uic discover`."""
 
     folder: Path
     classes: int | None
@@ -61,8 +61,8 @@ def run_discovery(request: Request, settings: DiscoverySettings, console: Consol
     """Compute missing features, find classes, write all files, and report to the user.
 
     Raises:
-        ValueError: for images that cannot be divided, settings that cannot be, features of another
-            network or folder, classes that lie in the folder already.
+        ValueError: for images that cannot be divided, impossible settings, features of another
+            network or folder, or if the folder has classes already.
         OSError: if something cannot be read or written.
     """
     check_faiss()
@@ -75,15 +75,7 @@ def run_discovery(request: Request, settings: DiscoverySettings, console: Consol
         _annotations(images, [])  # before any work is done
     embedded = _embed(request, images, console)
     check_count(len(embedded.names), request.classes)
-    corrected = None
-    if request.corrected is not None:
-        table = read_labels(request.corrected)
-        corrected = read_corrections(table, embedded.names, str(request.corrected))
-        if request.classes not in (None, corrected.num_classes):
-            raise ValueError(
-                f"--from {request.corrected} has {corrected.num_classes} classes: leave --classes "
-                f"{request.classes} out"
-            )
+    corrected = _corrections(request, embedded.names)
     identity = embedded.store.identity
     start = time.perf_counter()
     with _shown(console) as progress:
@@ -120,6 +112,19 @@ def run_discovery(request: Request, settings: DiscoverySettings, console: Consol
         soft_wrap=True,
     )
     return found
+
+
+def _corrections(request: Request, names: list[str]) -> Corrected | None:
+    """Read the corrected classes that the search starts from, if there are any."""
+    if request.corrected is None:
+        return None
+    corrected = read_corrections(read_labels(request.corrected), names, str(request.corrected))
+    if request.classes not in (None, corrected.num_classes):
+        raise ValueError(
+            f"--from {request.corrected} has {corrected.num_classes} classes: leave --classes "
+            f"{request.classes} out"
+        )
+    return corrected
 
 
 def _write_page(
@@ -171,7 +176,7 @@ def _score(
     settings: DiscoverySettings,
     console: Console,
 ) -> None:
-    """Compare with annotations, which have taken part in nothing; writes `scores.csv`."""
+    """Compare with annotations, which nothing else uses, and write `scores.csv`."""
     truth = _annotations(images, embedded.names)
     features = embedded.store.features(embedded.names)
     count = found.model.num_classes
@@ -200,15 +205,9 @@ def _annotations(images: ImageList, names: list[str]) -> np.ndarray:
 
 def _figures(truth: np.ndarray, labels: np.ndarray, count: int) -> dict[str, float]:
     """Return agreement with annotations, and the mean accuracy over annotated classes."""
-    from scipy.optimize import linear_sum_assignment
-    from sklearn.metrics.cluster import contingency_matrix
-
     numbers = agreement(truth, labels, count)
     if "hungarian_accuracy" in numbers:
-        table = contingency_matrix(truth, labels)
-        rows, columns = linear_sum_assignment(-table)
-        shares = table[rows, columns] / table.sum(1)[rows]
-        numbers["mean_class_accuracy"] = float(shares.sum() / len(table))
+        numbers["mean_class_accuracy"] = mean_class_accuracy(truth, labels)
     del numbers["nmi_geometric"]
     return numbers
 

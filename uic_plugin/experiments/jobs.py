@@ -1,4 +1,4 @@
-"""Commands of `uic` as jobs: each is done once, a failure stops what needs it and nothing else."""
+"""Commands of `uic` as jobs: each runs once, and a failure stops only the jobs that need it."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
+
+from rich.console import Console
 
 from uic_plugin.errors import Interrupted
 from uic_plugin.files import replacing
@@ -28,15 +30,15 @@ class Job:
     """One command.
 
     Attributes:
-        name: unique; also its order among those that it needs.
+        name: unique; its first word names the log.
         arguments: of `uic`.
-        folder: its run folder; the log lies there.
+        folder: its run folder, with the log.
         product: file that exists when it is done.
         needs: names of the jobs that must be done before.
-        recipe: what it trains; None for other commands.
+        recipe: recipe that it trains; None for other commands.
         overrides: of that recipe.
-        takes: about how long, of what is no training; a recipe's header says it of training.
-        identity: what makes two commands one job, where the command itself says more.
+        takes: estimated duration; empty for trainings, whose recipe's header states it.
+        identity: equal for jobs that count as the same; by default their commands are compared.
     """
 
     name: str
@@ -75,19 +77,19 @@ class Job:
 
 
 def run_jobs(jobs: list[Job], parallel: int, say: Callable[[str], None]) -> dict[str, Path]:
-    """Run jobs as soon as what they need is done.
+    """Run jobs as soon as the jobs that they need are done.
 
     Args:
-        jobs: those that others need first.
-        parallel: commands at the same time. Each gets its share of the cores as OMP_NUM_THREADS,
+        jobs: in order, prerequisites first.
+        parallel: number of parallel commands. Each gets its share of the cores as OMP_NUM_THREADS,
             unless the user has set that.
-        say: is told when one has ended.
+        say: called with a message when a job has ended.
 
     Returns:
-        Names and logs of those that failed, or that need one that did.
+        Names and logs of jobs that failed, or that need a failed one.
 
     Raises:
-        ValueError: if another process is at work on one of them.
+        ValueError: if another process is running one of them.
         Interrupted: if the user stopped it.
     """
     waiting = {job.name: job for job in jobs}
@@ -131,6 +133,16 @@ def run_jobs(jobs: list[Job], parallel: int, say: Callable[[str], None]) -> dict
     return failed
 
 
+def run_missing(
+    jobs: Sequence[Job], parallel: int, console: Console, title: str = ""
+) -> dict[str, Path]:
+    """Run those of some jobs that are not done yet; see `run_jobs`."""
+    todo = [job for job in jobs if not job.is_done()]
+    done = len(jobs) - len(todo)
+    console.print(f"{title}{len(jobs)} commands, {done} of them done already")
+    return run_jobs(todo, parallel, console.print)
+
+
 def _run(job: Job, cores: int, processes: dict[str, subprocess.Popen[bytes]]) -> tuple[int, float]:
     """Run one command with its output in a log; return its exit code and seconds."""
     started = time.perf_counter()
@@ -138,7 +150,7 @@ def _run(job: Job, cores: int, processes: dict[str, subprocess.Popen[bytes]]) ->
     log.parent.mkdir(parents=True, exist_ok=True)
     environment = {"OMP_NUM_THREADS": str(cores), **os.environ}  # the user's choice counts
     with open(log, "ab") as file:
-        try:  # the command inherits the lock: it lasts as long as the command, whoever started it
+        try:  # the command inherits the lock and holds it to its end, even without this process
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ValueError(
@@ -172,7 +184,7 @@ def _run(job: Job, cores: int, processes: dict[str, subprocess.Popen[bytes]]) ->
 
 @contextmanager
 def _terminated_like_interrupted() -> Iterator[None]:
-    """Let SIGTERM, as schedulers send it, stop the commands too."""
+    """Let SIGTERM, which schedulers send, stop the commands too."""
 
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt

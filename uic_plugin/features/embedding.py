@@ -1,8 +1,8 @@
 """Features of a folder's images by a frozen network, into a store.
 
-Images are read and cut by workers while the network runs; an image that cannot be read is noted and
-left out. On a CPU the first images decide whether the network runs in bfloat16: where the processor
-has no instructions for it, it would be slower.
+Workers read and transform images while the network runs; an image that cannot be read is recorded
+and left out. On a CPU the first images decide whether the network runs in bfloat16, which is slower
+on a processor without instructions for it.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ from uic_plugin.networks.layers import layer_outputs
 from uic_plugin.networks.pretrained import Backbone
 
 PRECISIONS = ("auto", "32", "bf16")
-_TRIED = 16  # images that the two precisions are compared on
+_TRIED = 16  # images to compare the two precisions on
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
-_FASTER = 1.1  # bfloat16 must be so many times as fast
+_FASTER = 1.1  # minimum speed-up by which bfloat16 is chosen
 
 Item = tuple[Entry, torch.Tensor | None]
 
 
 @dataclass(frozen=True)
 class Embedded:
-    """What a call of `embed_images` did.
+    """The result of `embed_images`.
 
     Attributes:
-        store: with all features.
+        store: all features.
         names: images of the list that have features, in its order.
-        added: images that were computed in this call.
-        bad: those that cannot be read.
-        seconds: of the computation.
+        added: number of images that were computed in this call.
+        bad: images that cannot be read.
+        seconds: duration of the call.
     """
 
     store: FeatureStore
@@ -71,7 +71,7 @@ class _Images(Dataset[Item]):
             return Entry(name, FileFacts(0, 0), None, str(error)), None
         try:
             with Image.open(path) as image:
-                # a photograph is decoded at half or a quarter of its size, still above twice ours
+                # JPEGs are decoded at a fraction of their size, still above twice the view's
                 image.draft("RGB", (2 * self.side, 2 * self.side))
                 return Entry(name, facts, None), self.transform(image.convert("RGB"))
         except BAD_IMAGE_ERRORS as error:
@@ -89,20 +89,20 @@ def embed_images(
     num_workers: int = 1,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Embedded:
-    """Compute what a store lacks of a list's images; the same call resumes a stopped one.
+    """Compute the missing features of a list of images; the same call resumes a stopped one.
 
     Args:
         backbone: the network.
-        images: of which the store is to have features.
+        images: the list.
         out: the store's folder.
-        precision: "32", "bf16", or "auto" for what a store has, else what is faster here.
-        batch_size: images at once.
-        num_workers: processes that read images; 0 reads them in this one.
-        progress: is told how many of the list's images of how many are looked at.
+        precision: "32", "bf16", or "auto" for that of the store, else the faster one.
+        batch_size: images per forward pass.
+        num_workers: processes that read images; 0 reads them in this process.
+        progress: called with the number of images done, and of all.
 
     Raises:
-        ValueError: for an impossible setting, a layer that the network has not, a store of another
-            network or folder, or if none of the images can be read.
+        ValueError: for an impossible setting, an unknown layer, a store of another network or
+            folder, or if none of the images can be read.
         OSError: if the store cannot be written.
     """
     if precision not in PRECISIONS:
@@ -115,22 +115,11 @@ def embed_images(
     start = time.perf_counter()
     old = FeatureStore.open(out) if (out / "store.json").exists() else None
     network = FrozenNetwork(backbone)
-    if precision == "auto" and old is not None:
-        precision = old.identity.precision
-    elif precision == "auto":
-        precision = network.faster_precision(images)
+    if precision == "auto":
+        known = None if old is None else old.identity.precision
+        precision = known or network.faster_precision(images)
     network.precision = precision
-    identity = StoreIdentity(
-        backbone=backbone.name,
-        weights=backbone.weights,
-        size=backbone.size,
-        fingerprint=backbone.fingerprint,
-        layer=backbone.layer,
-        preprocessing=backbone.preprocessing,
-        precision=precision,
-        folder=str(images.root.resolve()),
-        dim=network.dim(old),
-    )
+    identity = _identity(backbone, images.root, precision, network.dim(old))
     added = 0
     with writing(out, identity) as writer:
         missing = [name for name in images.names if _is_missing(writer.store, images.root, name)]
@@ -155,11 +144,26 @@ def embed_images(
     return Embedded(store, names, added, bad, time.perf_counter() - start)
 
 
-def keep_freed_memory() -> None:
-    """Let glibc keep freed memory in the process, where it can be told to.
+def _identity(backbone: Backbone, folder: Path, precision: str, dim: int) -> StoreIdentity:
+    """Return what all features of a backbone in a store have in common."""
+    return StoreIdentity(
+        backbone=backbone.name,
+        weights=backbone.weights,
+        size=backbone.size,
+        fingerprint=backbone.fingerprint,
+        layer=backbone.layer,
+        preprocessing=backbone.preprocessing,
+        precision=precision,
+        folder=str(folder.resolve()),
+        dim=dim,
+    )
 
-    A network's maps are megabytes each; by default they are handed to the system and asked back for
-    every batch, cleared page by page, which took as long as the forward pass itself.
+
+def keep_freed_memory() -> None:
+    """Let glibc keep freed memory in the process, if possible.
+
+    A network's maps have megabytes each; by default they are returned to the system and requested
+    again for every batch, cleared page by page, which took as long as the forward pass.
     """
     if not sys.platform.startswith("linux"):
         return
@@ -170,7 +174,7 @@ def keep_freed_memory() -> None:
 
 
 class FrozenNetwork:
-    """A backbone's layer as a function of images, on the fastest device there is."""
+    """A backbone's layer as a function of images, on a GPU if there is one."""
 
     def __init__(self, backbone: Backbone, precision: str = "32") -> None:
         keep_freed_memory()
@@ -227,7 +231,7 @@ class FrozenNetwork:
 
 
 def _is_missing(store: FeatureStore, root: Path, name: str) -> bool:
-    """Whether an image is new, or its file has changed."""
+    """Return whether an image is new, or its file has changed."""
     entry = store.entries.get(name)
     if entry is None:
         return True

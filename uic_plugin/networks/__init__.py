@@ -1,4 +1,4 @@
-"""Networks and heads that the hosts lack."""
+"""Networks and heads that the hosts do not have."""
 
 from uic_plugin.networks.alexnet import AlexNet
 from uic_plugin.networks.conv4 import Conv4

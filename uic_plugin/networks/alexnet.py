@@ -1,4 +1,4 @@
-"""AlexNet as the deep-clustering papers have it: BatchNorm instead of local response normalisation.
+"""AlexNet of the deep-clustering papers: BatchNorm instead of local response normalisation.
 
 Source: UIC, section 4.1; widths and order of the layers as in DeepCluster (Caron et al., 2018).
 """
@@ -9,10 +9,10 @@ from torch import nn
 
 from uic_plugin.networks.staged import StagedNetwork, check_image_size
 
-# Kernel, stride and padding of the first convolution, by the smallest side it is for. The original
-# would leave a small image no map to look at.
+# Minimum image side, and kernel, stride and padding of the first convolution. The original one
+# would shrink the maps of small images to nothing.
 _STEMS = ((128, (11, 4, 2)), (64, (7, 2, 3)), (0, (5, 1, 2)))
-_LAYERS = {f"conv{i + 1}": f"features.{place}" for i, place in enumerate((2, 6, 10, 13, 16))}
+_LAYERS = {f"conv{i}": f"features.{index}" for i, index in enumerate((2, 6, 10, 13, 16), 1)}
 
 
 class AlexNet(StagedNetwork):

@@ -1,7 +1,7 @@
 """A four-layer convolutional network for small images, to train on a CPU.
 
-The Conv-4 of few-shot learning (Vinyals et al., Matching Networks, 2016), with widths that double
-and global average pooling.
+The Conv-4 of few-shot learning (Vinyals et al., Matching Networks, 2016), with doubling widths and
+global average pooling.
 """
 
 from __future__ import annotations

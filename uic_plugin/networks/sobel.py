@@ -1,4 +1,4 @@
-"""A fixed filter in front of a network that takes the colour away.
+"""A fixed filter in front of a network that removes the colour.
 
 Source: UIC, section 4.2: "Analogous to DeepCluster, we apply Sobel filter to the input images to
 remove color information."
@@ -12,7 +12,7 @@ from torch import nn
 
 
 class Sobel(nn.Module):
-    """Mean of the colours, then its horizontal and vertical gradient; nothing to train or to save.
+    """Mean of the colours, then its horizontal and vertical gradient, without parameters.
 
     Maps images (B, C, H, W) to (B, 2, H, W).
     """

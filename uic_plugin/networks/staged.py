@@ -1,7 +1,7 @@
-"""What AlexNet and VGG16 share: convolutions, then fully connected layers, both named.
+"""The base class of AlexNet and VGG16: convolutions, then fully connected layers, by name.
 
-The modules lie as in torchvision's `VGG`: `features`, `avgpool`, `classifier`. Its weights load as
-they are, and so do those that DeepCluster's line of work released for its AlexNet.
+The modules have the names of torchvision's `VGG`: `features`, `avgpool`, `classifier`. Its weights
+load without changes, and so do the AlexNets that DeepCluster and its successors released.
 """
 
 from __future__ import annotations
@@ -13,16 +13,17 @@ from uic_plugin.networks.sobel import Sobel
 
 
 class StagedNetwork(nn.Module):
-    """Sobel filter if wanted, convolutions, fc6 and fc7 if wanted.
+    """An optional Sobel filter, convolutions, and optionally fc6 and fc7.
 
     Args:
         features: the convolutions.
-        layers: public name of each layer to the module that puts it out.
-        channels: channels that `features` puts out.
+        layers: public name of each layer to the module whose output it is.
+        channels: output channels of `features`.
         image_size: side in pixels of the images that fc6 is made for; others are pooled to it.
         fc_width: width of fc6 and fc7; 0 leaves them out and averages each channel instead.
-        dropout: share of fc6's and fc7's inputs (outputs) that a training step leaves out.
-        dropout_first: before each of the two, as torchvision's AlexNet; else after, as its VGG.
+        dropout: dropout probability of fc6's and fc7's inputs or outputs.
+        dropout_first: dropout before each of the two, as in torchvision's AlexNet; else after, as
+            in its VGG.
         sobel: filter the images first; `features` takes 2 channels then.
     """
 
@@ -103,7 +104,7 @@ class StagedNetwork(nn.Module):
 
 
 def check_image_size(image_size: int, smallest: int) -> None:
-    """Refuse what is no side in pixels.
+    """Refuse an invalid side in pixels.
 
     Raises:
         ValueError: for anything but a whole number of at least `smallest`.

@@ -1,9 +1,9 @@
-"""Weights from and to files of this plugin, of the hosts, of torchvision, timm and DeepCluster.
+"""Load and save weights of this plugin, of the hosts, of torchvision, timm and DeepCluster.
 
     report = load_weights(network, Path("last.ckpt"))
     save_weights(network, Path("network.pth"))
 
-Networks keep torchvision's names of their weights; timm's differ for VGG16 alone.
+Networks keep torchvision's names of their weights; timm's differ for VGG16 only.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from torch import nn
 from uic_plugin.files import replacing
 
 LAYOUTS = ("torchvision", "timm", "solo-learn")
-# Where a method keeps its network: solo-learn main, its PyPI line, MoCo's own code.
+# Prefixes of a method's network: solo-learn main, its PyPI line, MoCo's own code.
 _BACKBONE_PREFIXES = ("backbone.", "encoder.", "encoder_q.")
 # timm's VGG writes fc6 and fc7 as convolutions.
 _TIMM_VGG = {"pre_logits.fc1.": "classifier.0.", "pre_logits.fc2.": "classifier.3."}
-_COUNTERS = "num_batches_tracked"  # of BatchNorm; old files lack them, nothing reads them here
+_COUNTERS = "num_batches_tracked"  # of BatchNorm: missing in old files, not used here
 
 
 @dataclass(frozen=True)
 class WeightReport:
-    """What was taken over from a file.
+    """Which weights were loaded from a file.
 
     Attributes:
-        loaded: names of the network's weights that the file had.
-        missing: names that it had not, or in another shape; these keep their values.
-        unused: names in the file that the network has not (another classifier, say).
+        loaded: names of the network's weights that the file has.
+        missing: names that it does not have, or in another shape; these keep their values.
+        unused: names in the file that the network does not have, for example of a classifier.
     """
 
     loaded: list[str]
@@ -58,17 +58,17 @@ def load_weights(
 ) -> WeightReport:
     """Copy weights from a file into a network, by name and shape.
 
-    Position embeddings that a network of timm has for images of another size are interpolated.
+    Position embeddings of timm's networks are interpolated if the image size differs.
 
     Args:
-        network: a backbone; left as it was on an error.
+        network: a backbone; left unchanged on an error.
         path: a checkpoint of a run, a bare state dict, or `.safetensors`.
         allow_missing: names of weights that may keep their values because the file lacks them or
             has them in another shape; `*` stands for any part of a name.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file holds no weights, or lacks some that the network has.
+        ValueError: if the file has no weights, or lacks some that the network has.
     """
     state = backbone_state(read_state(path))
     own = network.state_dict()
@@ -113,11 +113,11 @@ def save_weights(network: nn.Module, path: Path, *, layout: str = "torchvision")
     Args:
         network: a backbone.
         path: ends in `.safetensors` for that format; torch's own otherwise.
-        layout: "torchvision" or "timm", whose names to use in a bare state dict; "solo-learn" for a
-            checkpoint that the host's own scripts take.
+        layout: "torchvision" or "timm", for a bare state dict with its names; "solo-learn" for a
+            checkpoint that the host's own scripts load.
 
     Raises:
-        ValueError: for an unknown layout, or one that the format does not hold.
+        ValueError: for an unknown layout, or one that the format does not support.
     """
     if layout not in LAYOUTS:
         raise ValueError(f"layout must be one of {', '.join(LAYOUTS)}, got {layout!r}")
@@ -143,7 +143,7 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it holds no weights.
+        ValueError: if it has no weights.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such file of weights")
@@ -154,7 +154,7 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except ImportError:
         raise
-    except Exception as error:  # torch and safetensors raise many kinds for what is not theirs
+    except Exception as error:  # torch and safetensors raise many kinds for foreign files
         raise ValueError(f"{path} holds no weights, or is damaged") from error
     for key in ("state_dict", "model"):  # Lightning, timm and MoCo; DeiT and others
         if isinstance(content, dict) and isinstance(content.get(key), dict):
@@ -164,7 +164,7 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
         state = {k: v for k, v in content.items() if isinstance(v, torch.Tensor)}
     if not state:
         raise ValueError(f"{path} holds no weights: give a checkpoint or a state dict")
-    # DataParallel wraps the whole network, in DeepCluster's files its convolutions alone
+    # DataParallel wraps the whole network, in DeepCluster's files its convolutions only
     return {name.replace("module.", ""): value for name, value in state.items()}
 
 
@@ -202,9 +202,9 @@ def _from_timm(
 def _resized_by_timm(
     network: nn.Module, state: dict[str, torch.Tensor], own: dict[str, torch.Tensor]
 ) -> dict[str, torch.Tensor]:
-    """Return the state with what depends on the image's size fitted, as timm does on loading.
+    """Return the state with weights that depend on the image size interpolated, as timm does.
 
-    timm keeps a filter of checkpoints beside each family of networks; it interpolates position
+    Each family of networks in timm has a filter of checkpoints, which interpolates position
     embeddings, tables of relative positions and patch embeddings.
     """
     if all(state[name].shape == own[name].shape for name in own if name in state):

@@ -1,8 +1,8 @@
-"""Average precision as PASCAL VOC measures it, of classes in images and of boxes.
+"""Average precision of PASCAL VOC, for classes in images and for boxes.
 
-Two figures, always named: `11-point` is the mean of the interpolated precision at recall 0, 0.1,
-..., 1 (VOC 2007); `area` is the area under the interpolated curve (VOC 2010 and later).
-Interpolated is the highest precision at this recall or above it.
+There are two kinds: `11-point` is the mean of the interpolated precision at recall 0, 0.1, ..., 1
+(VOC 2007); `area` is the area under the interpolated curve (VOC 2010 and later). The interpolated
+precision is the highest one at this recall or above.
 
 Source: Everingham et al., 2010, section 4.2, and the development kit of 2012.
 """
@@ -23,12 +23,12 @@ KINDS = ("11-point", "area")
 
 @dataclass(frozen=True)
 class AveragePrecision:
-    """Of one class, each from 0 to 1; NaN where there is nothing to be found.
+    """Average precision of one class, in [0, 1]; NaN if the class has no positives.
 
     Attributes:
         eleven_point: mean over 11 recalls.
-        area: under the curve.
-        positives: what there is to be found.
+        area: area under the curve.
+        positives: number of images or objects of the class.
     """
 
     eleven_point: float
@@ -61,18 +61,18 @@ def interpolated(recall: np.ndarray, precision: np.ndarray, positives: int) -> A
     """Return both kinds of average precision of a curve.
 
     Args:
-        recall: (P,) not falling.
-        precision: (P,) at these.
-        positives: what there is to be found.
+        recall: (P,) non-decreasing.
+        precision: (P,) at these recalls.
+        positives: number of images or objects of the class.
     """
     if not positives:
         return AveragePrecision(math.nan, math.nan, 0)
     if not len(recall):
         return AveragePrecision(0.0, 0.0, positives)
     best = np.maximum.accumulate(precision[::-1])[::-1]
-    # a recall of 3 / 10 is 0.3 to the last bit in one sum and not in another
-    places = np.searchsorted(recall, np.linspace(0, 1, 11) - 1e-9)
-    eleven = np.append(best, 0.0)[places].mean()
+    # rounding differs between ways to compute a recall of 3 / 10
+    reached = np.searchsorted(recall, np.linspace(0, 1, 11) - 1e-9)
+    eleven = np.append(best, 0.0)[reached].mean()
     area = (np.diff(recall, prepend=0.0) * best).sum()
     return AveragePrecision(float(eleven), float(area), positives)
 
@@ -83,8 +83,8 @@ def classification_precision(
     """Return the average precision of each class of a multi-label classification.
 
     Args:
-        scores: (N, C), higher where a class is more likely.
-        presence: (N, C) 1 there, 0 not there, NaN not counted.
+        scores: (N, C), higher if a class is more likely.
+        presence: (N, C) 1 present, 0 absent, NaN left out.
 
     Raises:
         ValueError: for shapes that differ.
@@ -101,7 +101,7 @@ def classification_precision(
         precision, recall, _ = precision_recall_curve(
             truth[counted].numpy(), score[counted].double().numpy()
         )
-        # from the highest score on, without the point (0, 1) that belongs to no image
+        # from the highest score down, without the final point (0, 1), which is no image's
         results.append(interpolated(recall[-2::-1], precision[-2::-1], positives))
     return results
 
@@ -118,16 +118,16 @@ def detection_precision(
     """Return the average precision of the boxes of each class.
 
     A detection is right if the object of its class that it overlaps most has an intersection over
-    union of at least `overlap` and no detection of higher confidence took it. One that hits a
-    difficult object counts neither way.
+    union of at least `overlap` and no detection of higher confidence matched it. Detections of
+    difficult objects are left out.
 
     Args:
         found: detections of each image.
         boxes: (B, 4) of each image's objects.
         labels: (B,) their classes.
-        difficult: (B,) those that need not be found.
+        difficult: (B,) objects that need not be found.
         num_classes: C; classes are 0 to C - 1.
-        overlap: least intersection over union.
+        overlap: minimum intersection over union.
     """
     scores: list[list[float]] = [[] for _ in range(num_classes)]
     right: list[list[bool]] = [[] for _ in range(num_classes)]
@@ -160,13 +160,13 @@ def _matched(
         return hits, counted
     best, which = overlaps.max(1)
     taken: set[int] = set()
-    for place in torch.nonzero(best >= least).flatten().tolist():
-        target = int(which[place])
+    for rank in torch.nonzero(best >= least).flatten().tolist():
+        target = int(which[rank])
         if difficult[target]:
-            counted[place] = False
+            counted[rank] = False
         elif target not in taken:
             taken.add(target)
-            hits[place] = True
+            hits[rank] = True
     return hits, counted
 
 

@@ -1,16 +1,17 @@
 """Multi-label classification of PASCAL VOC: fine-tuned, tested on ten crops (UIC, Table 5).
 
-Source: the protocol of Caron et al., 2018, section 4.3; losses of classes whose objects are all
-difficult do not count.
+Source: the protocol of Caron et al., 2018, section 4.3; the loss leaves out classes whose objects
+in an image are all difficult.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset
@@ -24,19 +25,20 @@ from uic_plugin.evaluation.voc.network import renew_linear
 from uic_plugin.networks.staged import StagedNetwork
 
 TRAINED = ("fc6-8", "all")
+View = Callable[[Image.Image], torch.Tensor]
 
 
 @dataclass(frozen=True)
 class ClassifySettings:
-    """What is trained, and on which views.
+    """Trained layers and views.
 
     Attributes:
-        train: "fc6-8", the layers behind the convolutions and the new one; "all".
-        keep_fc: start fc6 and fc7 from the pretrained weights; from new ones if not.
+        train: "fc6-8", the layers after the convolutions and the new one; or "all".
+        keep_fc: start fc6 and fc7 from the pretrained weights instead of random ones.
         crop: side of a view in pixels.
         resize: shorter side before the crops of a test; 256 / 224 of the crop if None.
         min_scale, max_scale: share of the image that a training view shows.
-        crops: of a test image: 10, or 1.
+        crops: crops of a test image: 10, or 1.
         batch_norm: see `with_mode`.
     """
 
@@ -64,12 +66,12 @@ class ClassifySettings:
 
 
 class MultiLabelNetwork(nn.Module):
-    """A network with one logit per class behind it.
+    """A network followed by one logit per class.
 
     Args:
         backbone: images (B, 3, H, W) to features (B, D).
         num_features: D.
-        settings: what is trained.
+        settings: the trained layers.
         seed: of the new layers.
     """
 
@@ -95,11 +97,11 @@ class ClassifiedImages(Dataset[Any]):
     """Items (view, presence of each class).
 
     Args:
-        images: and their objects.
+        images: with their objects.
         view: an image to a tensor.
     """
 
-    def __init__(self, images: VocObjects, view: Callable[[Any], torch.Tensor]) -> None:
+    def __init__(self, images: VocObjects, view: View) -> None:
         self.source, self.view = images, view
         self.presence = images.presence()
         self.samples = [(path, 0) for path in images.reader.images]  # names bad images
@@ -118,7 +120,7 @@ def presence_loss(logits: torch.Tensor, presence: torch.Tensor) -> torch.Tensor:
     return loss / len(logits)
 
 
-def training_view(settings: ClassifySettings, normalize: Any) -> Any:
+def training_view(settings: ClassifySettings, normalize: transforms.Normalize) -> View:
     """Return the transform to a random square of the image, flipped with probability 0.5."""
     scale = (settings.min_scale, settings.max_scale)
     return transforms.Compose(
@@ -131,7 +133,7 @@ def training_view(settings: ClassifySettings, normalize: Any) -> Any:
     )
 
 
-def evaluation_view(settings: ClassifySettings, normalize: Any) -> Any:
+def evaluation_view(settings: ClassifySettings, normalize: transforms.Normalize) -> View:
     """Return the transform of an image to crops (10 or 1, 3, H, W)."""
     cut: Any = transforms.TenCrop(settings.crop)
     if settings.crops == 1:
@@ -146,7 +148,9 @@ def evaluation_view(settings: ClassifySettings, normalize: Any) -> Any:
     )
 
 
-def classification_losses(model: nn.Module, batch: Any) -> dict[str, torch.Tensor]:
+def classification_losses(
+    model: nn.Module, batch: Sequence[torch.Tensor]
+) -> dict[str, torch.Tensor]:
     """Return the losses of a training step by name."""
     device = next(model.parameters()).device
     views, presence = batch
@@ -165,9 +169,9 @@ def evaluate_classifier(
 
     Args:
         model: on its device.
-        images: whose views are crops (10 or 1, 3, H, W).
+        images: with views that are crops (10 or 1, 3, H, W).
         num_workers: processes that read images.
-        progress: is told images done, and all.
+        progress: called with the number of images done, and of all.
     """
     device = next(model.parameters()).device
     model.eval()

@@ -7,6 +7,8 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+
 from uic_plugin.data.voc_folder import VOC_CLASSES, VocObjects
 from uic_plugin.evaluation.voc.average_precision import Detections
 
@@ -16,7 +18,7 @@ _FIGURES = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
 def coco_precision(found: Sequence[Detections], images: VocObjects) -> dict[str, float]:
     """Return COCO's six average precisions in [0, 1]; -1 without objects of that size.
 
-    Difficult objects are crowds: what is found in them counts neither way.
+    Difficult objects are crowds: detections of them are left out.
 
     Raises:
         ImportError: without both libraries.
@@ -64,7 +66,7 @@ def _annotations(images: VocObjects) -> list[dict[str, Any]]:
         ):
             annotations.append(
                 {
-                    "id": len(annotations) + 1,  # the libraries take 0 for no match
+                    "id": len(annotations) + 1,  # 0 means no match to the libraries
                     "image_id": number,
                     "category_id": label,
                     "bbox": box,
@@ -75,7 +77,7 @@ def _annotations(images: VocObjects) -> list[dict[str, Any]]:
     return annotations
 
 
-def _corner_and_size(boxes: Any) -> list[list[float]]:
+def _corner_and_size(boxes: torch.Tensor) -> list[list[float]]:
     both = boxes.clone()
     both[:, 2:] -= both[:, :2]
     return [list(map(float, box)) for box in both]

@@ -20,15 +20,17 @@ from uic_plugin.evaluation.voc.average_precision import (
 from uic_plugin.evaluation.voc.detectors import FastRCNN
 from uic_plugin.evaluation.voc.proposals import ProposalCache
 
+Item = tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]  # image, regions, target
 
-class DetectionImages(Dataset[Any]):
-    """Items (image, regions, target) of the images that have objects to learn from.
+
+class DetectionImages(Dataset[Item]):
+    """Items (image, regions, target) of the images that have objects to train on.
 
     Args:
-        images: and their objects; difficult ones are not learned from.
-        proposals: regions of each image; none are given without.
-        mirror: whether half of the views are mirrored.
-        all_images: also those without objects, for a test.
+        images: with their objects; difficult ones are left out.
+        proposals: regions of each image; None for empty regions.
+        mirror: whether to flip views with probability 0.5.
+        all_images: include images without objects, for a test.
     """
 
     def __init__(
@@ -50,8 +52,8 @@ class DetectionImages(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.numbers)
 
-    def __getitem__(self, place: int) -> tuple[torch.Tensor, Any, dict[str, torch.Tensor]]:
-        number = self.numbers[place]
+    def __getitem__(self, index: int) -> Item:
+        number = self.numbers[index]
         image = to_tensor(self.source.image(number))
         objects = self.source.objects[number]
         boxes = objects.boxes[~objects.difficult]
@@ -69,19 +71,21 @@ def _mirror(boxes: torch.Tensor, width: int) -> torch.Tensor:
     return torch.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], 1)
 
 
-def as_lists(items: list[Any]) -> tuple[list[Any], ...]:
+def as_lists(items: list[Item]) -> tuple[list[Any], ...]:
     """Collate items whose images have different sizes."""
     return tuple(map(list, zip(*items, strict=True)))
 
 
-def detection_losses(model: nn.Module, batch: Any) -> dict[str, torch.Tensor]:
+def detection_losses(model: nn.Module, batch: tuple[list[Any], ...]) -> dict[str, torch.Tensor]:
     """Return the losses of a training step by torchvision's names."""
     return dict(model(*_inputs(model, batch, next(model.parameters()).device)))
 
 
-def _inputs(model: nn.Module, batch: Any, device: torch.device) -> list[Any]:
+def _inputs(
+    model: nn.Module, batch: tuple[list[Any], ...], device: torch.device
+) -> list[list[Any]]:
     images, regions, targets = batch
-    inputs: list[Any] = [[image.to(device) for image in images]]
+    inputs = [[image.to(device) for image in images]]
     if isinstance(model, FastRCNN):
         inputs.append([boxes.to(device) for boxes in regions])
     if model.training:

@@ -35,13 +35,14 @@ _NMS = 0.3  # Girshick et al., R-CNN, 2014
 
 @dataclass(frozen=True)
 class DetectSettings:
-    """How boxes are found.
+    """The detector and its sizes.
 
     Attributes:
         detector: "fast-rcnn" (AlexNet, VGG16) or "faster-rcnn" (ResNets).
         neck: of Faster R-CNN, "c4" or "fpn".
         min_size, max_size: see `FastRCNN`.
-        regions: of an image that a training step takes; 64, of Faster R-CNN see `faster_rcnn`.
+        regions: regions per image in a training step; default 64, for Faster R-CNN see
+            `faster_rcnn`.
         test_regions: of Faster R-CNN, see `faster_rcnn`.
         batch_norm: see `with_mode`.
         proposals: of Fast R-CNN.
@@ -78,9 +79,9 @@ class FastRCNN(nn.Module):
         network: with fc6 and fc7.
         num_classes: without the background.
         mean, std: of the network's normalisation.
-        min_size: shorter side in pixels that images are scaled to, unless
-        max_size: the longer one would exceed this.
-        regions: of an image that a training step takes.
+        min_size: shorter side in pixels that images are scaled to.
+        max_size: limit of the longer side in pixels, which has priority.
+        regions: regions per image in a training step.
 
     Raises:
         ValueError: for a network without fc6 and fc7.
@@ -126,16 +127,16 @@ class FastRCNN(nn.Module):
         images: list[torch.Tensor],
         regions: list[torch.Tensor],
         targets: list[dict[str, torch.Tensor]] | None = None,
-    ) -> Any:
+    ) -> dict[str, torch.Tensor] | list[dict[str, torch.Tensor]]:
         """Return losses in training mode, else detections.
 
         Args:
             images: (3, H, W) each, values from 0 to 1.
             regions: (P, 4) of each, in its pixels.
-            targets: `boxes` (B, 4) and `labels` (B,) from 1 of each; in training.
+            targets: `boxes` (B, 4) and `labels` (B,) of each, from 1; for training.
 
         Returns:
-            Name to loss; or `boxes`, `labels` (from 1) and `scores` of each image.
+            Losses by name; or `boxes`, `labels` (from 1) and `scores` of each image.
         """
         before = [(image.shape[-2], image.shape[-1]) for image in images]
         batch, targets = self.transform(images, targets)
@@ -151,16 +152,16 @@ class FastRCNN(nn.Module):
 
 
 class _RegionPool(nn.Module):
-    """RoI pooling with the arguments that torchvision's heads give."""
+    """RoI pooling with the signature that torchvision's heads expect."""
 
     def __init__(self, side: int, scale: float) -> None:
         super().__init__()
         self.pool = RoIPool(side, scale)
 
     def forward(
-        self, maps: dict[str, torch.Tensor], regions: list[torch.Tensor], sizes: Any
+        self, maps: dict[str, torch.Tensor], regions: list[torch.Tensor], sizes: object
     ) -> torch.Tensor:
-        # the operation knows no bfloat16
+        # the operation does not support bfloat16
         return self.pool(maps["conv5"].float(), [boxes.float() for boxes in regions])
 
 
@@ -182,9 +183,9 @@ def faster_rcnn(
         network: the ResNet.
         num_classes: without the background.
         neck: "c4": regions from layer3, layer4 is the head; "fpn": a pyramid of all four stages.
-        mean, std, min_size, max_size: as of `FastRCNN`.
-        regions: of an image that a training step takes; 128 (C4) or 512 (FPN) unless told.
-        test_regions: of an image that are looked at in a test; 300 or 1000 unless told.
+        mean, std, min_size, max_size: see `FastRCNN`.
+        regions: regions per image in a training step; default 128 (C4) or 512 (FPN).
+        test_regions: regions per image in a test; default 300 (C4) or 1000 (FPN).
 
     Raises:
         ValueError: for another network or neck.
@@ -222,7 +223,7 @@ def make_detector(
     """Return the detector of VOC's classes that the settings ask for.
 
     Raises:
-        ValueError: for a network that it cannot stand on.
+        ValueError: for a network that the detector does not support.
     """
     sizes: dict[str, Any] = {"mean": mean, "std": std}
     sizes.update(min_size=settings.min_size, max_size=settings.max_size)

@@ -1,14 +1,12 @@
 """Fully convolutional networks on a pretrained network (Long et al., FCN, 2015).
 
-AlexNet and VGG16 become FCN-32s, 16s or 8s: fc6 and fc7 as convolutions, scores of the last, the
-last two or the last three poolings fused. The names are those of networks whose last pooling is 32
-pixels wide; made for small images a network has it at 16 or less, and so have its scores. ResNets
-get torchvision's FCN head on a dilated layer4.
+AlexNet and VGG16 become FCN-32s, 16s or 8s: fc6 and fc7 as convolutions, with the scores of the
+last, the last two or the last three poolings fused. The names refer to networks with a stride of 32
+pixels at the last pooling; in networks for small images it is 16 or less, and the scores' strides
+are smaller accordingly. ResNets get torchvision's FCN head on a dilated layer4.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import torch
 from torch import nn
@@ -24,12 +22,12 @@ OUTPUT_STRIDES = (8, 16, 32)
 
 
 class StagedFCN(nn.Module):
-    """FCN of an AlexNet or VGG16, with its own fc6 and fc7 as convolutions.
+    """FCN of an AlexNet or VGG16, with its fc6 and fc7 as convolutions.
 
     Args:
         network: with fc6 and fc7.
         num_classes: with the background.
-        head: "32s", "16s" or "8s": how many poolings it looks at, 1, 2 or 3.
+        head: "32s", "16s" or "8s": scores of the last 1, 2 or 3 poolings.
 
     Raises:
         ValueError: for a network without fc6 and fc7, or another head.
@@ -46,7 +44,7 @@ class StagedFCN(nn.Module):
         wanted = len(self.stages) - 1 - HEADS.index(head)
         inputs = [int(staged.num_features), *reversed(channels[wanted:-1])]
         layers = [nn.Conv2d(count, num_classes, 1) for count in inputs]
-        for layer in layers:  # no class is likelier than another at first
+        for layer in layers:  # all classes are equally likely at first
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
         self.scores = nn.ModuleList(layers)
@@ -68,9 +66,9 @@ def resnet_fcn(network: nn.Module, num_classes: int, output_stride: int = 8) -> 
     """Return torchvision's FCN on a ResNet, whose last stages are dilated instead of strided.
 
     Args:
-        network: the ResNet; it is changed.
+        network: the ResNet; modified.
         num_classes: with the background.
-        output_stride: pixels of the image between two neighbours of layer4's map: 8, 16 or 32.
+        output_stride: stride of layer4's map in pixels: 8, 16 or 32.
 
     Raises:
         ValueError: for another network or stride.
@@ -90,7 +88,7 @@ def resnet_fcn(network: nn.Module, num_classes: int, output_stride: int = 8) -> 
 def _dilate(stage: nn.Module, rate: int) -> None:
     """Remove a stage's stride of 2, so that its kernels still reach as far as before.
 
-    The kernel that had the stride sees the map as it came, those behind it one twice as fine.
+    The kernel that had the stride reads the same map as before, later ones a map twice as fine.
     """
     strided = False
     for module in stage.modules():
@@ -119,7 +117,7 @@ def _stages(features: nn.Sequential) -> tuple[nn.ModuleList, list[int]]:
 
 def _as_convolutions(staged: StagedNetwork) -> nn.Sequential:
     """Return fc6 and fc7 as convolutions with their weights, to run over the whole last map."""
-    layers: list[Any] = []
+    layers: list[nn.Module] = []
     side = staged.last_side
     for module in staged.classifier:
         if not isinstance(module, nn.Linear):
@@ -135,5 +133,5 @@ def _as_convolutions(staged: StagedNetwork) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def _enlarged(scores: torch.Tensor, size: Any) -> torch.Tensor:
+def _enlarged(scores: torch.Tensor, size: torch.Size) -> torch.Tensor:
     return F.interpolate(scores, size=tuple(size), mode="bilinear", align_corners=False)

@@ -1,7 +1,7 @@
-"""Fine-tuning by iterations: stochastic gradient descent that a kill does not set back.
+"""Fine-tuning by iterations with SGD, which resumes from its last checkpoint.
 
-Batches, views and dropout of an iteration depend on (seed, iteration) alone, so that a run that was
-stopped goes on as if it had not been.
+Batches, views and dropout of an iteration depend on (seed, iteration) alone, so that a resumed run
+equals an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import dataclasses
 import math
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from torch.utils.data import Sampler
 
 from uic_plugin.data.draws import Draw
 from uic_plugin.data.loaders import view_loader
+from uic_plugin.data.views import SizedDataset
 from uic_plugin.errors import Interrupted, NonFiniteError
 from uic_plugin.files import replacing
 from uic_plugin.report.tables import write_csv
@@ -31,23 +32,25 @@ CHECKPOINT_FILE, CURVE_FILE = "finetune.ckpt", "curve.csv"
 POLICIES = ("step", "poly", "constant")
 PRECISIONS = ("32", "bf16")
 _POINTS = 200  # of a curve
+Row = dict[str, int | float]  # of a curve: iteration, lr, losses
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long, how fast, and on how many images at a time.
+    """Number of iterations, learning rate and batch size.
 
     Attributes:
-        iterations: steps.
-        batch_size: images of a step.
+        iterations: number of steps.
+        batch_size: images per step.
         lr: learning rate at the start.
         policy: "step" multiplies it by `lr_decay` every `lr_step` iterations, "poly" by
-            (1 - i / iterations) ** power at iteration i, "constant" by nothing.
+            (1 - i / iterations) ** power at iteration i, "constant" keeps it.
         lr_step, lr_decay, power: see `policy`.
-        warmup: iterations over which the learning rate climbs from a thousandth of itself.
-        momentum, weight_decay: of the descent.
-        clip: largest norm of all gradients together; 0: any.
-        precision: "32", or "bf16" where the device is faster with it; of the training alone.
+        warmup: iterations over which the learning rate rises from a thousandth of its value.
+        momentum: SGD momentum.
+        weight_decay: SGD weight decay.
+        clip: maximum norm of all gradients together; 0 for no clipping.
+        precision: "32" or "bf16" of the training steps; tests run in float32.
         seed: of order, views, dropout and new layers.
         save_every: iterations between two checkpoints.
     """
@@ -101,39 +104,39 @@ def _option(name: str) -> str:
 
 def fine_tune(
     model: nn.Module,
-    dataset: Any,
+    dataset: SizedDataset,
     losses_of: Callable[[Any], Mapping[str, torch.Tensor]],
     schedule: Schedule,
     folder: Path,
     *,
-    set_mode: Callable[[], Any],
-    identity: Mapping[str, Any],
+    set_mode: Callable[[], object],
+    identity: Mapping[str, object],
     num_workers: int = 0,
     collate: Callable[[list[Any]], Any] | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> list[dict[str, Any]]:
-    """Train all parameters of a model that take a gradient; goes on from a checkpoint in `folder`.
+) -> list[Row]:
+    """Train the trainable parameters of a model, resuming from the checkpoint in `folder`.
 
     Args:
         model: on its device.
-        dataset: of training images, whose items draw at random from torch alone.
+        dataset: training images, whose items use torch's random numbers only.
         losses_of: a batch to its losses by name; their sum is minimised.
-        schedule: how.
+        schedule: of the training.
         folder: for checkpoint and curve.
         set_mode: puts the model's parts into training or eval mode.
-        identity: what a checkpoint must share with the run that goes on from it; plain values.
+        identity: plain values that a checkpoint must share with the run that resumes from it.
         num_workers: processes that read images.
-        collate: items to a batch; stacked unless told.
-        progress: is told iterations done, and all.
+        collate: items to a batch; by default they are stacked.
+        progress: called with the number of iterations done, and of all.
 
     Returns:
-        The curve: iteration, learning rate and means of the losses since the row before.
+        The curve: iteration, learning rate and means of the losses since the previous row.
 
     Raises:
-        ValueError: if the checkpoint is damaged or of other settings, or the images are fewer than
-            a batch.
+        ValueError: if the checkpoint is damaged or of other settings, or a batch is larger than
+            the dataset.
         NonFiniteError: if the loss is NaN or infinite.
-        Interrupted: if the user stopped it, after a checkpoint.
+        Interrupted: if the user stopped it, after saving a checkpoint.
     """
     if len(dataset) < schedule.batch_size:
         raise ValueError(
@@ -144,7 +147,6 @@ def fine_tune(
     set_mode()
     if done >= schedule.iterations:
         return state.curve
-    every = max(1, schedule.iterations // _POINTS)
     loader = view_loader(
         dataset,
         seed=schedule.seed,
@@ -153,34 +155,39 @@ def fine_tune(
         sampler=_Draws(len(dataset), schedule, done),
         collate=collate,
     )
-    device = next(model.parameters()).device
-    with _stop_between_steps() as stopped:
-        for iteration, batch in enumerate(loader, done):
-            losses = _step(model, state.optimizer, batch, losses_of, schedule, iteration, device)
-            state.add(losses)
-            last = iteration + 1 == schedule.iterations
-            if (iteration + 1) % every == 0 or last:
-                state.tell(iteration + 1, schedule.lr_at(iteration))
-            if (iteration + 1) % schedule.save_every == 0 or last or stopped():
-                state.save(iteration + 1)
-            progress(iteration + 1, schedule.iterations)
-            if stopped():
-                raise Interrupted(
-                    f"stopped after {iteration + 1} of {schedule.iterations} iterations; the same "
-                    f"command goes on from there"
-                )
+    _take_steps(state, enumerate(loader, done), losses_of, progress)
     return state.curve
 
 
+def _take_steps(
+    state: _State,
+    batches: Iterable[tuple[int, Any]],
+    losses_of: Callable[[Any], Mapping[str, torch.Tensor]],
+    progress: Callable[[int, int], None],
+) -> None:
+    """Take a step for each numbered batch; a request to stop ends it after a checkpoint."""
+    total = state.schedule.iterations
+    with _stop_between_steps() as stopped:
+        for iteration, batch in batches:
+            state.add(_step(state, batch, losses_of, iteration))
+            progress(iteration + 1, total)
+            stopping = stopped()
+            state.keep(iteration + 1, stopping=stopping)
+            if stopping:
+                raise Interrupted(
+                    f"stopped after {iteration + 1} of {total} iterations; the same command "
+                    f"resumes from there"
+                )
+
+
 def _step(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    state: _State,
     batch: Any,
     losses_of: Callable[[Any], Mapping[str, torch.Tensor]],
-    schedule: Schedule,
     iteration: int,
-    device: torch.device,
 ) -> dict[str, float]:
+    model, optimizer, schedule = state.model, state.optimizer, state.schedule
+    device = next(model.parameters()).device
     for group in optimizer.param_groups:
         group["lr"] = schedule.lr_at(iteration)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -208,12 +215,12 @@ def _trained(model: nn.Module) -> list[nn.Parameter]:
 
 
 class _State:
-    """Model, optimizer, curve, and the file that keeps them."""
+    """Model, optimizer and curve, and the checkpoint that holds them."""
 
     def __init__(
-        self, model: nn.Module, schedule: Schedule, folder: Path, identity: dict[str, Any]
+        self, model: nn.Module, schedule: Schedule, folder: Path, identity: dict[str, object]
     ) -> None:
-        self.model, self.folder = model, folder
+        self.model, self.schedule, self.folder = model, schedule, folder
         self.path = folder / CHECKPOINT_FILE
         kept = dataclasses.asdict(schedule)
         del kept["save_every"]
@@ -224,7 +231,7 @@ class _State:
             momentum=schedule.momentum,
             weight_decay=schedule.weight_decay,
         )
-        self.curve: list[dict[str, Any]] = []
+        self.curve: list[Row] = []
         self._sums: dict[str, float] = {}
         self._count = 0
 
@@ -233,10 +240,16 @@ class _State:
             self._sums[name] = self._sums.get(name, 0.0) + value
         self._count += 1
 
-    def tell(self, iteration: int, lr: float) -> None:
-        means = {name: value / self._count for name, value in self._sums.items()}
-        self.curve.append({"iteration": iteration, "lr": lr, **means})
-        self._sums, self._count = {}, 0
+    def keep(self, iteration: int, *, stopping: bool) -> None:
+        """Add a row to the curve and save a checkpoint, if these are due after `iteration`."""
+        total = self.schedule.iterations
+        if iteration % max(1, total // _POINTS) == 0 or iteration == total:
+            means = {name: value / self._count for name, value in self._sums.items()}
+            lr = self.schedule.lr_at(iteration - 1)
+            self.curve.append({"iteration": iteration, "lr": lr, **means})
+            self._sums, self._count = {}, 0
+        if iteration % self.schedule.save_every == 0 or iteration == total or stopping:
+            self.save(iteration)
 
     def save(self, iteration: int) -> None:
         state = {
@@ -259,7 +272,7 @@ class _State:
         try:
             state = torch.load(self.path, map_location=device, weights_only=True)
             kept = state["identity"]
-        except Exception as error:  # torch raises many kinds for a file that is not its own
+        except Exception as error:  # torch raises many kinds for a foreign or damaged file
             raise ValueError(f"{self.path} is damaged: remove it to start anew") from error
         different = [
             name for name in {**kept, **self.identity} if kept.get(name) != self.identity.get(name)
@@ -277,7 +290,7 @@ class _State:
 
 
 class _Draws(Sampler[int]):
-    """Images of all steps from one on: each pass over them in an order of its own."""
+    """Images of all remaining steps; each pass over the dataset has its own order."""
 
     def __init__(self, images: int, schedule: Schedule, done: int) -> None:
         self.images, self.schedule, self.done = images, schedule, done
@@ -287,8 +300,8 @@ class _Draws(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         passed, order = -1, torch.empty(0)
-        for place in range(len(self)):
-            epoch, at = divmod(self.done * self.schedule.batch_size + place, self.images)
+        for number in range(len(self)):
+            epoch, at = divmod(self.done * self.schedule.batch_size + number, self.images)
             if epoch != passed:
                 generator = make_generator(self.schedule.seed, "fine-tuning order", epoch)
                 passed, order = epoch, torch.randperm(self.images, generator=generator)
@@ -300,7 +313,7 @@ def _stop_between_steps() -> Iterator[Callable[[], bool]]:
     """Let Ctrl-C and SIGTERM wait for the end of the step; a second one does not wait."""
     asked: list[int] = []
 
-    def ask(number: int, _: Any) -> None:
+    def ask(number: int, _: object) -> None:
         asked.append(number)
         if len(asked) > 1:
             raise KeyboardInterrupt

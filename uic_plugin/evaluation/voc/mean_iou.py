@@ -24,14 +24,14 @@ class ConfusionMatrix:
         self.counts = torch.zeros(num_classes, num_classes, dtype=torch.int64)
 
     def add(self, truth: torch.Tensor, predicted: torch.Tensor) -> None:
-        """Count an image; pixels of value 255 in `truth` do not count.
+        """Count the pixels of an image, except those of value 255 in `truth`.
 
         Args:
             truth: (H, W) classes.
             predicted: (H, W) classes.
 
         Raises:
-            ValueError: for two sizes.
+            ValueError: for masks of different sizes.
         """
         if truth.shape != predicted.shape:
             raise ValueError(f"masks of {tuple(truth.shape)} and {tuple(predicted.shape)} pixels")
@@ -48,7 +48,3 @@ class ConfusionMatrix:
     def mean_iou(self) -> float:
         """Return the mean over the classes that have an IoU."""
         return float(self.iou().nanmean())
-
-    def pixel_accuracy(self) -> float:
-        """Share of the pixels that count whose class is right."""
-        return float(self.counts.diag().sum() / self.counts.sum())

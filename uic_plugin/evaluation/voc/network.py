@@ -1,9 +1,9 @@
-"""What the tasks do to a pretrained network before they train it."""
+"""Changes of a pretrained network before a task trains it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -13,6 +13,7 @@ from uic_plugin.networks.staged import StagedNetwork
 from uic_plugin.seeding import derive_seed
 
 BATCH_NORM = ("fixed", "train")
+_Made = TypeVar("_Made")
 
 
 def with_mode(
@@ -21,9 +22,9 @@ def with_mode(
     """Return a function that puts a model into the mode it is trained in.
 
     Args:
-        model: all of it goes into training mode, but
-        batch_norm: "fixed": its BatchNorm layers normalise with the statistics that they have, as
-            where these are folded into the convolutions; "train": with those of the batch.
+        model: put into training mode, with these exceptions.
+        batch_norm: "fixed": BatchNorm layers use their running statistics, as if folded into the
+            convolutions; "train": those of the batch.
         frozen: parts that stay in eval mode.
 
     Raises:
@@ -45,12 +46,12 @@ def with_mode(
 
 @torch.no_grad()
 def estimate_statistics(network: nn.Module, batches: Iterator[torch.Tensor]) -> None:
-    """Give BatchNorm layers the mean statistics of some batches.
+    """Set the running statistics of BatchNorm layers to the means over some batches.
 
-    A network with random weights has none, and would not be normalised while they are fixed.
+    A network with random weights has no useful statistics to keep fixed.
 
     Args:
-        network: any; its mode is left as it is.
+        network: any; its mode is left unchanged.
         batches: of images (B, 3, H, W).
     """
     norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
@@ -111,7 +112,7 @@ def resnet_stages(network: nn.Module) -> dict[str, int]:
 
 def _channels(stage: nn.Module) -> int:
     convolution = [m for m in stage.modules() if isinstance(m, nn.Conv2d)]
-    # the last one of a block on the main path; a shortcut's has as many channels
+    # a block's last convolution; one of a shortcut has equally many channels
     return convolution[-1].out_channels
 
 
@@ -125,7 +126,7 @@ def renew_linear(layers: nn.Module, seed: int) -> None:
                 nn.init.constant_(module.bias, 0.1)
 
 
-def seeded(build: Callable[[], Any], seed: int) -> Any:
+def seeded(build: Callable[[], _Made], seed: int) -> _Made:
     """Return what `build` makes, with random weights drawn from a seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "new layers"))

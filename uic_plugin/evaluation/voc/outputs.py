@@ -1,11 +1,10 @@
-"""What a task found, as rows of a table and as a file; figures in percent."""
+"""Results of a task as rows of a table and as a file; figures in percent."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from uic_plugin.data.voc_folder import VOC_CLASSES, VocObjects
 from uic_plugin.evaluation.voc.average_precision import AveragePrecision, Detections, mean_of
@@ -13,11 +12,12 @@ from uic_plugin.evaluation.voc.mean_iou import ConfusionMatrix
 from uic_plugin.files import replacing
 
 MEAN = "mean"
+Row = dict[str, str | int | float]
 
 
-def precision_rows(precision: Sequence[AveragePrecision]) -> list[dict[str, Any]]:
+def precision_rows(precision: Sequence[AveragePrecision]) -> list[Row]:
     """Return a row per class and one of the mean over those that have a value."""
-    rows: list[dict[str, Any]] = [
+    rows: list[Row] = [
         {
             "class": name,
             "AP_11point": percent(value.eleven_point),
@@ -31,10 +31,10 @@ def precision_rows(precision: Sequence[AveragePrecision]) -> list[dict[str, Any]
     return [*rows, {"class": MEAN, **mean, "objects": sum(p.positives for p in precision)}]
 
 
-def iou_rows(matrix: ConfusionMatrix) -> list[dict[str, Any]]:
+def iou_rows(matrix: ConfusionMatrix) -> list[Row]:
     """Return a row per class, background first, and one of the mean."""
     names = ("background", *VOC_CLASSES)
-    rows = [
+    rows: list[Row] = [
         {"class": name, "IoU": percent(value)}
         for name, value in zip(names, matrix.iou().tolist(), strict=True)
     ]

@@ -1,4 +1,4 @@
-"""Regions that may hold an object: selective search, once per image, kept by the image's content.
+"""Regions that may contain an object: selective search, once per image, cached by its content.
 
 Source: Uijlings et al., Selective Search for Object Recognition, 2013; OpenCV's implementation.
 """
@@ -25,13 +25,13 @@ MODES = ("fast", "quality")
 
 @dataclass(frozen=True)
 class ProposalSettings:
-    """How regions are found.
+    """Settings of the search.
 
     Attributes:
-        mode: "fast" or "quality" (several times as many, tens of times as long).
-        side: shorter side in pixels that an image is scaled to first; None: as it is.
-        smallest: sides of a region in pixels of the image, at least.
-        most: regions of an image; of more, so many are drawn at random.
+        mode: "fast" or "quality" (several times as many regions, tens of times slower).
+        side: shorter side in pixels that an image is scaled to first; None for no scaling.
+        smallest: minimum side of a region in pixels of the image.
+        most: maximum number of regions per image; of more, so many are drawn at random.
     """
 
     mode: str = "fast"
@@ -50,10 +50,10 @@ class ProposalSettings:
 
 
 class ProposalCache:
-    """Regions of images in a folder, a file for each content of an image and settings.
+    """Regions of images in a folder, one file per content of an image and settings.
 
     Args:
-        folder: where they are kept; several runs may share it.
+        folder: of the files; several runs may share it.
         settings: of the search.
     """
 
@@ -71,11 +71,11 @@ class ProposalCache:
 
         Args:
             images: their paths.
-            processes: that work at the same time.
-            progress: is told images done, and all.
+            processes: number of parallel processes.
+            progress: called with the number of images done, and of all.
 
         Returns:
-            How many were searched.
+            Number of images searched.
 
         Raises:
             ImportError: without OpenCV's contributed modules.

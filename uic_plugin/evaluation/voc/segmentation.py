@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
@@ -22,13 +21,13 @@ NUM_CLASSES = len(VOC_CLASSES) + 1  # with the background
 
 @dataclass(frozen=True)
 class SegmentSettings:
-    """Views of the training, and BatchNorm.
+    """Training views, and BatchNorm.
 
     Attributes:
-        size: shorter side in pixels that images are scaled to; None: as they are.
-        crop: side of a training view in pixels; what an image lacks is ignored. 0: whole images,
-            one at a time, as FCN was trained.
-        min_scale, max_scale: an image is first scaled by a factor between them, at random.
+        size: shorter side in pixels that images are scaled to; None for no scaling.
+        crop: side of a training view in pixels; smaller images are padded with ignored pixels. 0:
+            whole images, one at a time, as FCN was trained.
+        min_scale, max_scale: range of the random factor that an image is scaled by.
         batch_norm: see `with_mode`.
     """
 
@@ -51,18 +50,23 @@ class SegmentSettings:
             )
 
 
-class SegmentedImages(Dataset[Any]):
+class SegmentedImages(Dataset[tuple[torch.Tensor, torch.Tensor]]):
     """Items (image (3, H, W), mask (H, W)).
 
     Args:
-        images: and their masks.
+        images: with their masks.
         settings: of the views.
-        normalize: a tensor with values from 0 to 1 to what the network takes.
-        train: random crops of one size, else whole images; their masks stay at their own size.
+        normalize: applied to tensors with values in [0, 1].
+        train: random crops of one size, else whole images with masks of their original size.
     """
 
     def __init__(
-        self, images: VocMasks, settings: SegmentSettings, normalize: Any, *, train: bool
+        self,
+        images: VocMasks,
+        settings: SegmentSettings,
+        normalize: Callable[[torch.Tensor], torch.Tensor],
+        *,
+        train: bool,
     ) -> None:
         self.source, self.settings, self.normalize = images, settings, normalize
         self.train = train
@@ -106,7 +110,7 @@ def mask_loss(logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
     return loss / counted
 
 
-def segmentation_losses(model: nn.Module, batch: Any) -> dict[str, torch.Tensor]:
+def segmentation_losses(model: nn.Module, batch: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
     """Return the losses of a training step by name."""
     device = next(model.parameters()).device
     views, masks = batch
@@ -125,9 +129,9 @@ def evaluate_segmenter(
 
     Args:
         model: on its device.
-        images: whole ones.
+        images: whole images.
         num_workers: processes that read images.
-        progress: is told images done, and all.
+        progress: called with the number of images done, and of all.
     """
     device = next(model.parameters()).device
     model.eval()

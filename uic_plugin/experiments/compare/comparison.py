@@ -1,4 +1,4 @@
-"""`uic compare`: runs what is missing, measures it, writes table, CSV and page."""
+"""`uic compare`: run and measure the missing runs, write table, CSV and page."""
 
 from __future__ import annotations
 
@@ -35,26 +35,26 @@ def compare(
     console: Console,
     dry_run: bool = False,
 ) -> bool:
-    """PlannedRun what a comparison lacks and write its tables, curves and page.
+    """Run the missing runs of a comparison and write its tables, curves and page.
 
-    `runs.csv`, `curves.csv` and `summary.csv`, `index.html` and `curves.png`. A run that fails
-    stops nothing else and shows as failed, with its reason.
+    It writes `runs.csv`, `curves.csv`, `summary.csv`, `index.html` and `curves.png`. A run that
+    fails does not stop the others and is shown as failed, with its reason.
 
     Args:
         setting: what all runs share.
-        entries: its lines.
+        entries: lines of the comparison.
         seeds: of every line.
-        out: folder of the results; by default one of its own, beside its runs.
-        console: where the progress and the table go.
+        out: folder of the results; by default one for this comparison, beside its runs.
+        console: for the progress and the table.
         dry_run: print every command, run nothing.
 
     Returns:
         Whether everything was done.
 
     Raises:
-        FileNotFoundError: for data that is not there.
+        FileNotFoundError: for missing data.
         ImportError: without faiss.
-        ValueError: for a recipe, a layer or data that cannot be.
+        ValueError: for an impossible recipe, layer or dataset.
         Interrupted: if the user stopped it.
     """
     if len(set(seeds)) < len(seeds) or not seeds:
@@ -66,13 +66,7 @@ def compare(
     if dry_run:
         _print_commands(setting, entries, seeds, calibrations, console)
         return True
-    missing = [job for job in calibrations.values() if not job.is_done()]
-    failed = _run(missing, setting.parallel, console)
-    early = {
-        label: f"calibration: {failed[job.name]}"
-        for label, job in calibrations.items()
-        if job.name in failed
-    }
+    early = _calibrate(calibrations, setting.parallel, console)
     runs = [
         run
         for entry in entries
@@ -91,8 +85,18 @@ def compare(
     return not any(row["failed"] for row in rows)
 
 
+def _calibrate(jobs: dict[str, Job], parallel: int, console: Console) -> dict[str, str]:
+    """Run the missing calibrations; return why those failed that did, by label."""
+    failed = _run([job for job in jobs.values() if not job.is_done()], parallel, console)
+    return {
+        label: f"calibration: {failed[job.name]}"
+        for label, job in jobs.items()
+        if job.name in failed
+    }
+
+
 def _check(setting: Setting, entries: Sequence[Entry], seed: int) -> None:
-    """Refuse at once what would otherwise fail after hours of training."""
+    """Refuse early what would otherwise fail after hours of training."""
     from uic_plugin.networks.layers import layer_shapes
     from uic_plugin.runs.run import Run
 
@@ -139,7 +143,7 @@ def _write(
     """Write tables, curves and page into a folder, and print failures and paths."""
     write_csv(out / "runs.csv", rows)
     curves = curve_rows(runs)
-    for name in ("curves.csv", "curves.png"):  # not those of an earlier call
+    for name in ("curves.csv", "curves.png"):  # of an earlier call
         (out / name).unlink(missing_ok=True)
     if curves:
         write_csv(out / "curves.csv", curves)

@@ -1,4 +1,4 @@
-"""Runs a table's jobs: what is done is skipped, a failure stops what needs it and nothing else."""
+"""Run the missing jobs of a table; a failure stops only the jobs that need it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from uic_plugin.experiments.jobs import run_jobs
+from uic_plugin.experiments.jobs import Job, run_missing
 from uic_plugin.experiments.paper.table_jobs import plan
 from uic_plugin.experiments.paper.table_rows import collect, merged, paper_table
-from uic_plugin.experiments.paper.tables import PROBE, TABLES
+from uic_plugin.experiments.paper.tables import PROBE, TABLES, PaperTable
 from uic_plugin.recipes_path import compose_recipe, recipes_dir
 from uic_plugin.report.tables import write_csv
 
@@ -28,18 +28,18 @@ def run_table(
     console: Console,
     dry_run: bool = False,
 ) -> bool:
-    """Run what a table lacks, write `OUT/NAME.csv`, print the table.
+    """Run the missing jobs of a table, write `OUT/NAME.csv`, print the table.
 
     Args:
-        name: of `TABLES`.
+        name: one of `TABLES`.
         scale: "small" or "full".
         seeds: of every row.
         root: folder of the runs; all tables share it.
         out: folder of the CSV file.
-        parallel: commands at the same time, each with its part of the cores.
+        parallel: number of parallel commands, each with its share of the cores.
         overrides: Hydra overrides of every training.
         data: images of Tables 5 and 6: folder with VOCdevkit, or of held-out classes.
-        console: where the progress and the table go.
+        console: for the progress and the table.
         dry_run: compose every recipe and print every command, run nothing.
 
     Returns:
@@ -61,30 +61,36 @@ def run_table(
         if job.recipe:
             compose_recipe(job.recipe, list(job.overrides))
     if dry_run:
-        for job in jobs:
-            console.print(job.command)
-            takes = _header(job.recipe, "Hardware") if job.recipe else job.takes
-            console.print(f"    {takes}")
-        console.print(f"{len(jobs)} commands; those of one row in this order")
+        _print_commands(jobs, console)
         return True
-    todo = [job for job in jobs if not job.is_done()]
-    console.print(f"{name}: {len(jobs)} commands, {len(jobs) - len(todo)} of them done already")
-    failed = run_jobs(todo, parallel, console.print)
+    failed = run_missing(jobs, parallel, console, f"{name}: ")
+    path = out / f"{name}.csv"
     records = collect(table, scale, seeds, root)
-    write_csv(out / f"{name}.csv", merged(out / f"{name}.csv", records, scale))
+    write_csv(path, merged(path, records, scale))
     console.print(paper_table(table, records, scale))
+    _print_notes(table, path, failed, console)
+    return not failed
+
+
+def _print_commands(jobs: Sequence[Job], console: Console) -> None:
+    for job in jobs:
+        console.print(job.command)
+        takes = _header(job.recipe, "Hardware") if job.recipe else job.takes
+        console.print(f"    {takes}")
+    console.print(f"{len(jobs)} commands; those of one row in this order")
+
+
+def _print_notes(table: PaperTable, path: Path, failed: dict[str, Path], console: Console) -> None:
+    """Print what the figures of a table in a CSV file are, and which jobs failed."""
     if table.note:
         console.print(table.note)
-    what = (
-        "top-1 in percent, probe of the last epoch, 10 crops" if table.task == PROBE else "percent"
-    )
+    is_probe = table.task == PROBE
+    what = "top-1 in percent, probe of the last epoch, 10 crops" if is_probe else "percent"
     console.print(
-        f"measured here: {what}; mean ± standard deviation over the seeds that "
-        f"{out / f'{name}.csv'} names"
+        f"measured here: {what}; mean ± standard deviation over the seeds that {path} names"
     )
     for failure, log in failed.items():
         console.print(f"failed: {failure} (see {log})")
-    return not failed
 
 
 def _header(recipe: str, word: str) -> str:

@@ -1,14 +1,14 @@
-"""`uic transfer`: runs the tasks that are missing, writes one table and one page."""
+"""`uic transfer`: run the missing tasks, write one table and one page."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from uic_plugin.experiments.jobs import run_jobs
+from uic_plugin.experiments.jobs import run_missing
 from uic_plugin.experiments.transfer.page import write_page
 from uic_plugin.experiments.transfer.scores import transfer_rows
 from uic_plugin.experiments.transfer.tasks import FEWSHOT, TransferPlan, check_tasks
@@ -27,18 +27,18 @@ def transfer(
     console: Console,
     dry_run: bool = False,
 ) -> bool:
-    """Run what is missing of some tasks; write `transfer.csv` and `index.html` into `out`.
+    """Run the missing ones of some tasks; write `transfer.csv` and `index.html` into `out`.
 
-    A task that fails stops no other and shows as failed, with its reason.
+    A task that fails does not stop the others and is shown as failed, with its reason.
 
     Args:
         run: a run folder or a checkpoint.
-        tasks: of `TASKS`.
+        tasks: from `TASKS`.
         plan: what their commands share.
         out: folder of all results.
-        beside_untrained: also the same network with its random weights.
-        parallel: commands at the same time, each with its part of the cores.
-        console: where progress and table go.
+        beside_untrained: also run the same network with random weights.
+        parallel: number of parallel commands, each with its share of the cores.
+        console: for progress and table.
         dry_run: print every command, run nothing.
 
     Returns:
@@ -66,21 +66,22 @@ def transfer(
             raise FileNotFoundError(
                 f"{data}: there are no images; --fewshot-data and --voc say where they are"
             )
-    todo = [job for job in jobs if not job.is_done()]
-    console.print(f"{len(jobs)} commands, {len(jobs) - len(todo)} of them done already")
-    failed = run_jobs(todo, parallel, console.print)
-    rows = transfer_rows(jobs, failed)
+    rows = transfer_rows(jobs, run_missing(jobs, parallel, console))
     write_csv(out / "transfer.csv", rows)
     note = f"Images: {' and '.join(sorted({str(job.arguments[2]) for job in jobs}))}."
     if plan.scale == "small" and any(job.arguments[0] != FEWSHOT for job in jobs):
         note += " Small scale: no figure here is a result on PASCAL VOC."
     page = write_page(out / "index.html", run, rows, jobs, note)
+    console.print(_table(rows))
+    console.print(note)
+    console.print(f"{out / 'transfer.csv'} has every figure and command, {page} the pictures")
+    return not any(row["failed"] for row in rows)
+
+
+def _table(rows: Sequence[Mapping[str, str]]) -> Table:
     table = Table("task", "network", "figure", "percent")
     for row in rows:
         value = f"{row.get('percent')}{f' ± {i}' if (i := row.get('interval_95')) else ''}"
         cells = ("failed", row["failed"]) if row["failed"] else (row["figure"], value)
         table.add_row(row["task"], row["network"], *cells)
-    console.print(table)
-    console.print(note)
-    console.print(f"{out / 'transfer.csv'} has every figure and command, {page} the pictures")
-    return not any(row["failed"] for row in rows)
+    return table

@@ -1,4 +1,4 @@
-"""Write the page: thumbnails, data, scripts and `index.html`, whole or not at all."""
+"""Write the page: thumbnails, data, scripts and `index.html`, completely or not at all."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ SCRIPTS = (
 
 @dataclass(frozen=True)
 class PageOptions:
-    """How the page is made.
+    """Options of the page.
 
     Attributes:
         title: heading; the label file's name by default.
         map: see `projection.project`.
-        max_images: images on the page; above it shows a sample of each class and says so.
-        thumbnail: pixels of a thumbnail's side; chosen by the images by default.
+        max_images: maximum number of images; of more, the page shows a sample of each class.
+        thumbnail: pixels of a thumbnail's side; by default it depends on the images.
         seed: of the sample and the map.
     """
 
@@ -64,6 +64,12 @@ class PageOptions:
     max_images: int = 100_000
     thumbnail: int | None = None
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.max_images < 1:
+            raise ValueError(f"--max-images must be at least 1, got {self.max_images}")
+        if self.thumbnail is not None and not 16 <= self.thumbnail <= 512:
+            raise ValueError(f"--thumbnail must lie in [16, 512], got {self.thumbnail}")
 
 
 def write_class_page(
@@ -77,7 +83,7 @@ def write_class_page(
     options: PageOptions | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Path:
-    """Write `index.html` and its folder `files`, in place of those of an earlier call.
+    """Write `index.html` and its folder `files`, and replace those of an earlier call.
 
     Args:
         table: N images with their classes.
@@ -87,7 +93,7 @@ def write_class_page(
         features: (N, D) in the order of the table, for map, similar images and splits.
         history: of the classes over a run's epochs.
         options: how the page is made.
-        progress: is told how many thumbnails of how many are done.
+        progress: called with the number of thumbnails done, and of all.
 
     Returns:
         The page's path.
@@ -95,19 +101,13 @@ def write_class_page(
     Raises:
         ValueError: for features of another number of images, or a bad option.
         FileExistsError: if `out` holds an `index.html` or `files` that this did not write.
-        OSError: if the page cannot be written; an earlier one is left as it was.
+        OSError: if the page cannot be written; an earlier one is left unchanged.
     """
     options = options or PageOptions()
-    if options.max_images < 1:
-        raise ValueError(f"--max-images must be at least 1, got {options.max_images}")
-    if options.thumbnail is not None and not 16 <= options.thumbnail <= 512:
-        raise ValueError(f"--thumbnail must lie in [16, 512], got {options.thumbnail}")
     if features is not None and len(features) != len(table):
         raise ValueError(f"there are features of {len(features)} images, {source} has {len(table)}")
     _refuse_foreign(out)
-    chosen = sample_images(table.labels, table.confidence, options.max_images, seed=options.seed)
-    order = thumbnail_order(table.labels[chosen], table.confidence[chosen])
-    shown = Shown(table, chosen[order])
+    shown = _shown(table, options)
     projection = None
     if features is not None:
         projection = project(features[shown.rows], kind=options.map, seed=options.seed)
@@ -137,8 +137,15 @@ def write_class_page(
     return out / PAGE_FILE
 
 
+def _shown(table: LabelTable, options: PageOptions) -> Shown:
+    """Choose the images of the page, in the order of their thumbnails."""
+    chosen = sample_images(table.labels, table.confidence, options.max_images, seed=options.seed)
+    order = thumbnail_order(table.labels[chosen], table.confidence[chosen])
+    return Shown(table, chosen[order])
+
+
 def _refuse_foreign(out: Path) -> None:
-    """Refuse a folder with a page or files of someone else's, which would be lost."""
+    """Refuse a folder with other files that would be overwritten."""
     page, files = out / PAGE_FILE, out / FILES
     foreign = files.exists() and any(files.iterdir()) and not (files / "core.js").is_file()
     if page.is_file():
@@ -169,7 +176,7 @@ def _html(title: str) -> str:
 
 
 def _exchange(part: Path, out: Path, html: str) -> None:
-    """Put the new files in the place of the old ones, `index.html` last."""
+    """Replace the old files by the new ones, `index.html` last."""
     files = out / FILES
     old = None
     with replacing(out / PAGE_FILE) as page:
