@@ -86,8 +86,8 @@ def probe(
     set_: Set = None,
 ) -> None:
     """The paper's linear probes: a linear layer on each layer of the frozen network."""
-    from uic_plugin.evaluation.distributed import run_processes
     from uic_plugin.evaluation.probe_settings import ProbeSettings
+    from uic_plugin.ranks import run_processes
     from uic_plugin.report.tables import probe_table
     from uic_plugin.runs.evaluation import load_method
     from uic_plugin.runs.folder import open_run

@@ -1,4 +1,4 @@
-"""Which image comes when: draws that know their epoch and place, in a rank's share of an order."""
+"""Passes over all images beside an epoch's own order: shares of draws, even batches."""
 
 from __future__ import annotations
 
@@ -8,46 +8,7 @@ from typing import Any
 
 from torch.utils.data import DistributedSampler, Sampler
 
-from uic_plugin.pseudo_labels import BankSampler
-
-
-class Draw(int):
-    """An image index that knows when it was drawn: epoch, and place in the common order."""
-
-    epoch: int
-    place: int
-
-    @classmethod
-    def at(cls, index: int, epoch: int, place: int) -> Draw:
-        """An image drawn in `epoch`, at `place` of the common order."""
-        draw = cls(index)
-        draw.epoch, draw.place = epoch, place
-        return draw
-
-
-class DrawSampler(DistributedSampler[int]):
-    """A `BankSampler` whose indices are `Draw`s.
-
-    Args:
-        sampler: decides the order.
-        take_skip: called when an iterator starts; says how many images of this rank's share are
-            behind it already, where a run goes on within an epoch.
-    """
-
-    def __init__(self, sampler: BankSampler, take_skip: Callable[[], int] = lambda: 0) -> None:
-        super().__init__(sampler.dataset, sampler.num_replicas, sampler.rank)
-        self.sampler = sampler
-        self.take_skip = take_skip
-
-    def __len__(self) -> int:
-        return len(self.sampler)
-
-    def __iter__(self) -> Iterator[int]:
-        epoch, skip = self.sampler.bank.epoch, self.take_skip()
-        for number, index in enumerate(self.sampler):
-            if number < skip:
-                continue
-            yield Draw.at(index, epoch, self.rank + number * self.num_replicas)
+from uic_plugin.pseudo_labels import Draw
 
 
 class DrawnShare(DistributedSampler[int]):
@@ -66,7 +27,7 @@ class DrawnShare(DistributedSampler[int]):
     def __iter__(self) -> Iterator[int]:
         epoch, whole = self.now(), len(self.dataset)  # type: ignore[arg-type]
         for index in super().__iter__():
-            yield Draw.at(index, epoch, whole + index)  # places below are the epoch's own
+            yield Draw.at(index, epoch, whole + index)  # positions below are the epoch's own
 
 
 class EvenBatches(Sampler[list[int]]):

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from uic_plugin.data.draws import DrawSampler, EvenBatches
+from uic_plugin.data.draws import EvenBatches
 from uic_plugin.data.views import SeededViews
+from uic_plugin.pseudo_labels import BankSampler
 
 
 class ViewLoader(DataLoader[Any]):
@@ -84,7 +85,7 @@ def view_loader(
 
 
 def loader_in_bank_order(
-    loader: DataLoader[Any], sampler: DrawSampler, **views: Any
+    loader: DataLoader[Any], sampler: BankSampler, **views: Any
 ) -> DataLoader[Any]:
     """The same loader, in the bank's order and with seeded views.
 

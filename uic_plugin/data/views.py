@@ -1,4 +1,4 @@
-"""Random views that depend on (seed, epoch, place in the order) and on nothing else.
+"""Random views that depend on (seed, epoch, position in the order) and on nothing else.
 
 Not on the number of workers, of ranks, or on where a run was resumed.
 """
@@ -17,8 +17,8 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch.utils.data import Dataset
 
-from uic_plugin.data.draws import Draw
 from uic_plugin.data.images import BadImageError, path_of
+from uic_plugin.pseudo_labels import Draw
 from uic_plugin.seeding import derive_seed
 
 # what Pillow raises for a file that is no image, or a broken one
@@ -68,7 +68,7 @@ class SeededViews(Dataset[Any]):
     def __getitem__(self, index: int) -> Any:
         if not isinstance(index, Draw):
             return self._read(index)
-        seed = derive_seed(self.seed, "view", index.epoch, index.place)
+        seed = derive_seed(self.seed, "view", index.epoch, index.position)
         # With no workers this runs in the training process, whose dropout must not notice. It
         # draws from torch alone; saving the other two states would cost more than a small image.
         kept = torch.get_rng_state()

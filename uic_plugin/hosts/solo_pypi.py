@@ -27,6 +27,7 @@ from uic_plugin.hosts.attach import attach_method
 from uic_plugin.hosts.auto_resume import skip_damaged_checkpoints
 from uic_plugin.hosts.online_classifier import clip_apart, keep_gradients_finite
 from uic_plugin.hosts.online_knn import collect_only
+from uic_plugin.hosts.resume import resume_labels
 from uic_plugin.hosts.schedules import LINEAR, with_linear_decay
 from uic_plugin.methods import OWN_METHODS
 from uic_plugin.networks import BACKBONES, find_backbone
@@ -92,6 +93,11 @@ class _Adapter(BaseMethod):
     def configure_optimizers(self) -> Any:
         """The host's, with a linear schedule too."""
         return with_linear_decay(self, super().configure_optimizers)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take over the labels of a checkpoint, and have Lightning resume at their step."""
+        super().on_load_checkpoint(checkpoint)
+        resume_labels(self, checkpoint)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Tell Lightning that it is no longer restarting.

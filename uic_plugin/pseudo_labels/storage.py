@@ -18,11 +18,11 @@ _SHARE_OF_MEMORY = 1 / 4
 
 
 def choose_storage(num_bytes: int, device: torch.device, ranks_per_node: int = 1) -> str:
-    """The fastest storage that labels fit in.
+    """Return the fastest storage that labels fit in.
 
     Args:
-        num_bytes: of the labels that a rank holds.
-        device: that the rank trains on.
+        num_bytes: size of the labels that a rank holds.
+        device: device that the rank trains on.
         ranks_per_node: processes that each hold labels in this machine's memory.
     """
     if device.type == "cuda":
@@ -35,7 +35,7 @@ def choose_storage(num_bytes: int, device: torch.device, ranks_per_node: int = 1
 
 
 def memory_bytes() -> int:
-    """Memory of this machine, or of the part of it that a job or a container may use."""
+    """Return the bytes of this machine's memory, or of a job's or a container's part of it."""
     whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     try:
         limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
@@ -53,15 +53,15 @@ def allocate(
     device: torch.device | str | None = None,
     folder: Path | None = None,
 ) -> list[torch.Tensor]:
-    """Buffers of `count` numbers each, uninitialised; those in files keep what is there.
+    """Return buffers of `count` numbers each, uninitialised; those in files keep what is there.
 
     Args:
-        names: of the buffers, and of their files.
+        names: names of the buffers, and of their files.
         count: numbers in each.
-        dtype: of the numbers.
+        dtype: type of the numbers.
         storage: one of `STORAGES`.
-        device: for "device".
-        folder: for "mmap", an existing folder; processes that name the same one share the buffers.
+        device: device for "device".
+        folder: existing folder for "mmap"; processes that name the same one share the buffers.
 
     Raises:
         ValueError: for an unknown storage, or "mmap" without a folder.
@@ -70,8 +70,8 @@ def allocate(
     if storage not in STORAGES:
         raise ValueError(f"bank_storage must be one of {', '.join(STORAGES)}, got {storage!r}")
     if storage != "mmap":
-        place = device if storage == "device" else None
-        return [torch.empty(count, dtype=dtype, device=place) for _ in names]
+        where = device if storage == "device" else None
+        return [torch.empty(count, dtype=dtype, device=where) for _ in names]
     if folder is None:
         raise ValueError("labels in files need a folder for them: set bank_folder")
     buffers = []

@@ -79,8 +79,8 @@ class History(pl.Callback):
         bad_images = getattr(pl_module, "bad_images", None)
         if bad_images is not None and (bad_images.value or "bad_images" in self._columns()):
             row["bad_images"] = bad_images.value  # of this process and its workers
-        if hasattr(pl_module, "turn_seconds"):  # part of the seconds above
-            row["turn_seconds"] = round(pl_module.turn_seconds, 3)
+        if hasattr(pl_module, "boundary_seconds"):  # part of the seconds above
+            row["turn_seconds"] = round(pl_module.boundary_seconds, 3)
         self.rows.append(row)
         if trainer.is_global_zero:
             self.reporter.epoch(row)

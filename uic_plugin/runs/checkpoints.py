@@ -14,7 +14,7 @@ from uic_plugin.hosts.lightning import pl
 
 from uic_plugin.errors import NonFiniteError
 from uic_plugin.files import replacing
-from uic_plugin.methods.ranks import is_lost_rank, world_size
+from uic_plugin.ranks import is_lost_rank, world_size
 
 
 

@@ -23,7 +23,6 @@ from uic_plugin.hosts.lightning import pl
 from uic_plugin.files import replacing
 from uic_plugin.hosts.attach import centred
 from uic_plugin.runs.checkpoint_files import read_checkpoint
-from uic_plugin.pseudo_labels.step_labels import StepLabels
 from uic_plugin.report.class_pictures import ClassPictures
 from uic_plugin.report.tables import read_csv
 
@@ -276,7 +275,7 @@ class LoggedClasses(pl.Callback):
         if self.pictures is None or not is_due:
             return
         files = {"uic_class_sizes_picture": self.pictures.draw_sizes(sizes, epoch)}
-        if not isinstance(pl_module.bank, StepLabels):
+        if pl_module.bank is not None:
             labels = pl_module.bank.labels.cpu().numpy()
             classes = self.pictures.draw(labels, sizes, epoch)
             if classes is not None:

@@ -18,12 +18,12 @@ from uic_plugin.data.loaders import view_loader
 from uic_plugin.files import replacing
 from uic_plugin.hosts import backbone_of
 from uic_plugin.hosts.attach import centred
+from uic_plugin.hosts.resume import is_within_epoch
 from uic_plugin.runs.checkpoint_files import read_checkpoint
 from uic_plugin.runs.datasets import pretrain_dataset
 from uic_plugin.runs.evaluation import load_method
 from uic_plugin.runs.folder import IMAGES_FILE, open_run
 from uic_plugin.methods import CHECKPOINT_KEY
-from uic_plugin.methods.kept_labels import is_within_epoch
 from uic_plugin.pseudo_labels import EmptyClassFixer, PseudoLabelBank
 
 
@@ -113,7 +113,7 @@ def migrate_labels(
             fingerprint=fingerprint_of(dataset),
         )
         bank.epoch = old["epoch"]
-        if method.fixes_empty_classes:
+        if method.plan.fixes_empty_classes:
             splits += bank.fix_empty_classes(EmptyClassFixer(bank.num_classes))
         moved.append(bank.state_dict())
     state["bank"], state["more_banks"] = moved[0], moved[1:]

@@ -14,7 +14,7 @@ from torchvision import transforms
 
 from uic_plugin.data.centre import find_normalize, with_border
 from uic_plugin.data.resolve import DataSource
-from uic_plugin.evaluation.distributed import process_group, rank_and_world
+from uic_plugin.ranks import process_group, rank_and_world
 from uic_plugin.evaluation.probe_settings import ProbeResult, ProbeSettings
 from uic_plugin.evaluation.probes import ProbeTrainer
 from uic_plugin.hosts import backbone_of, load_host

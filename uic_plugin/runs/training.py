@@ -46,7 +46,7 @@ from uic_plugin.runs.settings import (
 )
 from uic_plugin.runs.start_weights import start_from
 from uic_plugin.methods import has_pseudo_labels
-from uic_plugin.methods.ranks import is_lost_rank
+from uic_plugin.ranks import is_lost_rank
 from uic_plugin.networks.layers import FEATURES, layer_shapes
 from uic_plugin.report.progress import EpochReporter
 

@@ -1,4 +1,4 @@
-"""Saved labels: what a bank's state has to be before a bank takes it over."""
+"""What a bank refuses: impossible sizes, labels out of range, the saved state of another bank."""
 
 from __future__ import annotations
 
@@ -6,21 +6,43 @@ from typing import Any
 
 import torch
 
-UNSEEN = -1  # staged value of an image that no step has labelled in this epoch
 STATE_VERSION = 1
+UNSEEN = -1  # staged value of an image that no step has labelled in this epoch
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+
+
+def check_sizes(num_samples: int, num_classes: int) -> None:
+    """Raise `ValueError` unless 1 <= `num_classes` <= `num_samples`."""
+    if num_samples < 1:
+        raise ValueError(f"num_samples must be at least 1, got {num_samples}")
+    if num_classes < 1:
+        raise ValueError(f"the number of pseudo classes must be at least 1, got {num_classes}")
+    if num_classes > num_samples:
+        raise ValueError(
+            f"{num_classes} pseudo classes need at least as many images, got {num_samples}: "
+            f"set the number of pseudo classes to at most {num_samples}"
+        )
+
+
+def check_labels(labels: torch.Tensor, num_samples: int, num_classes: int) -> None:
+    """Raise `ValueError` unless the labels are (num_samples,) in [0, num_classes)."""
+    if labels.shape != (num_samples,):
+        raise ValueError(f"{num_samples} labels are needed, got {tuple(labels.shape)}")
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= num_classes:
+        raise ValueError(f"labels must lie in [0, {num_classes}), found [{low}, {high}]")
 
 
 def check_state(
     state: dict[str, Any], num_samples: int, num_classes: int, fingerprint: str | None
 ) -> None:
-    """Refuse a state that is not of such a bank.
+    """Refuse a state that is not of such a bank, whatever is in it.
 
     Args:
         state: as `PseudoLabelBank.state_dict` makes it.
         num_samples: images N of the bank.
         num_classes: pseudo classes K of the bank.
-        fingerprint: of its list of images, or None.
+        fingerprint: fingerprint of its list of images, or None.
 
     Raises:
         ValueError: for a state of another dataset, another number of classes, labels out of range,
@@ -34,8 +56,9 @@ def check_state(
     for name in ("num_samples", "num_classes", "seed", "epoch"):
         if type(state[name]) is not int or (name == "epoch" and state[name] < 0):
             raise ValueError(f"the saved {name} must be a whole number, got {state[name]!r}")
-    if type(state.get("fingerprint")) not in (str, type(None)):
-        raise ValueError(f"the saved fingerprint is none: {state['fingerprint']!r}")
+    saved, own = state.get("fingerprint"), fingerprint
+    if type(saved) not in (str, type(None)):
+        raise ValueError(f"the saved fingerprint must be text or None, got {saved!r}")
     if str(state.get("version", STATE_VERSION)) != str(STATE_VERSION):
         raise ValueError(
             f"the labels were saved in format {state['version']}, "
@@ -51,24 +74,14 @@ def check_state(
             f"the saved labels have {state['num_classes']} pseudo classes, this run has "
             f"{num_classes}: set num_pseudo_classes={state['num_classes']}"
         )
-    saved, own = state.get("fingerprint"), fingerprint
     if saved is not None and own is not None and saved != own:
         raise ValueError(
             f"the saved labels are of another list of images (fingerprint {saved}, this "
             f"dataset has {own}): files were added, removed or renamed"
         )
-    for name, lowest in (("targets", 0), ("staged", UNSEEN)):
-        if state[name] is not None or name == "targets":
-            _check_saved(name, state[name], lowest, num_samples, num_classes)
-
-
-def check_labels(labels: torch.Tensor, num_samples: int, num_classes: int) -> None:
-    """Refuse labels that are not (num_samples,) in [0, num_classes)."""
-    if labels.shape != (num_samples,):
-        raise ValueError(f"{num_samples} labels are needed, got {tuple(labels.shape)}")
-    low, high = int(labels.min()), int(labels.max())
-    if low < 0 or high >= num_classes:
-        raise ValueError(f"labels must lie in [0, {num_classes}), found [{low}, {high}]")
+    _check_saved("targets", state["targets"], 0, num_samples, num_classes)
+    if state["staged"] is not None:
+        _check_saved("staged", state["staged"], UNSEEN, num_samples, num_classes)
 
 
 def _check_saved(name: str, labels: Any, lowest: int, num_samples: int, num_classes: int) -> None:
