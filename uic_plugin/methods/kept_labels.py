@@ -30,7 +30,7 @@ Views = Literal["center", "train"]
 
 @dataclass(frozen=True)
 class LabelPlan:
-    """What a method's options decide about labels, for those who make banks, orders and loaders.
+    """Says what a method's options decide about labels, to who makes banks, orders and loaders.
 
     Attributes:
         initial: how labels begin, independent "random" draws or "balanced" classes.

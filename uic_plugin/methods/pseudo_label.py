@@ -8,7 +8,7 @@ A training step, in this order (`*` marks what a method may replace):
     targets *         this epoch's labels, which the loss compares the logits with
     label_images *    what the logits say about the next epoch's labels; `stage` keeps it
 
-The last step of an epoch goes on with the epoch boundary, `_end_epoch`:
+After the last step of an epoch comes the epoch boundary, `_end_epoch`:
 
     relabel *         stage labels of all images, where that takes a pass of its own
     commit *          staged labels become targets, empty classes are filled; metrics
@@ -42,7 +42,7 @@ from uic_plugin.seeding import derive_seed
 class PseudoLabelMethod(KeptLabels):
     """A training step and an epoch boundary, shared by all pseudo-label methods and hosts.
 
-    An adapter provides `_network`, the backbone, and calls `attach` when it knows the dataset.
+    An adapter provides `_network`, the backbone.
 
     Attributes:
         label_loader: batches [index, views, ...] of this rank's share of all images, for labels of
@@ -211,8 +211,8 @@ class PseudoLabelMethod(KeptLabels):
     def _is_last_step(self) -> bool:
         """Tell whether the epoch is over, as far as Lightning knows."""
         batches = self.trainer.num_training_batches
-        is_endless = math.isinf(batches)
-        return bool(self.steps_done >= batches or (is_endless and self.trainer.is_last_batch))
+        is_last = math.isinf(batches) and self.trainer.is_last_batch  # of a stream
+        return bool(self.steps_done >= batches or is_last)
 
     def _end_epoch(self) -> None:
         """Cross the epoch boundary."""
@@ -222,10 +222,6 @@ class PseudoLabelMethod(KeptLabels):
         self.telemetry.sums = sum_over_ranks(self.telemetry.sums)
         self.epoch_metrics = self.commit()
         self.steps_done = 0
-        self.log_dict(
-            {f"uic_{name}": value for name, value in self.epoch_metrics.items()},
-            on_step=False,
-            on_epoch=True,
-            sync_dist=True,
-        )
+        metrics = {f"uic_{name}": value for name, value in self.epoch_metrics.items()}
+        self.log_dict(metrics, on_step=False, on_epoch=True, sync_dist=True)
         self.boundary_seconds = time.perf_counter() - started

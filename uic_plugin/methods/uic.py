@@ -5,9 +5,8 @@
 3. The argmax of the same logits is the image's label in the next epoch.
 4. An empty class gets half of the largest one.
 
-Steps 1 and 2 are the template's (`pseudo_label.py`), with the bank and the order of
-`uic_plugin.pseudo_labels`; so is the moment of step 4, the epoch boundary. Variants of UIC stand
-beside it, in `uic_variants.py` and `uic_step_labels.py`.
+All but 3 is the template's (`pseudo_label.py`), with the order, the bank and the fixer of
+`uic_plugin.pseudo_labels`. Variants stand beside, in `uic_variants.py` and `uic_step_labels.py`.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 It needs torch and numpy alone; telemetry takes NMI from scikit-learn when it is asked for.
 """
 
-from uic_plugin.pseudo_labels.bank import EpochBoundary, LabelStore, PseudoLabelBank
+from uic_plugin.pseudo_labels.bank import EpochBoundary, PseudoLabelBank
 from uic_plugin.pseudo_labels.empty_classes import EmptyClassFixer
 from uic_plugin.pseudo_labels.sampler import (
     BankSampler,
@@ -12,6 +12,7 @@ from uic_plugin.pseudo_labels.sampler import (
     ShuffledSampler,
 )
 from uic_plugin.pseudo_labels.step_labels import StepLabels, StepTelemetry
+from uic_plugin.pseudo_labels.storage import LabelStore
 from uic_plugin.pseudo_labels.telemetry import EpochTelemetry, nmi, purity
 
 __all__ = [

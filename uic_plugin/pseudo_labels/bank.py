@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 
@@ -30,7 +30,7 @@ _BLOCK = 1 << 24  # images handled at once: bounds the memory beside the labels
 
 @dataclass(frozen=True)
 class EpochBoundary:
-    """What happened at an epoch boundary.
+    """Says what happened at an epoch boundary.
 
     Attributes:
         epoch: the epoch that begins now; the first is 0.
@@ -43,17 +43,6 @@ class EpochBoundary:
     num_seen: int
     num_changed: int
     num_splits: int
-
-
-class LabelStore(Protocol):
-    """What orders and checkpoints need of labels, whether they are kept for every image or not."""
-
-    epoch: int
-    seed: int
-
-    def __len__(self) -> int: ...
-    def state_dict(self) -> dict[str, Any]: ...  # noqa: D102
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...  # noqa: D102
 
 
 class PseudoLabelBank:
@@ -141,7 +130,7 @@ class PseudoLabelBank:
         Raises:
             ValueError: if an index is out of range.
         """
-        own_index = self._checked_index(index)
+        own_index = checks.checked_index(index, self.num_samples, self._targets.device)
         return self._targets[own_index].to(device=index.device, dtype=torch.int64)
 
     def update(self, index: torch.Tensor, labels: torch.Tensor) -> None:
@@ -157,17 +146,13 @@ class PseudoLabelBank:
             ValueError: for shapes that differ, or values out of range.
         """
         if index.shape != labels.shape:
-            raise ValueError(
-                f"index and labels must have one shape, got {tuple(index.shape)} and "
-                f"{tuple(labels.shape)}"
-            )
+            shapes = f"{tuple(index.shape)} and {tuple(labels.shape)}"
+            raise ValueError(f"index and labels must have one shape, got {shapes}")
         if index.numel() == 0 or not self.is_writer:
             return
-        own_index = self._checked_index(index)
+        own_index = checks.checked_index(index, self.num_samples, self._targets.device)
         labels = labels.to(own_index.device)
-        low, high = int(labels.min()), int(labels.max())
-        if low < 0 or high >= self.num_classes:
-            raise ValueError(f"labels must lie in [0, {self.num_classes}), found [{low}, {high}]")
+        checks.check_range(labels, self.num_classes)
         # An indexed write with repeated indices is undefined in torch: keep each one's last.
         own_index, order = torch.sort(own_index, stable=True)
         is_last = torch.ones_like(own_index, dtype=torch.bool)
@@ -191,7 +176,8 @@ class PseudoLabelBank:
         Returns:
             What happened, counted.
         """
-        self._check_fixer(fixer)
+        if fixer is not None:  # before anything changes
+            checks.check_fixer(fixer.num_classes, self.num_classes)
         num_seen = self._complete_staged()
         num_splits = self._fix(self._staged, fixer, self.epoch + 1)
         num_changed = sum(int((new != old).sum()) for old, new in self._blocks())
@@ -282,24 +268,7 @@ class PseudoLabelBank:
         return num_seen
 
     def _fix(self, labels: torch.Tensor, fixer: EmptyClassFixer | None, epoch: int) -> int:
-        self._check_fixer(fixer)
         if fixer is None:
             return 0
+        checks.check_fixer(fixer.num_classes, self.num_classes)
         return fixer.fix(labels, make_generator(self.seed, "empty classes", epoch))
-
-    def _check_fixer(self, fixer: EmptyClassFixer | None) -> None:
-        if fixer is not None and fixer.num_classes != self.num_classes:
-            raise ValueError(
-                f"the fixer is for {fixer.num_classes} classes, the bank has {self.num_classes}"
-            )
-
-    def _checked_index(self, index: torch.Tensor) -> torch.Tensor:
-        """Return image indices on the device of the labels, all of them in [0, N)."""
-        own_index = index.to(device=self._targets.device, dtype=torch.int64)
-        if own_index.numel():
-            low, high = int(own_index.min()), int(own_index.max())
-            if low < 0 or high >= self.num_samples:
-                raise ValueError(
-                    f"image indices must lie in [0, {self.num_samples}), found [{low}, {high}]"
-                )
-        return own_index

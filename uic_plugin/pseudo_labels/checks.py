@@ -28,9 +28,30 @@ def check_labels(labels: torch.Tensor, num_samples: int, num_classes: int) -> No
     """Raise `ValueError` unless the labels are (num_samples,) in [0, num_classes)."""
     if labels.shape != (num_samples,):
         raise ValueError(f"{num_samples} labels are needed, got {tuple(labels.shape)}")
+    check_range(labels, num_classes)
+
+
+def check_range(labels: torch.Tensor, num_classes: int) -> None:
+    """Raise `ValueError` unless all labels, at least one, lie in [0, num_classes)."""
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= num_classes:
         raise ValueError(f"labels must lie in [0, {num_classes}), found [{low}, {high}]")
+
+
+def checked_index(index: torch.Tensor, num_samples: int, device: torch.device) -> torch.Tensor:
+    """Return image indices (B,) as int64 on a device; raise `ValueError` outside [0, N)."""
+    moved = index.to(device=device, dtype=torch.int64)
+    if moved.numel():
+        low, high = int(moved.min()), int(moved.max())
+        if low < 0 or high >= num_samples:
+            raise ValueError(f"image indices must lie in [0, {num_samples}), found [{low}, {high}]")
+    return moved
+
+
+def check_fixer(fixer_classes: int, num_classes: int) -> None:
+    """Raise `ValueError` if a fixer is for another number of classes than the bank."""
+    if fixer_classes != num_classes:
+        raise ValueError(f"the fixer is for {fixer_classes} classes, the bank has {num_classes}")
 
 
 def check_state(

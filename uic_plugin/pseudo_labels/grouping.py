@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from uic_plugin.pseudo_labels.checks import check_range
+
 _BLOCK = 1 << 24  # images handled at once: bounds the memory at any number of images
 _KEY_BLOCK = 1 << 23  # the same, beside keys of 64 bits
 
@@ -17,9 +19,7 @@ def class_sizes(labels: torch.Tensor, num_classes: int) -> np.ndarray:
     """
     sizes = np.zeros(num_classes, dtype=np.int64)
     for block in labels.split(_BLOCK):  # bincount widens to 64 bits
-        low, high = int(block.min()), int(block.max())
-        if low < 0 or high >= num_classes:
-            raise ValueError(f"labels must lie in [0, {num_classes}), found [{low}, {high}]")
+        check_range(block, num_classes)
         # numpy casts the narrow labels faster than torch does on a CPU
         sizes += np.bincount(block.cpu().numpy(), minlength=num_classes)
     return sizes

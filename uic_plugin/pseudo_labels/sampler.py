@@ -17,20 +17,16 @@ import numpy as np
 import torch
 from torch.utils.data import DistributedSampler
 
-from uic_plugin.pseudo_labels.bank import LabelStore, PseudoLabelBank
+from uic_plugin.pseudo_labels.bank import PseudoLabelBank
 from uic_plugin.pseudo_labels.grouping import class_sizes, group_randomly
+from uic_plugin.pseudo_labels.storage import LabelStore
 from uic_plugin.seeding import derive_seed, make_generator
 
 _BLOCK = 1 << 23  # images handled at once: bounds the memory beside the order itself
 
 
 class Draw(int):
-    """An image index that knows when it was drawn: in which epoch, at which position of the order.
-
-    Attributes:
-        epoch: the bank's epoch.
-        position: rank in the common order of the epoch, from 0.
-    """
+    """An image index that knows in which epoch and at which position of its order it was drawn."""
 
     epoch: int
     position: int
@@ -125,8 +121,8 @@ class ClassBalancedSampler(BankSampler):
         bank, seed, rank, world_size, take_skip: see `BankSampler`.
         skip_empty: leave classes without an image out, K counts the others: for labels that
             nothing may change. Off, an empty class is an error.
-        more_banks: labels of further heads; the classes of each head are balanced in turn, a head
-            an epoch.
+        more_banks: labels of further heads; the classes of each head are balanced one
+            after another, a head an epoch.
 
     An order raises `ValueError` if the bank has an empty class and `skip_empty` is off.
     """

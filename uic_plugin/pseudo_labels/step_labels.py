@@ -82,7 +82,7 @@ class StepLabels:
         return torch.from_numpy(self.counts)
 
     def commit(self) -> None:
-        """Begin the next epoch; the running means go on."""
+        """Begin the next epoch; the running means stay."""
         self.epoch += 1
 
     def start_counts(self) -> None:
@@ -119,7 +119,7 @@ class StepLabels:
 
 
 class StepTelemetry:
-    """Agreement of labels and annotations, counted in pairs as they pass by.
+    """Counts labels and annotations in pairs as they pass by, and says how far they agree.
 
     Args:
         num_classes: number of pseudo classes K.

@@ -1,13 +1,16 @@
-"""Where labels lie: in memory, on a device, or in files that the ranks of a node share.
+"""What others need of a store of labels, and where labels lie.
 
-storage = choose_storage(num_bytes, device, ranks_per_node=8)     # "memory", "device", "mmap"
-buffers = allocate(("targets", "staged"), 10**9, torch.int16, "mmap", folder=folder)
+    storage = choose_storage(num_bytes, device, ranks_per_node=8)     # "memory", "device", "mmap"
+    buffers = allocate(("targets", "staged"), 10**9, torch.int16, "mmap", folder=folder)
+
+In memory, on a device, or in files that the ranks of a machine share.
 """
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 
@@ -15,6 +18,17 @@ STORAGES = ("memory", "device", "mmap")
 # Shares of a GPU's and of a machine's memory that labels may take before they move on.
 _SHARE_OF_DEVICE = 1 / 20
 _SHARE_OF_MEMORY = 1 / 4
+
+
+class LabelStore(Protocol):
+    """What orders and checkpoints need of labels, whether they are kept for every image or not."""
+
+    epoch: int
+    seed: int
+
+    def __len__(self) -> int: ...
+    def state_dict(self) -> dict[str, Any]: ...  # noqa: D102
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...  # noqa: D102
 
 
 def choose_storage(num_bytes: int, device: torch.device, ranks_per_node: int = 1) -> str:
