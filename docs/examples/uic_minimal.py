@@ -67,10 +67,10 @@ def main(epochs=EPOCHS, seed=0):
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-        turn = bank.commit(fixer)  # the epoch boundary: new labels, no class empty
+        boundary = bank.commit(fixer)  # the epoch boundary: new labels, no class empty
         schedule.step()
         history.append(normalized_mutual_info_score(dataset.digits, bank.labels.numpy()))
-        changed = turn.num_changed / len(dataset)
+        changed = boundary.num_changed / len(dataset)
         print(f"epoch {epoch + 1:2}  NMI {history[-1]:.3f}  labels changed {changed:.0%}")
     return history
 

@@ -1,10 +1,10 @@
 """Seconds and peak memory of the core at a number of images, in a process of its own.
 
-    python tests/benchmarks/scale.py turn 100000000 10000            # labels in memory
-    python tests/benchmarks/scale.py turn 1000000000 10000 --folder /data/labels
+    python tests/benchmarks/scale.py boundary 100000000 10000            # labels in memory
+    python tests/benchmarks/scale.py boundary 1000000000 10000 --folder /data/labels
     python tests/benchmarks/scale.py order 100000000 10000 --ranks 8
 
-`turn` is a turn of the epoch (commit, fix of the empty classes) after an epoch in which most
+`boundary` is an epoch boundary (commit, fix of the empty classes) after an epoch in which most
 images were labelled; `order` the share of one rank of the balanced order. Prints one line of JSON.
 """
 
@@ -32,7 +32,7 @@ def label_all(bank):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("turn", "order"))
+    parser.add_argument("what", choices=("boundary", "order"))
     parser.add_argument("images", type=int)
     parser.add_argument("classes", type=int)
     parser.add_argument("--ranks", type=int, default=1)
@@ -43,11 +43,11 @@ def main():
     bank = PseudoLabelBank(given.images, given.classes, **place)
     made = time.perf_counter() - started
     fixer = EmptyClassFixer(given.classes)
-    if given.what == "turn":
+    if given.what == "boundary":
         label_all(bank)
         started = time.perf_counter()
-        turn = bank.commit(fixer)
-        result = {"splits": turn.num_splits, "seen": turn.num_seen}
+        boundary = bank.commit(fixer)
+        result = {"splits": boundary.num_splits, "seen": boundary.num_seen}
     else:
         bank.fix_empty_classes(fixer)
         started = time.perf_counter()

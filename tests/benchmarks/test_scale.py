@@ -27,7 +27,7 @@ def measured(what, images, *more):
 
 
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("what", ["turn", "order"])
+@pytest.mark.parametrize("what", ["boundary", "order"])
 @pytest.mark.parametrize("storage", ["memory", "mmap"])
 def test_growth_is_nearly_linear(what, storage, tmp_path):
     rows = []

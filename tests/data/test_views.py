@@ -10,7 +10,7 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from uic_plugin import ClassBalancedSampler, PseudoLabelBank
-from uic_plugin.data.draws import Draw, DrawSampler, EvenBatches
+from uic_plugin.data.draws import EvenBatches
 from uic_plugin.data.images import (
     BadImageError,
     annotations_of,
@@ -19,6 +19,7 @@ from uic_plugin.data.images import (
     sort_files,
 )
 from uic_plugin.data.views import SeededViews
+from uic_plugin.pseudo_labels import Draw
 
 
 @pytest.fixture
@@ -58,18 +59,18 @@ def test_draws_survive_the_way_to_a_worker():
     assert (draw, draw.epoch, draw.position) == (5, 2, 9)
 
 
-def test_draw_sampler_tells_place_in_the_common_order():
+def test_a_sampler_tells_the_position_in_the_common_order():
     bank = PseudoLabelBank(10, 2, init="balanced")
     common = ClassBalancedSampler(bank, seed=0).order().tolist()
     for rank in (0, 1):
-        sampler = DrawSampler(ClassBalancedSampler(bank, seed=0, rank=rank, world_size=2))
+        sampler = ClassBalancedSampler(bank, seed=0, rank=rank, world_size=2)
         draws = list(sampler)
         assert [common[draw.position] for draw in draws] == draws
         assert {draw.epoch for draw in draws} == {0}
         assert len(sampler) == 5
-    share = list(DrawSampler(ClassBalancedSampler(bank, seed=0)))
+    share = list(ClassBalancedSampler(bank, seed=0))
     skips = iter([4, 0])
-    resumed = DrawSampler(ClassBalancedSampler(bank, seed=0), lambda: next(skips))
+    resumed = ClassBalancedSampler(bank, seed=0, take_skip=lambda: next(skips))
     assert [(d, d.position) for d in resumed] == [(d, d.position) for d in share[4:]]
     assert list(resumed) == share  # the next epoch is whole
 

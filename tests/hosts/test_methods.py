@@ -93,7 +93,7 @@ def test_deepcluster_finds_classes_and_forgets_its_classifier(recipe):
     class Watch(pl.Callback):
         def on_train_batch_start(self, trainer, module, *_):
             if module.steps_done == 0:
-                begin = module.begin_epoch
+                begin = module.start_epoch
 
                 def begun():
                     old = module.head.classifier.weight.std().item()
@@ -103,10 +103,10 @@ def test_deepcluster_finds_classes_and_forgets_its_classifier(recipe):
                     spreads.append((old, new.std().item(), new in optimizer.state))
                     assert (module.head.classifier.bias == 0).all()
 
-                module.begin_epoch = begun
+                module.start_epoch = begun
 
         def on_train_batch_end(self, trainer, module, *_):
-            module.__dict__.pop("begin_epoch", None)
+            module.__dict__.pop("start_epoch", None)
 
     state = train(cfg, Watch())
     assert len(spreads) == 2

@@ -22,17 +22,22 @@ def test_targets_are_frozen_until_commit():
     bank = bank_of([0, 1, 2, 0], 3)
     bank.update(torch.tensor([0, 3]), torch.tensor([2, 1]))
     assert bank.targets(torch.arange(4)).tolist() == [0, 1, 2, 0]
-    turn = bank.commit()
+    boundary = bank.commit()
     assert bank.targets(torch.arange(4)).tolist() == [2, 1, 2, 1]
-    assert (turn.epoch, turn.num_seen, turn.num_changed, turn.num_splits) == (2, 2, 2, 0)
+    assert (boundary.epoch, boundary.num_seen, boundary.num_changed, boundary.num_splits) == (
+        2,
+        2,
+        2,
+        0,
+    )
 
 
 def test_an_image_that_was_not_seen_keeps_its_label():
     bank = bank_of([0, 1, 2], 3)
     bank.update(torch.tensor([1]), torch.tensor([1]))
-    turn = bank.commit()
+    boundary = bank.commit()
     assert bank.labels.tolist() == [0, 1, 2]
-    assert (turn.num_seen, turn.num_changed) == (1, 0)
+    assert (boundary.num_seen, boundary.num_changed) == (1, 0)
 
 
 def test_last_write_wins_within_and_between_calls():
@@ -45,8 +50,8 @@ def test_last_write_wins_within_and_between_calls():
 
 def test_commit_fills_empty_classes_with_half_of_the_largest():
     bank = bank_of([0, 0, 0, 0, 1, 1], 3)
-    turn = bank.commit(EmptyClassFixer(3))
-    assert turn.num_splits == 1
+    boundary = bank.commit(EmptyClassFixer(3))
+    assert boundary.num_splits == 1
     assert bank.class_sizes().tolist() == [2, 2, 2]
     assert bank.labels[4:].tolist() == [1, 1]
 
@@ -183,8 +188,8 @@ def check_bank_equals_lists(data):
             )
         )
         if data.draw(st.booleans()):
-            turn = bank.commit()
-            assert (turn.num_seen, turn.num_changed) == plain.commit()
+            boundary = bank.commit()
+            assert (boundary.num_seen, boundary.num_changed) == plain.commit()
         index, labels = [i for i, _ in pairs], [c for _, c in pairs]
         bank.update(torch.tensor(index, dtype=torch.long), torch.tensor(labels, dtype=torch.long))
         plain.update(index, labels)

@@ -111,9 +111,10 @@ def test_equals_one_split_after_the_other_often(case, dtype, seed):
 
 @pytest.mark.parametrize("block", [1, 50, 1000])
 def test_working_in_blocks_changes_no_rule(monkeypatch, block):
-    from uic_plugin.pseudo_labels import empty_classes
+    from uic_plugin.pseudo_labels import empty_classes, grouping
 
-    monkeypatch.setattr(empty_classes, "_BLOCK", block)
+    for module in (empty_classes, grouping):
+        monkeypatch.setattr(module, "_BLOCK", block)
     before = np.random.default_rng(0).integers(0, 7, 400)
     labels = torch.from_numpy(before.copy())
     EmptyClassFixer(60).fix(labels, generator())

@@ -36,9 +36,9 @@ def test_files_hold_what_memory_holds(tmp_path_factory, data):
         labels = torch.randint(num_classes, (count,))
         for bank in (memory, reader, files):  # a reader's own writes go nowhere
             bank.update(index, labels)
-        turn = files.commit(fixer)
-        assert memory.commit(fixer) == turn
-        reader.follow(turn)
+        boundary = files.commit(fixer)
+        assert memory.commit(fixer) == boundary
+        reader.follow(boundary)
     state = memory.state_dict()
     other = PseudoLabelBank(num_images, num_classes, storage="mmap", folder=folder)
     other.load_state_dict(state)
@@ -46,16 +46,16 @@ def test_files_hold_what_memory_holds(tmp_path_factory, data):
 
 
 def test_blocks_change_nothing(monkeypatch):
-    def turned():
+    def committed():
         bank = PseudoLabelBank(1000, 40, seed=1)
         bank.update(torch.arange(0, 1000, 3), torch.zeros(334, dtype=torch.long))
-        turn = bank.commit(EmptyClassFixer(40))
-        return turn, bank.labels.clone()
+        boundary = bank.commit(EmptyClassFixer(40))
+        return boundary, bank.labels.clone()
 
-    whole = turned()
-    for name in ("bank", "empty_classes"):
+    whole = committed()
+    for name in ("bank", "empty_classes", "grouping"):
         monkeypatch.setattr(f"uic_plugin.pseudo_labels.{name}._BLOCK", 37)
-    in_blocks = turned()
+    in_blocks = committed()
     assert in_blocks[0] == whole[0]
     # split classes are dealt in blocks of classes, so which half an image is in may differ
     assert torch.equal(in_blocks[1].bincount(), whole[1].bincount())

@@ -127,18 +127,18 @@ def test_a_checkpoint_within_an_epoch_goes_on_at_its_batch(recipe, tmp_path, wor
 @pytest.mark.parametrize(
     "moment", [pytest.param("on_validation_end", marks=pytest.mark.slow), "on_train_epoch_end"]
 )
-def test_a_checkpoint_after_the_turn_goes_on_with_the_next_epoch(recipe, tmp_path, moment):
-    """Labels have turned with the last step; Lightning's own epoch ends later."""
+def test_a_checkpoint_after_the_boundary_resumes_with_the_next_epoch(recipe, tmp_path, moment):
+    """The labels' epoch ends with its last step, Lightning's own one later."""
 
     def save(self, trainer, module, *_):
         if trainer.current_epoch == 1:
-            trainer.save_checkpoint(tmp_path / "turned.ckpt")
+            trainer.save_checkpoint(tmp_path / "boundary.ckpt")
 
     saver = type("Save", (pl.Callback,), {moment: save})()
     settings = ["max_epochs=4", "scheduler.name=none", "knn_eval.enabled=true"]
     whole = train(recipe(f"run_dir={tmp_path / 'whole'}", *settings), saver)
-    assert read_checkpoint(tmp_path / "turned.ckpt")["uic"]["bank"]["epoch"] == 2
-    named = f"resume_from_checkpoint={tmp_path / 'turned.ckpt'}"
+    assert read_checkpoint(tmp_path / "boundary.ckpt")["uic"]["bank"]["epoch"] == 2
+    named = f"resume_from_checkpoint={tmp_path / 'boundary.ckpt'}"
     rest = train(recipe(f"run_dir={tmp_path / 'rest'}", named, *settings))
     assert rest["uic"]["bank"]["epoch"] == 4
     assert torch.equal(rest["uic"]["bank"]["targets"], whole["uic"]["bank"]["targets"])
@@ -183,7 +183,7 @@ def test_a_stream_of_images_without_numbers(recipe, host_trainer):
     for epoch in (1, 2):
         trainer = host_trainer()
         trainer.fit(method, torch.utils.data.DataLoader(Stream(), batch_size=None))
-        assert method.bank.epoch == epoch
+        assert method.label_stores[0].epoch == epoch
         assert method.epoch_metrics["classes_used"] > 1
     bank_method = build_method(prepare_config(recipe())[0])
     with pytest.raises(ValueError, match="needs every image by its number"):

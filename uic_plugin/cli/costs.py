@@ -21,13 +21,13 @@ def costs(
     overrides: Set = None,
 ) -> None:
     """Seconds that an epoch boundary takes beside training: labels, clustering, order."""
-    from uic_plugin.experiments.compare.costs import turn_costs
+    from uic_plugin.experiments.compare.costs import boundary_costs
     from uic_plugin.report.tables import write_csv
 
     sizes = [part.strip() for part in images.split(",")]
     if not all(part.isdigit() for part in sizes):
         raise ValueError(f"--images must be whole numbers with commas, got {images!r}")
-    rows = turn_costs(
+    rows = boundary_costs(
         run,
         [int(part) for part in sizes],
         classes,

@@ -39,7 +39,7 @@ def probe(
     settings: ProbeSettings,
 ) -> None:
     """The paper's linear probes: a linear layer on each layer of the frozen network."""
-    from uic_plugin.evaluation.distributed import run_processes
+    from uic_plugin.ranks import run_processes
     from uic_plugin.report.tables import probe_table
     from uic_plugin.runs.folder import read_run
     from uic_plugin.runs.probing import RESULTS_FILE, default_layers, probe_run

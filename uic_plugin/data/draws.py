@@ -1,4 +1,4 @@
-"""Samplers whose indices know their epoch and their position in the order common to all ranks."""
+"""Passes over all images beside an epoch's own order: shares of draws, even batches."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from torch.utils.data import Dataset, DistributedSampler, Sampler
 
-from uic_plugin.pseudo_labels import BankSampler
+from uic_plugin.pseudo_labels import Draw
 
 
 class Order(Protocol):
@@ -17,45 +17,6 @@ class Order(Protocol):
     def __len__(self) -> int: ...
 
     def __iter__(self) -> Iterator[int]: ...
-
-
-class Draw(int):
-    """An image index that knows its epoch and its position in the common order."""
-
-    epoch: int
-    position: int
-
-    @classmethod
-    def at(cls, index: int, epoch: int, position: int) -> Draw:
-        """Return an image index drawn in `epoch`, at `position` of the common order."""
-        draw = cls(index)
-        draw.epoch, draw.position = epoch, position
-        return draw
-
-
-class DrawSampler(DistributedSampler[int]):
-    """A `BankSampler` whose indices are `Draw`s.
-
-    Args:
-        sampler: decides the order.
-        take_skip: called when an iterator starts; returns how many images of this rank's share to
-            skip, when a run resumes within an epoch.
-    """
-
-    def __init__(self, sampler: BankSampler, take_skip: Callable[[], int] = lambda: 0) -> None:
-        super().__init__(sampler.dataset, sampler.num_replicas, sampler.rank)
-        self.sampler = sampler
-        self.take_skip = take_skip
-
-    def __len__(self) -> int:
-        return len(self.sampler)
-
-    def __iter__(self) -> Iterator[int]:
-        epoch, skip = self.sampler.bank.epoch, self.take_skip()
-        for number, index in enumerate(self.sampler):
-            if number < skip:
-                continue
-            yield Draw.at(index, epoch, self.rank + number * self.num_replicas)
 
 
 class DrawnShare(DistributedSampler[int]):
@@ -74,7 +35,7 @@ class DrawnShare(DistributedSampler[int]):
     def __iter__(self) -> Iterator[int]:
         epoch, whole = self.now(), len(self.dataset)  # type: ignore[arg-type]
         for index in super().__iter__():
-            yield Draw.at(index, epoch, whole + index)  # lower positions are the training order's
+            yield Draw.at(index, epoch, whole + index)  # positions below are the epoch's own
 
 
 class EvenBatches(Sampler[list[int]]):

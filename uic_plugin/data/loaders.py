@@ -12,8 +12,9 @@ import torch
 from torch.utils.data import DataLoader
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
-from uic_plugin.data.draws import DrawSampler, EvenBatches, Order
+from uic_plugin.data.draws import EvenBatches, Order
 from uic_plugin.data.views import SeededViews, SizedDataset
+from uic_plugin.pseudo_labels import BankSampler
 
 
 class ViewLoader(DataLoader[Any]):
@@ -85,7 +86,7 @@ def view_loader(
 
 
 def loader_in_bank_order(
-    loader: DataLoader[Any], sampler: DrawSampler, **views: Any
+    loader: DataLoader[Any], sampler: BankSampler, **views: Any
 ) -> DataLoader[Any]:
     """Return a loader like the host's, in the bank's order and with seeded views.
 

@@ -17,8 +17,8 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch.utils.data import Dataset
 
-from uic_plugin.data.draws import Draw
 from uic_plugin.data.images import BadImageError, path_of
+from uic_plugin.pseudo_labels import Draw
 from uic_plugin.seeding import derive_seed
 
 # Pillow raises these for files that are not images, or damaged

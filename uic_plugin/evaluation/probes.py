@@ -21,12 +21,12 @@ from uic_plugin.data.draws import Draw, Order
 from uic_plugin.data.images import fingerprint_of
 from uic_plugin.data.loaders import view_loader
 from uic_plugin.data.views import SizedDataset
-from uic_plugin.evaluation.distributed import add_over_ranks, rank_and_world
 from uic_plugin.evaluation.pooling import ProbePool
 from uic_plugin.evaluation.probe_settings import ProbeResult, ProbeSettings
 from uic_plugin.files import replacing
 from uic_plugin.networks.layers import layer_outputs, layer_shapes
 from uic_plugin.networks.weights import weights_fingerprint
+from uic_plugin.ranks import rank_and_world, sum_over_ranks
 from uic_plugin.seeding import derive_seed, make_generator
 
 CHECKPOINT_FILE = "probe.ckpt"
@@ -153,7 +153,7 @@ class ProbeTrainer:
             self.optimizer.step()
             sums[:-1] += losses.detach().double().cpu()
             sums[-1] += 1
-        sums = add_over_ranks(sums)
+        sums = sum_over_ranks(sums).cpu()
         self.epoch += 1
         row: Row = {"epoch": self.epoch, "lr": lr}
         for name, loss in zip(self.layers, (sums[:-1] / sums[-1]).tolist(), strict=True):
@@ -236,7 +236,7 @@ class ProbeTrainer:
                     correct[name][number, 1] += float(hits.sum())
         total = len(dataset)
         return {
-            name: [(100 * a / total, 100 * b / total) for a, b in add_over_ranks(count).tolist()]
+            name: [(100 * a / total, 100 * b / total) for a, b in sum_over_ranks(count).tolist()]
             for name, count in correct.items()
         }
 

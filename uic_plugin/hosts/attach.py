@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, DistributedSampler
 from torchvision.datasets.vision import StandardTransform
 
 from uic_plugin.data.center import center_view
-from uic_plugin.data.draws import DrawnShare, DrawSampler
+from uic_plugin.data.draws import DrawnShare
 from uic_plugin.data.images import (
     annotations_of,
     fingerprint_of,
@@ -26,8 +26,8 @@ from uic_plugin.data.loaders import loader_in_bank_order, view_loader
 from uic_plugin.data.views import SeededViews
 from uic_plugin.hosts.guards import write_whole_checkpoints
 from uic_plugin.methods import PseudoLabelMethod
-from uic_plugin.methods.bank_place import RankPlace
 from uic_plugin.pseudo_labels import BankSampler, ClassBalancedSampler, ShuffledSampler
+from uic_plugin.ranks import RankInfo
 from uic_plugin.threads import log_spinning_advice
 
 
@@ -41,7 +41,7 @@ def attach_method(method: Any, source: Any) -> None:
     Raises:
         ValueError: for DALI and other data whose order the plugin cannot decide.
     """
-    is_streaming = getattr(method, "is_streaming", False)
+    is_streaming = isinstance(method, PseudoLabelMethod) and not method.plan.keeps_labels
     is_numbered = _is_numbered(source.instance)
     if not is_numbered and not is_streaming:
         raise ValueError(
@@ -79,7 +79,7 @@ def attach_data(method: Any, loader: Any) -> DataLoader[Any]:
         fingerprint_of(dataset),
         annotations_of(dataset),
         fixed_labels=_fixed_labels(dataset, options),
-        rank=RankPlace(
+        rank=RankInfo(
             trainer.strategy.root_device,
             trainer.node_rank,
             trainer.local_rank,
@@ -87,27 +87,23 @@ def attach_data(method: Any, loader: Any) -> DataLoader[Any]:
         ),
     )
     share = {"seed": method.seed, "rank": trainer.global_rank, "world_size": trainer.world_size}
+    share["take_skip"] = method.take_skip
     sampler: BankSampler
-    if method.is_balanced:
+    if method.plan.is_balanced:
         sampler = ClassBalancedSampler(
-            method.bank, **share, skip_empty=method.fixer is None, more_banks=method.more_banks
+            method.bank, **share, skip_empty=method.fixer is None, more_banks=method.banks[1:]
         )
     else:
-        sampler = ShuffledSampler(method.bank, **share)
-    if method.first_pass and is_new and trainer.ckpt_path is None:
-        method.label_loader = _label_loader(loader, dataset, method, method.first_pass)
+        sampler = ShuffledSampler(method.label_stores[0], **share)
+    if method.plan.first_pass and is_new and trainer.ckpt_path is None:
+        method.label_loader = _label_loader(loader, dataset, method, method.plan.first_pass)
         _begin_labels(method)
         method.wait_for_writers()
-    if method.label_pass:
-        method.label_loader = _label_loader(loader, dataset, method, method.label_pass)
-
-    def take_skip() -> int:
-        skip, method.images_to_skip = method.images_to_skip, 0
-        return int(skip)
-
+    if method.plan.boundary_pass:
+        method.label_loader = _label_loader(loader, dataset, method, method.plan.boundary_pass)
     ordered = loader_in_bank_order(
         loader,
-        DrawSampler(sampler, take_skip),
+        sampler,
         seed=method.seed,
         on_bad_image=options.on_bad_image,
         max_bad_images=options.max_bad_images,
@@ -139,7 +135,7 @@ def _begin_labels(method: Any) -> None:
     before = next(method.parameters()).device
     method.to(trainer.strategy.root_device)
     with trainer.precision_plugin.forward_context():
-        method.begin_labels()
+        method.start_labels()
     method.to(before)
     method.begin_seconds = time.perf_counter() - started
 

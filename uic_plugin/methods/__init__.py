@@ -13,6 +13,7 @@ from uic_plugin.methods.rotnet import NUM_ROTATIONS, RotNet
 from uic_plugin.methods.selflabel import SelfLabel
 from uic_plugin.methods.supervised import Supervised
 from uic_plugin.methods.uic import UIC
+from uic_plugin.methods.uic_variants import VariedUIC
 from uic_plugin.methods.untrained import Untrained
 
 __all__ = [
@@ -29,17 +30,18 @@ __all__ = [
     "Supervised",
     "UICOptions",
     "Untrained",
+    "VariedUIC",
     "has_pseudo_labels",
 ]
 
 # what this plugin registers with the host, by the name that a recipe says
 OWN_METHODS: dict[str, Any] = {
     method.name: method
-    for method in (UIC, DeepCluster, SelfLabel, Supervised, Untrained, RotNet, InstDisc)
+    for method in (VariedUIC, DeepCluster, SelfLabel, Supervised, Untrained, RotNet, InstDisc)
 }
 
 
 def has_pseudo_labels(name: str) -> bool:
-    """Whether a method of this name keeps labels of all images."""
+    """Tell whether a method of this name keeps labels of all images."""
     method = OWN_METHODS.get(name)
     return method is not None and issubclass(method, PseudoLabelMethod)

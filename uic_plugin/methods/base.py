@@ -55,10 +55,10 @@ class OwnMethod:
     constructor.
 
     Attributes:
-        name: of the method, in recipes and checkpoints.
+        name: name of the method, in recipes and checkpoints.
         options_class: what a recipe may say.
         options: what it says.
-        own_loss: of the last step, without the host's online classifier.
+        own_loss: loss of the last step, without the host's online classifier.
     """
 
     name: ClassVar[str]
@@ -68,7 +68,7 @@ class OwnMethod:
 
     @classmethod
     def make_options(cls, given: Mapping[str, Any], num_classes: int) -> Any:
-        """Options from a recipe.
+        """Return the options of a recipe.
 
         Args:
             given: the recipe's `method_kwargs`.
@@ -90,7 +90,7 @@ class OwnMethod:
         raise NotImplementedError
 
     def attach_images(self, num_samples: int) -> None:
-        """Told the number of images, where a method keeps no labels of them."""
+        """Take note of the number of images, where a method keeps no labels of them."""
 
     def with_online_loss(
         self, own: torch.Tensor, online: torch.Tensor, annotations: torch.Tensor

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import torch
 
+from uic_plugin.methods.kept_labels import LabelPlan
 from uic_plugin.methods.options import DeepClusterOptions
 from uic_plugin.methods.passes import cluster_images
 from uic_plugin.methods.pseudo_label import PseudoLabelMethod
@@ -23,15 +24,18 @@ class DeepCluster(PseudoLabelMethod):
 
     name = "deepcluster"
     options_class = DeepClusterOptions
-    labels_each_step = False
 
     @property
-    def label_pass(self) -> str | None:
-        """Centered views."""
-        return "center"
+    def plan(self) -> LabelPlan:
+        """Ask for a pass over centered views before every epoch."""
+        return LabelPlan(
+            first_pass="center",
+            boundary_pass="center",
+            is_balanced=self.options.balanced_sampling,
+        )
 
     def relabel(self) -> None:
-        """Cluster the features of all images."""
+        """Stage clusters of the features of all images."""
         options = self.options
         labels = cluster_images(
             self,
@@ -41,20 +45,20 @@ class DeepCluster(PseudoLabelMethod):
             pca_dim=options.pca_dim,
             iterations=options.kmeans_iterations,
         )
-        self._bank.update(torch.arange(len(labels)), labels[:, 0])
+        self.banks[0].update(torch.arange(len(labels)), labels[:, 0])
 
-    def begin_labels(self) -> None:
-        """Clusters of the untrained network's features."""
+    def start_labels(self) -> None:
+        """Start from clusters of the untrained network's features."""
         self.relabel()
-        self._bank.begin()
+        self.banks[0].begin()
 
     @torch.no_grad()
-    def begin_epoch(self) -> None:
-        """A new classifier, and an optimizer that has forgotten the old one."""
+    def start_epoch(self) -> None:
+        """Begin with a new classifier, and have the optimizer forget the old one."""
         if not self.options.reset_classifier:
             return
         generator = torch.Generator().manual_seed(
-            derive_seed(self.seed, "classifier", self._bank.epoch)
+            derive_seed(self.seed, "classifier", self.banks[0].epoch)
         )
         for parameter in self.head.classifier.parameters():
             if parameter.ndim > 1:

@@ -17,7 +17,7 @@ from torch import nn
 
 from uic_plugin.methods.base import HostMethod, OwnMethod
 from uic_plugin.methods.options import InstDiscOptions
-from uic_plugin.methods.ranks import all_rows, sum_over_ranks, world_size
+from uic_plugin.ranks import all_rows, sum_over_ranks, world_size
 from uic_plugin.seeding import derive_seed, make_generator
 
 
@@ -48,7 +48,7 @@ class InstDisc(OwnMethod, HostMethod):
             self.memory = F.normalize(torch.randn(shape, generator=generator), dim=1)
 
     def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
-        """Noise-contrastive loss, plus the host's online classifier.
+        """Return the noise-contrastive loss, plus that of the host's online classifier.
 
         Args:
             batch: [index (B,), views, annotations (B,)].
@@ -64,7 +64,7 @@ class InstDisc(OwnMethod, HostMethod):
         return self.with_online_loss(loss, outs["loss"], annotations)
 
     def _loss(self, embeddings: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-        """Eq. 2 of all images; or Eq. 7, with `num_negatives` of images drawn uniformly."""
+        """Return Eq. 2 over all images; or Eq. 7, with `num_negatives` images drawn uniformly."""
         memory, options = self.memory, self.options
         if memory is None:
             raise RuntimeError("the memory is made in setup('fit'), which has not run")

@@ -1,44 +1,152 @@
-"""Labels in checkpoints: what is saved, and how a run goes on from it.
+"""The labels that a method keeps: made for a dataset, saved in checkpoints, taken over from them.
 
-For methods with a bank; before a host's `BaseMethod`.
+A mixin before a host's `BaseMethod`. The host's adapter calls `attach` when it knows the dataset,
+and `load_labels` when it resumes.
 """
 
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
+import numpy as np
+import torch
+
+from uic_plugin.methods.banks import make_banks
 from uic_plugin.methods.base import HostMethod, OwnMethod
-from uic_plugin.methods.ranks import barrier, sum_over_ranks, world_size
-from uic_plugin.pseudo_labels import EpochTelemetry, PseudoLabelBank
+from uic_plugin.pseudo_labels import (
+    EmptyClassFixer,
+    EpochTelemetry,
+    LabelStore,
+    PseudoLabelBank,
+)
+from uic_plugin.ranks import RankInfo, barrier, sum_over_ranks, world_size
+from uic_plugin.seeding import derive_seed
 
 CHECKPOINT_KEY = "uic"
+Views = Literal["center", "train"]
+
+
+@dataclass(frozen=True)
+class LabelPlan:
+    """Says what a method's options decide about labels, to who makes banks, orders and loaders.
+
+    Attributes:
+        initial: how labels begin, independent "random" draws or "balanced" classes.
+        first_pass: views of a pass over all images that labels the first epoch; None: no pass.
+        boundary_pass: the same for every epoch boundary.
+        is_balanced: whether every class is drawn equally often.
+        fixes_empty_classes: whether an empty class gets half of the largest.
+        keeps_labels: whether every image has a label that is kept, so that it needs a number.
+    """
+
+    initial: Literal["random", "balanced"] = "random"
+    first_pass: Views | None = None
+    boundary_pass: Views | None = None
+    is_balanced: bool = True
+    fixes_empty_classes: bool = False
+    keeps_labels: bool = True
 
 
 class KeptLabels(OwnMethod, HostMethod):
-    """Saves and restores banks, epoch, telemetry and the place within an epoch.
+    """Makes, saves and restores labels, epoch, telemetry and the step within an epoch.
 
     Attributes:
-        bank: of the first head; None before the dataset is known.
-        more_banks: of the second head and those after it.
-        telemetry: of the present epoch.
-        steps_done: steps of the bank's present epoch. Lightning's own number of the batch does not
+        banks: one bank of all images for each head; none before the dataset is known.
+        fixer: fills empty classes, or None.
+        telemetry: telemetry of the present epoch.
+        steps_done: steps of the banks' present epoch. Lightning's own number of the batch does not
             do: version 1 repeats one after a resume from a checkpoint that a callback wrote at the
             end of a batch.
-        images_to_skip: of this rank, in the first epoch after a resume within it.
+        images_to_skip: images of this rank's order that a resumed run has seen in its first epoch.
     """
 
-    bank: PseudoLabelBank | None = None
-    more_banks: tuple[PseudoLabelBank, ...] = ()
-    telemetry: EpochTelemetry | None = None
+    banks: tuple[PseudoLabelBank, ...] = ()
+    fixer: EmptyClassFixer | None = None
+    telemetry: EpochTelemetry
+    seed: int
     steps_done = 0
     images_to_skip = 0
-    _goes_on_within_epoch = False
+    _resumes_within_epoch = False
 
     @property
-    def banks(self) -> tuple[PseudoLabelBank, ...]:
-        """Of all heads."""
-        return () if self.bank is None else (self.bank, *self.more_banks)
+    def plan(self) -> LabelPlan:
+        """Return what the options decide about labels."""
+        return LabelPlan(is_balanced=self.options.balanced_sampling)
+
+    @property
+    def bank(self) -> PseudoLabelBank | None:
+        """Return the first head's bank, None before the dataset is known."""
+        return self.banks[0] if self.banks else None
+
+    @property
+    def label_stores(self) -> tuple[LabelStore, ...]:
+        """Return what checkpoints keep of the labels of each head."""
+        return self.banks
+
+    def attach(
+        self,
+        num_samples: int,
+        fingerprint: str | None,
+        annotations: np.ndarray | None,
+        *,
+        fixed_labels: torch.Tensor | None = None,
+        rank: RankInfo | None = None,
+    ) -> None:
+        """Make the banks for a dataset; banks of this very dataset are kept.
+
+        Args:
+            num_samples: number of images N.
+            fingerprint: identifies the list of images.
+            annotations: (N,) classes by people for telemetry, or None.
+            fixed_labels: (N,) labels in [0, K) that never change, or None.
+            rank: this process; by default alone on the CPU.
+
+        Raises:
+            ValueError: for fewer images than pseudo classes.
+        """
+        options, plan = self.options, self.plan
+        self.telemetry = EpochTelemetry(annotations)
+        fixes = plan.fixes_empty_classes
+        self.fixer = EmptyClassFixer(options.num_pseudo_classes) if fixes else None
+        if self.bank is not None and self.bank.fingerprint == fingerprint:
+            return
+        if num_samples < options.num_pseudo_classes:
+            raise ValueError(
+                f"{num_samples} images are fewer than {options.num_pseudo_classes} pseudo classes: "
+                f"set method_kwargs.num_pseudo_classes to at most {num_samples}"
+            )
+        self.banks = make_banks(
+            options,
+            num_samples,
+            self._head_seeds(),
+            rank=rank or RankInfo(),
+            init=plan.initial,
+            labels=fixed_labels,
+            fingerprint=fingerprint,
+        )
+        if self.fixer is not None:
+            for bank in self.banks:
+                bank.fix_empty_classes(self.fixer)
+        self.wait_for_writers()
+
+    def _head_seeds(self) -> list[int]:
+        """Return the seed of each head's labels."""
+        heads = range(1, self.options.heads)
+        return [self.seed, *(derive_seed(self.seed, "labels of head", head) for head in heads)]
+
+    @property
+    def _epoch(self) -> int:
+        """Return the labels' present epoch."""
+        if not self.label_stores:
+            raise RuntimeError("the pseudo labels are made in setup('fit'), which has not run")
+        return self.label_stores[0].epoch
+
+    def take_skip(self) -> int:
+        """Return `images_to_skip` to the first order that asks, 0 to the others."""
+        skip, self.images_to_skip = self.images_to_skip, 0
+        return skip
 
     def wait_for_writers(self) -> None:
         """Wait until labels that ranks share are written."""
@@ -48,64 +156,60 @@ class KeptLabels(OwnMethod, HostMethod):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add labels, epoch and options; on the first rank, which writes the file."""
         super().on_save_checkpoint(checkpoint)
-        telemetry = None
-        if self.telemetry is not None:  # of all ranks together
-            telemetry = sum_over_ranks(self.telemetry.sums.to(self.device, copy=True)).cpu()
-        if self.bank is not None and self.global_rank == 0:
+        telemetry = sum_over_ranks(self.telemetry.sums).cpu()  # every rank takes part
+        if self.label_stores and self.global_rank == 0:
+            first, *others = self.label_stores
             checkpoint[CHECKPOINT_KEY] = {
                 "method": self.name,
-                "bank": self.bank.state_dict(),
-                "more_banks": [bank.state_dict() for bank in self.more_banks],
+                "bank": first.state_dict(),
+                "more_banks": [store.state_dict() for store in others],
                 "options": self.options.as_dict(),
                 "steps_done": self.steps_done,
                 "batch_size": self.batch_size,
                 "world_size": world_size(),
-                "telemetry": telemetry,
+                "telemetry": telemetry.clone(),
             }
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take over labels and epoch; without a dataset (evaluation) weights alone are loaded.
+    def load_labels(self, state: dict[str, Any] | None, *, is_within_epoch: bool) -> int | None:
+        """Take over labels and epoch; without a dataset (evaluation) nothing is taken.
+
+        Args:
+            state: what `on_save_checkpoint` added, None if the checkpoint has no such part.
+            is_within_epoch: whether the host resumes inside an epoch that it had begun.
+
+        Returns:
+            Steps of the present epoch that are done, where the run resumes within it; else None.
 
         Raises:
-            ValueError: if training is to go on from a checkpoint without pseudo labels, or with
+            ValueError: if training is to resume from a checkpoint without pseudo labels, or with
                 labels of another dataset.
         """
-        super().on_load_checkpoint(checkpoint)
-        if self.bank is None:
-            return
-        if CHECKPOINT_KEY not in checkpoint:
+        if not self.label_stores:
+            return None
+        if state is None:
             raise ValueError(
                 "the checkpoint holds no pseudo labels, so another method wrote it: "
                 "resume it with that method, or start anew"
             )
-        state = checkpoint[CHECKPOINT_KEY]
-        self.bank.load_state_dict(state["bank"])
-        for bank, saved in zip(self.more_banks, state.get("more_banks", ()), strict=True):
-            bank.load_state_dict(saved)
+        saved = (state["bank"], *state.get("more_banks", ()))
+        for store, labels in zip(self.label_stores, saved, strict=True):
+            store.load_state_dict(labels)
         self.wait_for_writers()
-        self.steps_done = self.images_to_skip = 0
-        # With no step behind it the epoch has turned already: written between its last step and
-        # its end, as in a validation, after which Lightning goes on by itself.
-        if is_within_epoch(checkpoint) and int(state["steps_done"]):
-            # Lightning goes on at the batch where it stopped, but with a new iterator
-            self._goes_on_within_epoch = True
+        # With no step done the labels are past the epoch boundary: written between the epoch's
+        # last step and its end, as in a validation, after which the host resumes by itself.
+        self._resumes_within_epoch = is_within_epoch and int(state["steps_done"]) > 0
+        self.steps_done = 0
+        if self._resumes_within_epoch:
             self.steps_done = int(state["steps_done"])
-            if self.telemetry is not None and state.get("telemetry") is not None:
+            if state.get("telemetry") is not None:
                 is_first = self.global_rank == 0  # the others have nothing to add
                 self.telemetry.sums = state["telemetry"].clone() * int(is_first)
-        self._go_on_with_other_ranks(state)
-        if self._goes_on_within_epoch:
-            # Saved in a callback, the last batch counts as begun but not as completed. Lightning
-            # 1.9 would count it once more, and an epoch whose end it does not see moves no
-            # schedule; later versions complete it themselves.
-            completes = hasattr(self.trainer.fit_loop.epoch_loop, "update_restart_stage")
-            progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]
-            progress.update(dict.fromkeys(progress, self.steps_done))
-            progress["completed"] -= int(completes)
+        self._fit_steps(state)
         self.images_to_skip = self.steps_done * self.batch_size
+        return self.steps_done if self._resumes_within_epoch else None
 
-    def _go_on_with_other_ranks(self, state: dict[str, Any]) -> None:
-        """Translate the place within an epoch to the present ranks and batch size."""
+    def _fit_steps(self, state: dict[str, Any]) -> None:
+        """Convert the steps done to the present number of ranks and batch size."""
         now = world_size()
         before, batch_before = state.get("world_size", now), state.get("batch_size")
         if before != now:
@@ -119,13 +223,6 @@ class KeptLabels(OwnMethod, HostMethod):
         if not self.steps_done or batch_before is None or together == together_before:
             return
         images = self.steps_done * together_before
-        batches = len(self.banks[0]) // now // self.batch_size
-        # the last step is left to do: the epoch turns in it
+        batches = len(self.label_stores[0]) // now // self.batch_size
+        # the last step is left to do: the epoch boundary is in it
         self.steps_done = max(0, min(images // together, batches - 1))
-
-
-def is_within_epoch(checkpoint: dict[str, Any]) -> bool:
-    """Whether Lightning will go on inside an epoch: it began one that it has not processed."""
-    loop = checkpoint.get("loops", {}).get("fit_loop", {})
-    epoch = loop.get("epoch_progress", {}).get("current", {})
-    return bool(epoch.get("ready", 0) > epoch.get("processed", 0))

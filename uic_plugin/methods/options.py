@@ -14,7 +14,7 @@ Options = TypeVar("Options", bound="MethodOptions")
 
 
 def _option(default: Any, wanted: str, accepts: Callable[[Any], bool]) -> Any:
-    """A field whose values must be `wanted`, which `accepts` decides."""
+    """Return a field whose values must be `wanted`, which `accepts` decides."""
     return dataclasses.field(default=default, metadata={"wanted": wanted, "accepts": accepts})
 
 
@@ -72,12 +72,12 @@ class MethodOptions:
 
     @classmethod
     def names(cls) -> list[str]:
-        """Names of all options."""
+        """Return the names of all options."""
         return [field.name for field in dataclasses.fields(cls)]
 
     @classmethod
     def from_mapping(cls: type[Options], given: Mapping[str, Any], method: str = "uic") -> Options:
-        """Options from a recipe's `method_kwargs`.
+        """Return the options of a recipe's `method_kwargs`.
 
         Args:
             given: names and values.
@@ -97,7 +97,7 @@ class MethodOptions:
         return cls(**given)
 
     def as_dict(self) -> dict[str, Any]:
-        """Options as plain Python values."""
+        """Return the options as plain Python values."""
         return dataclasses.asdict(self)
 
 
@@ -118,8 +118,8 @@ class PseudoLabelOptions(MethodOptions):
         bank_storage: where labels lie. "memory"; "device", with the network; "mmap", in files that
             the ranks of a machine share; "auto", the first of device (a GPU), memory and mmap that
             is large enough. Results do not depend on it.
-        bank_folder: for those files, on a disk with room for two labels an image; the system's
-            folder for temporary files unless told. They are gone when the run ends, however.
+        bank_folder: for those files, on a disk with room for two labels an image; by default
+            the system's folder for temporary files. They are gone when the run ends, however.
     """
 
     # with a single class every image is right from the start and nothing is learned

@@ -3,30 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
-from uic_plugin.methods.ranks import all_rows, on_first_rank
 from uic_plugin.pseudo_labels.kmeans import cluster_features
+from uic_plugin.ranks import all_rows, on_first_rank
 from uic_plugin.seeding import derive_seed
+
+if TYPE_CHECKING:
+    from uic_plugin.methods.pseudo_label import PseudoLabelMethod
 
 Forward = Callable[[torch.Tensor], torch.Tensor]  # images (B, 3, H, W) to features (B, D)
 
 
 @torch.no_grad()
 def features_of_share(
-    method: Any, *, training: bool, forward: Forward | None = None
+    method: PseudoLabelMethod, *, training: bool, forward: Forward | None = None
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Index (B,) and features (B, D) of this rank's share of all images, batch by batch.
+    """Yield index (B,) and features (B, D) of this rank's share of all images, batch by batch.
 
-    It runs before the epoch's last update of the weights, so that the turn of the epoch is over
-    when callbacks write checkpoints.
+    It runs before the epoch's last update of the weights, so that the epoch boundary is over when
+    callbacks write checkpoints.
 
     Args:
-        method: a `PseudoLabelMethod` with its `label_loader`.
+        method: with its `label_loader`.
         training: whether dropout and batch statistics are those of training.
-        forward: of the network; its own by default.
+        forward: forward pass of the network; its own by default.
     """
     network, head = method._network, method.head
     forward = forward or network
@@ -46,21 +49,22 @@ def features_of_share(
 
 
 def cluster_images(
-    method: Any,
+    method: PseudoLabelMethod,
     num_clusters: int,
     *,
     seeds: Sequence[int],
     forward: Forward | None = None,
-    **options: Any,
+    pca_dim: int | None = 256,
+    iterations: int = 20,
 ) -> torch.Tensor:
-    """Clusters of all images by one pass, once for each seed; on every rank.
+    """Cluster all images by one pass, once for each seed; every rank has all labels.
 
     Args:
-        method: a `PseudoLabelMethod` with its `label_loader`.
+        method: with its `label_loader`.
         num_clusters: K.
-        seeds: of the clusterings.
+        seeds: seed of each clustering.
         forward: see `features_of_share`.
-        options: further ones of `cluster_features`.
+        pca_dim, iterations: see `cluster_features`.
 
     Returns:
         (N, number of seeds) int64.
@@ -70,15 +74,17 @@ def cluster_images(
         indices.append(index)
         parts.append(features.float().cpu())
     (index,) = all_rows(torch.cat(indices))
-    place = index.cpu()
+    order = index.cpu()
 
     def cluster(rows: torch.Tensor) -> torch.Tensor:
         found = [
-            cluster_features(rows.numpy(), num_clusters, seed=seed, **options).labels
+            cluster_features(
+                rows.numpy(), num_clusters, pca_dim=pca_dim, iterations=iterations, seed=seed
+            )
             for seed in seeds
         ]
         return torch.stack([torch.from_numpy(labels) for labels in found], 1)
 
-    labels = torch.empty(len(method.bank), len(seeds), dtype=torch.int64)
-    labels[place] = on_first_rank(cluster, torch.cat(parts), (len(place), len(seeds)))
+    labels = torch.empty(len(method.banks[0]), len(seeds), dtype=torch.int64)
+    labels[order] = on_first_rank(cluster, torch.cat(parts), (len(order), len(seeds)))
     return labels

@@ -20,7 +20,7 @@ NUM_ROTATIONS = 4
 
 
 def rotated(images: torch.Tensor) -> torch.Tensor:
-    """(4 B, C, S, S) images turned by 0, 90, 180 and 270 degrees, in this order."""
+    """Return images (4 B, C, S, S) turned by 0, 90, 180 and 270 degrees, in this order."""
     return torch.cat([torch.rot90(images, quarter, (2, 3)) for quarter in range(NUM_ROTATIONS)])
 
 
@@ -37,9 +37,10 @@ class RotNet(OwnMethod, HostMethod):
             self.head = nn.Linear(features_dim, NUM_ROTATIONS)
 
     def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
-        """Cross-entropy of the rotations, plus an online classifier on the upright images.
+        """Return the cross-entropy of the rotations, plus that of an online classifier.
 
-        All rotations pass together: statistics of a batch of one rotation would give it away.
+        The online classifier sees the upright images. All rotations pass together: statistics of a
+        batch of one rotation would give it away.
         """
         _, views, annotations = batch
         images = views if isinstance(views, torch.Tensor) else views[0]

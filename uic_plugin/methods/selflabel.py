@@ -7,18 +7,19 @@
 3. Between, cross-entropy against them; with several heads on one network, each has its own.
 
 Source: sections 3.1 to 3.3 of its paper. There, labels may also change within an epoch; here they
-do so when an epoch turns.
+do so at an epoch boundary.
 """
 
 from __future__ import annotations
 
 import torch
 
+from uic_plugin.methods.kept_labels import LabelPlan
 from uic_plugin.methods.options import SelfLabelOptions
 from uic_plugin.methods.passes import features_of_share
 from uic_plugin.methods.pseudo_label import PseudoLabelMethod
-from uic_plugin.methods.ranks import max_over_ranks, sum_over_ranks
 from uic_plugin.pseudo_labels.sinkhorn import open_scores, sinkhorn_labels
+from uic_plugin.ranks import max_over_ranks, sum_over_ranks
 
 
 class SelfLabel(PseudoLabelMethod):
@@ -26,20 +27,19 @@ class SelfLabel(PseudoLabelMethod):
 
     name = "selflabel"
     options_class = SelfLabelOptions
-    labels_each_step = False
 
     @property
-    def label_pass(self) -> str | None:
-        """Augmented views."""
-        return "train"
-
-    @property
-    def initial_labels(self) -> str:
-        """Classes of equal size."""
-        return "balanced"
+    def plan(self) -> LabelPlan:
+        """Ask for passes over augmented views, and begin with classes of equal size."""
+        return LabelPlan(
+            initial="balanced",
+            first_pass="train",
+            boundary_pass="train",
+            is_balanced=self.options.balanced_sampling,
+        )
 
     def is_update(self, epoch: int) -> bool:
-        """Whether labels are assigned anew when `epoch`, counted from 1, is over."""
+        """Tell whether labels are assigned anew when `epoch`, counted from 1, is over."""
         options, whole = self.options, self.trainer.max_epochs
         power = 2 if options.label_spacing == "quadratic" else 1
         count = max(options.label_updates - 1, 1) ** power
@@ -49,18 +49,19 @@ class SelfLabel(PseudoLabelMethod):
 
     @torch.no_grad()
     def relabel(self) -> None:
-        """Equal classes, where the schedule has an update in the epoch that ends."""
+        """Stage equal classes, where the schedule has an update in the epoch that ends."""
         if self.is_update(self.label_epoch):
             self._stage_transport()
 
     @torch.no_grad()
-    def begin_labels(self) -> None:
-        """Equal classes of the untrained network's predictions."""
+    def start_labels(self) -> None:
+        """Start from equal classes of the untrained network's predictions."""
         self._stage_transport()
         for bank in self.banks:
             bank.begin()
 
     def _stage_transport(self) -> None:
+        """Stage the labels that fill all classes equally, of every head."""
         loader, head = self.label_loader, self.head
         # of H heads the embeddings are kept, and the logits of one head at a time
         keeps_logits = self.options.heads == 1
@@ -76,10 +77,10 @@ class SelfLabel(PseudoLabelMethod):
                 done += len(rows)
             index = torch.cat(order)
             columns = [self._transport(kept, number) for number in range(self.options.heads)]
-        self.share_labels(index, torch.stack(columns, 1).to(index.device))
+        self.stage(index, torch.stack(columns, 1).to(index.device))
 
     def _transport(self, kept: torch.Tensor, number: int) -> torch.Tensor:
-        """Labels (n,) of one head for this rank's images."""
+        """Return the labels (n,) of one head for this rank's images."""
         options, head = self.options, self.head
         device = next(head.parameters()).device
 

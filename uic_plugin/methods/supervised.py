@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from uic_plugin.methods.bank_place import RankPlace
+from uic_plugin.methods.kept_labels import LabelPlan
 from uic_plugin.methods.options import PseudoLabelOptions
 from uic_plugin.methods.pseudo_label import PseudoLabelMethod
+from uic_plugin.ranks import RankInfo
 
 
 class Supervised(PseudoLabelMethod):
@@ -21,27 +22,26 @@ class Supervised(PseudoLabelMethod):
 
     name = "supervised"
     options_class = PseudoLabelOptions
-    labels_each_step = False
 
     @classmethod
     def make_options(cls, given: Mapping[str, Any], num_classes: int) -> Any:
-        """The recipe's, with as many classes as are annotated."""
+        """Return the recipe's options, with as many classes as are annotated."""
         own = {**given, "num_pseudo_classes": max(num_classes, 2), "heads": 1}
         return super().make_options(own, num_classes)
 
     @property
-    def is_balanced(self) -> bool:
-        """Never: annotated classes are trained as often as they occur."""
-        return False
+    def plan(self) -> LabelPlan:
+        """Train annotated classes as often as they occur."""
+        return LabelPlan(is_balanced=False)
 
     def attach(
         self,
         num_samples: int,
         fingerprint: str | None,
-        annotations: Any,
+        annotations: np.ndarray | None,
         *,
         fixed_labels: torch.Tensor | None = None,
-        rank: RankPlace | None = None,
+        rank: RankInfo | None = None,
     ) -> None:
         """Make the bank of the annotations.
 

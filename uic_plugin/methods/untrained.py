@@ -14,11 +14,11 @@ class Untrained(OwnMethod):
     name = "random"
 
     def build_head(self, features_dim: int, options: MethodOptions, seed: int) -> None:
-        """Nothing to add."""
+        """Add nothing."""
         self.options = options
 
     def configure_optimizers(self) -> None:
-        """None: nothing moves."""
+        """Return none: nothing moves."""
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """Leave the images unseen, so that BatchNorm keeps its first statistics too."""

@@ -3,7 +3,7 @@
     bank = PseudoLabelBank(num_samples=1_281_167, num_classes=3000, seed=0)
     bank.targets(index)                    # what the loss compares with, all epoch long
     bank.update(index, logits.argmax(1))   # what the next epoch will compare with
-    turn = bank.commit(EmptyClassFixer(3000))
+    boundary = bank.commit(EmptyClassFixer(3000))
 
 Source: UIC, section 3.2 and Fig. 1: labels of an epoch come from the forward passes of the one
 before.
@@ -18,13 +18,10 @@ from typing import Any, Literal
 
 import torch
 
-from uic_plugin.pseudo_labels.bank_state import (
-    STATE_VERSION,
-    UNSEEN,
-    check_labels,
-    check_state,
-)
-from uic_plugin.pseudo_labels.empty_classes import EmptyClassFixer, class_sizes
+from uic_plugin.pseudo_labels import checks
+from uic_plugin.pseudo_labels.checks import UNSEEN
+from uic_plugin.pseudo_labels.empty_classes import EmptyClassFixer
+from uic_plugin.pseudo_labels.grouping import class_sizes
 from uic_plugin.pseudo_labels.storage import allocate
 from uic_plugin.seeding import make_generator
 
@@ -32,8 +29,8 @@ _BLOCK = 1 << 24  # images handled at once: bounds the memory beside the labels
 
 
 @dataclass(frozen=True)
-class Turn:
-    """What happened when the epoch turned.
+class EpochBoundary:
+    """Says what happened at an epoch boundary.
 
     Attributes:
         epoch: the epoch that begins now; the first is 0.
@@ -87,67 +84,42 @@ class PseudoLabelBank:
         folder: Path | None = None,
         is_writer: bool = True,
     ) -> None:
-        if num_samples < 1:
-            raise ValueError(f"num_samples must be at least 1, got {num_samples}")
-        if num_classes < 1:
-            raise ValueError(f"the number of pseudo classes must be at least 1, got {num_classes}")
-        if num_classes > num_samples:
-            raise ValueError(
-                f"{num_classes} pseudo classes need at least as many images, got {num_samples}: "
-                f"set the number of pseudo classes to at most {num_samples}"
-            )
+        checks.check_sizes(num_samples, num_classes)
         if init not in ("random", "balanced"):
             raise ValueError(f"init must be 'random' or 'balanced', got {init!r}")
         if labels is not None:
-            check_labels(labels, num_samples, num_classes)
-        self.num_samples = num_samples
-        self.num_classes = num_classes
-        self.seed = seed
-        self.fingerprint = fingerprint
+            checks.check_labels(labels, num_samples, num_classes)
+        self.num_samples, self.num_classes = num_samples, num_classes
+        self.seed, self.fingerprint, self.epoch = seed, fingerprint, 0
         self.is_writer = is_writer
-        self.epoch = 0
+        self.storage = "device" if device is not None and storage == "memory" else storage
         dtype = torch.int16 if num_classes <= 1 << 15 else torch.int32
-        if device is not None and storage == "memory":
-            storage = "device"
-        self.storage = storage
         self._targets, self._staged = allocate(
-            ("targets", "staged"), num_samples, dtype, storage, device=device, folder=folder
+            ("targets", "staged"), num_samples, dtype, self.storage, device=device, folder=folder
         )
-        if not is_writer:
-            return
-        self._staged.fill_(UNSEEN)
-        if labels is not None:
-            self._targets.copy_(labels)
-        elif init == "balanced":
-            generator = make_generator(seed, "initial labels")
-            order = torch.randperm(num_samples, generator=generator)
-            self._targets.copy_(order.remainder_(num_classes))
-        else:
-            generator = make_generator(seed, "initial labels")
-            for block in self._targets.split(_BLOCK):
-                block.copy_(
-                    torch.randint(num_classes, block.shape, generator=generator, dtype=dtype)
-                )
+        if is_writer:
+            self._staged.fill_(UNSEEN)
+            self._fill_targets(labels, init)
 
     def __len__(self) -> int:
         return self.num_samples
 
     @property
     def labels(self) -> torch.Tensor:
-        """This epoch's labels, (N,) int16 or int32: the bank's own buffer, not a copy."""
+        """Return this epoch's labels, (N,) int16 or int32: the bank's own buffer, not a copy."""
         return self._targets
 
     @property
     def num_staged(self) -> int:
-        """Images that have a label for the next epoch already."""
+        """Return how many images have a label for the next epoch already."""
         return sum(int((block != UNSEEN).sum()) for block in self._staged.split(_BLOCK))
 
     def class_sizes(self) -> torch.Tensor:
-        """Images per class in this epoch, (K,) int64."""
+        """Return the images per class in this epoch, (K,) int64."""
         return torch.from_numpy(class_sizes(self._targets, self.num_classes))
 
     def targets(self, index: torch.Tensor) -> torch.Tensor:
-        """This epoch's labels of some images.
+        """Return this epoch's labels of some images.
 
         Args:
             index: (B,) image indices in [0, N).
@@ -158,8 +130,8 @@ class PseudoLabelBank:
         Raises:
             ValueError: if an index is out of range.
         """
-        place = self._checked_index(index)
-        return self._targets[place].to(device=index.device, dtype=torch.int64)
+        own_index = checks.checked_index(index, self.num_samples, self._targets.device)
+        return self._targets[own_index].to(device=index.device, dtype=torch.int64)
 
     def update(self, index: torch.Tensor, labels: torch.Tensor) -> None:
         """Stage labels for the next epoch; this epoch's targets do not move.
@@ -174,31 +146,27 @@ class PseudoLabelBank:
             ValueError: for shapes that differ, or values out of range.
         """
         if index.shape != labels.shape:
-            raise ValueError(
-                f"index and labels must have one shape, got {tuple(index.shape)} and "
-                f"{tuple(labels.shape)}"
-            )
+            shapes = f"{tuple(index.shape)} and {tuple(labels.shape)}"
+            raise ValueError(f"index and labels must have one shape, got {shapes}")
         if index.numel() == 0 or not self.is_writer:
             return
-        place = self._checked_index(index)
-        labels = labels.to(place.device)
-        low, high = int(labels.min()), int(labels.max())
-        if low < 0 or high >= self.num_classes:
-            raise ValueError(f"labels must lie in [0, {self.num_classes}), found [{low}, {high}]")
+        own_index = checks.checked_index(index, self.num_samples, self._targets.device)
+        labels = labels.to(own_index.device)
+        checks.check_range(labels, self.num_classes)
         # An indexed write with repeated indices is undefined in torch: keep each one's last.
-        place, order = torch.sort(place, stable=True)
-        is_last = torch.ones_like(place, dtype=torch.bool)
-        is_last[:-1] = place[1:] != place[:-1]
-        self._staged[place[is_last]] = labels[order[is_last]].to(self._staged.dtype)
+        own_index, order = torch.sort(own_index, stable=True)
+        is_last = torch.ones_like(own_index, dtype=torch.bool)
+        is_last[:-1] = own_index[1:] != own_index[:-1]
+        self._staged[own_index[is_last]] = labels[order[is_last]].to(self._staged.dtype)
 
     def commit(
         self,
         fixer: EmptyClassFixer | None = None,
         compare: Callable[[torch.Tensor, torch.Tensor], None] | None = None,
-    ) -> Turn:
-        """Turn the epoch: staged labels become targets, images without one keep theirs.
+    ) -> EpochBoundary:
+        """Begin the next epoch: staged labels become targets, images without one keep theirs.
 
-        In blocks and in place: needs no memory in proportion to N.
+        It works in blocks and in place, without memory in proportion to N.
 
         Args:
             fixer: fills empty classes of the new labels; None leaves them empty.
@@ -208,21 +176,22 @@ class PseudoLabelBank:
         Returns:
             What happened, counted.
         """
-        self._check_fixer(fixer)
+        if fixer is not None:  # before anything changes
+            checks.check_fixer(fixer.num_classes, self.num_classes)
         num_seen = self._complete_staged()
         num_splits = self._fix(self._staged, fixer, self.epoch + 1)
         num_changed = sum(int((new != old).sum()) for old, new in self._blocks())
         if compare is not None:
             compare(self._targets, self._staged)
-        turn = Turn(self.epoch + 1, num_seen, num_changed, num_splits)
-        self.follow(turn)
+        boundary = EpochBoundary(self.epoch + 1, num_seen, num_changed, num_splits)
+        self.follow(boundary)
         self._staged.fill_(UNSEEN)
-        return turn
+        return boundary
 
-    def follow(self, turn: Turn) -> None:
-        """Turn the epoch of labels that another process's bank has committed."""
+    def follow(self, boundary: EpochBoundary) -> None:
+        """Begin the epoch of labels that another process's bank has committed."""
         self._targets, self._staged = self._staged, self._targets
-        self.epoch = turn.epoch
+        self.epoch = boundary.epoch
 
     def begin(self) -> None:
         """Make the staged labels those of the present epoch, before its first step."""
@@ -233,17 +202,21 @@ class PseudoLabelBank:
         self._staged.fill_(UNSEEN)
 
     def fix_empty_classes(self, fixer: EmptyClassFixer) -> int:
-        """Fill the classes that the initial labels left empty; returns their number."""
+        """Fill the classes that the initial labels left empty, and return their number.
+
+        Raises:
+            ValueError: if the fixer is for another number of classes.
+        """
         return self._fix(self._targets, fixer, self.epoch) if self.is_writer else 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Copies of all labels, staged ones too, and the numbers that say whose they are.
+        """Return copies of all labels, staged ones too, and what says whose they are.
 
-        Holds tensors, integers and strings alone, so that it loads with `weights_only=True`.
-        Without staged labels, as between epochs, `staged` is None.
+        The state holds tensors, integers and strings alone, so that it loads with
+        `weights_only=True`. Without staged labels, as between epochs, `staged` is None.
         """
         return {
-            "version": STATE_VERSION,
+            "version": checks.STATE_VERSION,
             "num_samples": self.num_samples,
             "num_classes": self.num_classes,
             "seed": self.seed,
@@ -260,19 +233,33 @@ class PseudoLabelBank:
             ValueError: for a state of another dataset, another number of classes, labels out of
                 range, or one that is no state of a bank.
         """
-        check_state(state, self.num_samples, self.num_classes, self.fingerprint)
+        checks.check_state(state, self.num_samples, self.num_classes, self.fingerprint)
         if self.is_writer:
             for name, buffer in (("targets", self._targets), ("staged", self._staged)):
                 saved = state[name]
                 buffer.fill_(UNSEEN) if saved is None else buffer.copy_(saved)
         self.epoch, self.seed = state["epoch"], state["seed"]
 
+    def _fill_targets(self, labels: torch.Tensor | None, init: str) -> None:
+        """Set the labels of the first epoch."""
+        if labels is not None:
+            self._targets.copy_(labels)
+            return
+        generator = make_generator(self.seed, "initial labels")
+        if init == "balanced":
+            order = torch.randperm(self.num_samples, generator=generator)
+            self._targets.copy_(order.remainder_(self.num_classes))
+            return
+        for block in self._targets.split(_BLOCK):
+            shape, dtype = block.shape, block.dtype
+            block.copy_(torch.randint(self.num_classes, shape, generator=generator, dtype=dtype))
+
     def _blocks(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Targets and staged labels, block by block."""
+        """Yield targets and staged labels, block by block."""
         return zip(self._targets.split(_BLOCK), self._staged.split(_BLOCK), strict=True)
 
     def _complete_staged(self) -> int:
-        """Stage the present label of each image that no step has labelled; returns the others."""
+        """Stage the present label of each image that no step has labelled; count the others."""
         num_seen = 0
         for targets, staged in self._blocks():
             seen = staged != UNSEEN
@@ -281,22 +268,7 @@ class PseudoLabelBank:
         return num_seen
 
     def _fix(self, labels: torch.Tensor, fixer: EmptyClassFixer | None, epoch: int) -> int:
-        self._check_fixer(fixer)
         if fixer is None:
             return 0
+        checks.check_fixer(fixer.num_classes, self.num_classes)
         return fixer.fix(labels, make_generator(self.seed, "empty classes", epoch))
-
-    def _check_fixer(self, fixer: EmptyClassFixer | None) -> None:
-        if fixer is not None and fixer.num_classes != self.num_classes:
-            raise ValueError(
-                f"the fixer is for {fixer.num_classes} classes, the bank has {self.num_classes}"
-            )
-
-    def _checked_index(self, index: torch.Tensor) -> torch.Tensor:
-        place = index.to(device=self._targets.device, dtype=torch.int64)
-        if place.numel() and (int(place.min()) < 0 or int(place.max()) >= self.num_samples):
-            raise ValueError(
-                f"image indices must lie in [0, {self.num_samples}), "
-                f"found [{int(place.min())}, {int(place.max())}]"
-            )
-        return place

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from uic_plugin.pseudo_labels.grouping import group_randomly
+from uic_plugin.pseudo_labels.grouping import class_sizes, group_randomly
 
 _BLOCK = 1 << 24  # images handled at once: bounds the memory at any number of images
 
@@ -71,27 +71,12 @@ class EmptyClassFixer:
         return int(empty.size)
 
 
-def class_sizes(labels: torch.Tensor, num_classes: int) -> np.ndarray:
-    """Number of images of each class, (K,) int64.
-
-    Raises:
-        ValueError: if a label lies outside [0, K).
-    """
-    sizes = np.zeros(num_classes, dtype=np.int64)
-    for block in labels.split(_BLOCK):  # bincount widens to 64 bits
-        low, high = int(block.min()), int(block.max())
-        if low < 0 or high >= num_classes:
-            raise ValueError(f"labels must lie in [0, {num_classes}), found [{low}, {high}]")
-        # numpy casts the narrow labels faster than torch does on a CPU
-        sizes += np.bincount(block.cpu().numpy(), minlength=num_classes)
-    return sizes
-
-
 def _plan_splits(sizes: np.ndarray, empty: np.ndarray) -> dict[int, list[int]]:
-    """Split sizes until no class is empty.
+    """Split sizes until no class is empty, in place.
 
-    Changes `sizes` to the sizes afterwards and returns, for every class that was there before
-    and was split, the classes made of its images (itself first).
+    Returns:
+        For every class that was there before and was split, the classes made of its images,
+        itself first.
     """
     heap = [(-int(size), int(c)) for c, size in enumerate(sizes) if size > 0]
     heapq.heapify(heap)
@@ -110,7 +95,7 @@ def _plan_splits(sizes: np.ndarray, empty: np.ndarray) -> dict[int, list[int]]:
 
 
 def _blocks_of_classes(parts: dict[int, list[int]], sizes: np.ndarray) -> Iterator[list[int]]:
-    """Split classes in blocks of bounded size; a class above the bound is a block of its own."""
+    """Yield split classes in blocks of bounded size; a class above the bound comes alone."""
     block: list[int] = []
     images = 0
     for origin, classes in parts.items():

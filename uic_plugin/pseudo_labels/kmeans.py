@@ -1,7 +1,6 @@
 """Labels by clustering features: PCA with whitening, unit length, k-means.
 
-    clusters = cluster_features(features, 10_000, seed=0)
-    clusters.labels                        # (N,), what an image is called until the next clustering
+    labels = cluster_features(features, 10_000, seed=0)     # (N,), until the next clustering
 
 faiss does the work, on a GPU where it is built for one.
 Source: DeepCluster (Caron et al., 2018), section 3.3.
@@ -9,25 +8,11 @@ Source: DeepCluster (Caron et al., 2018), section 3.3.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 _RANK = 1e-6  # eigenvalues below this share of the largest are noise: whitening would blow them up
-
-
-@dataclass(frozen=True)
-class Clusters:
-    """A clustering.
-
-    Attributes:
-        labels: (N,) int64 clusters in [0, K); some may be empty.
-        objective: sum of squared distances to the centroids, as k-means saw it last.
-    """
-
-    labels: np.ndarray
-    objective: float
 
 
 def cluster_features(
@@ -37,7 +22,7 @@ def cluster_features(
     pca_dim: int | None = 256,
     iterations: int = 20,
     seed: int = 0,
-) -> Clusters:
+) -> np.ndarray:
     """Cluster images by their features.
 
     Args:
@@ -45,8 +30,11 @@ def cluster_features(
         num_clusters: K, from 1 to N.
         pca_dim: dimensions that are kept, whitened and brought to unit length; no more than the
             features have. None clusters the features as they are.
-        iterations: of k-means.
-        seed: of its first centroids.
+        iterations: number of iterations of k-means.
+        seed: seed of its first centroids.
+
+    Returns:
+        (N,) int64 clusters in [0, K); some may be empty.
 
     Raises:
         ImportError: without faiss.
@@ -76,11 +64,12 @@ def cluster_features(
     )
     kmeans.train(features)
     _, labels = kmeans.index.search(features, 1)
-    return Clusters(labels[:, 0].astype(np.int64), float(kmeans.obj[-1]))
+    found: np.ndarray = labels[:, 0].astype(np.int64)
+    return found
 
 
 def whiten(features: np.ndarray, dim: int) -> np.ndarray:
-    """Principal components of equal variance, every row of unit length.
+    """Return principal components of equal variance, every row of unit length.
 
     Args:
         features: (N, D) float32.
@@ -116,7 +105,7 @@ def _trained_pca(faiss: Any, features: np.ndarray, dim: int) -> Any:
 
 
 def check_faiss() -> None:
-    """Refuse to begin what will need faiss.
+    """Refuse early what will need faiss.
 
     Raises:
         ImportError: without it, saying what to install.
@@ -125,7 +114,7 @@ def check_faiss() -> None:
 
 
 def faiss_module() -> Any:
-    """faiss itself.
+    """Return faiss itself.
 
     Raises:
         ImportError: without it, saying what to install.

@@ -9,7 +9,7 @@ to N as in the authors' released code.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -18,11 +18,25 @@ import torch
 from torch.utils.data import DistributedSampler
 
 from uic_plugin.pseudo_labels.bank import PseudoLabelBank
-from uic_plugin.pseudo_labels.empty_classes import class_sizes
-from uic_plugin.pseudo_labels.grouping import group_randomly
+from uic_plugin.pseudo_labels.grouping import class_sizes, group_randomly
+from uic_plugin.pseudo_labels.storage import LabelStore
 from uic_plugin.seeding import derive_seed, make_generator
 
 _BLOCK = 1 << 23  # images handled at once: bounds the memory beside the order itself
+
+
+class Draw(int):
+    """An image index that knows in which epoch and at which position of its order it was drawn."""
+
+    epoch: int
+    position: int
+
+    @classmethod
+    def at(cls, index: int, epoch: int, position: int) -> Draw:
+        """Return an image drawn in `epoch`, at `position` of the common order."""
+        draw = cls(index)
+        draw.epoch, draw.position = epoch, position
+        return draw
 
 
 class BankSampler(DistributedSampler[int]):
@@ -33,17 +47,27 @@ class BankSampler(DistributedSampler[int]):
     re-wraps any other kind with a shuffle of its own on each rank.
 
     Args:
-        bank: whose images to order.
+        bank: labels, or another store of them, whose images to order.
         seed: seed of the order; (seed, epoch) decides it.
         rank: which share, in [0, world_size).
         world_size: number of shares, each of `N // world_size` images.
+        take_skip: called when an iterator starts; says how many images of this rank's share have
+            been seen already, where a run resumes within an epoch.
+
+    An iterator yields `Draw`s, whose views can be seeded by epoch and position.
 
     Raises:
         ValueError: for a rank or world size out of range.
     """
 
     def __init__(
-        self, bank: PseudoLabelBank, *, seed: int, rank: int = 0, world_size: int = 1
+        self,
+        bank: LabelStore,
+        *,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        take_skip: Callable[[], int] = lambda: 0,
     ) -> None:
         if world_size < 1 or not 0 <= rank < world_size:
             raise ValueError(
@@ -53,16 +77,16 @@ class BankSampler(DistributedSampler[int]):
             raise ValueError(f"{len(bank)} images cannot be shared by {world_size} ranks")
         images: Any = range(len(bank))
         super().__init__(images, world_size, rank, shuffle=True, seed=seed, drop_last=True)  # type: ignore[arg-type]
-        self.bank = bank
+        self.bank, self.take_skip = bank, take_skip
         self.num_samples = len(bank) // world_size
         self.total_size = self.num_samples * world_size
 
     def order(self) -> torch.Tensor:
-        """The common order of the bank's present epoch, (N,) int32 or int64 image indices."""
+        """Return the common order of the present epoch, (N,) int32 or int64 image indices."""
         return self._order(slice(None))
 
     def share(self) -> torch.Tensor:
-        """This rank's part of the order, (N // world_size,), in the memory of a part."""
+        """Return this rank's part of the order, (N // world_size,), in the memory of a part."""
         return self._order(slice(self.rank, self.total_size, self.num_replicas))
 
     def _order(self, part: slice) -> torch.Tensor:
@@ -72,8 +96,11 @@ class BankSampler(DistributedSampler[int]):
         return self.num_samples
 
     def __iter__(self) -> Iterator[int]:
-        for block in self.share().split(1 << 16):  # not one list of N Python integers
-            yield from block.tolist()
+        epoch, number = self.bank.epoch, self.take_skip()
+        for block in self.share()[number:].split(1 << 16):  # not one list of N Python integers
+            for index in block.tolist():
+                yield Draw.at(index, epoch, self.rank + number * self.num_replicas)
+                number += 1
 
 
 class ShuffledSampler(BankSampler):
@@ -91,11 +118,11 @@ class ClassBalancedSampler(BankSampler):
     Without replacement from a class that has more images than that, with replacement otherwise.
 
     Args:
-        bank, seed, rank, world_size: see `BankSampler`.
+        bank, seed, rank, world_size, take_skip: see `BankSampler`.
         skip_empty: leave classes without an image out, K counts the others: for labels that
             nothing may change. Off, an empty class is an error.
-        more_banks: labels of further heads; the classes of each head are balanced in turn, a head
-            an epoch.
+        more_banks: labels of further heads; the classes of each head are balanced one
+            after another, a head an epoch.
 
     An order raises `ValueError` if the bank has an empty class and `skip_empty` is off.
     """
@@ -109,8 +136,9 @@ class ClassBalancedSampler(BankSampler):
         world_size: int = 1,
         skip_empty: bool = False,
         more_banks: Sequence[PseudoLabelBank] = (),
+        take_skip: Callable[[], int] = lambda: 0,
     ) -> None:
-        super().__init__(bank, seed=seed, rank=rank, world_size=world_size)
+        super().__init__(bank, seed=seed, rank=rank, world_size=world_size, take_skip=take_skip)
         self.skip_empty = skip_empty
         self.banks = (bank, *more_banks)
 
@@ -141,9 +169,9 @@ class ClassBalancedSampler(BankSampler):
             rng = np.random.default_rng(derive_seed(self.seed, "members", epoch))
             grouped = group_randomly(bank.labels.cpu().numpy(), num_classes, rng)
             selected = torch.from_numpy(_select(grouped, filled, quota, rng))
-            places = shuffle.result()[:num_images][part].contiguous()
-        order = torch.empty(len(places), dtype=dtype)
-        for done, block in zip(order.split(_BLOCK), places.split(_BLOCK), strict=True):
+            positions = shuffle.result()[:num_images][part].contiguous()
+        order = torch.empty(len(positions), dtype=dtype)
+        for done, block in zip(order.split(_BLOCK), positions.split(_BLOCK), strict=True):
             torch.index_select(selected, 0, block, out=done)
         return order
 
@@ -155,16 +183,16 @@ def _index_dtype(count: int) -> torch.dtype:
 def _select(
     grouped: np.ndarray, sizes: np.ndarray, quota: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """The first `quota` images of each class, or `quota` draws where it has no more, (K quota,)."""
+    """Return `quota` images of each class, or as many draws where it has no more, (K quota,)."""
     starts = np.cumsum(sizes) - sizes
     selected = np.empty((len(sizes), quota), dtype=grouped.dtype)
     step = max(1, _BLOCK // quota)
     for first in range(0, len(sizes), step):  # over blocks of classes
         block = slice(first, min(first + step, len(sizes)))
-        place = starts[block, None] + np.arange(quota)
+        position = starts[block, None] + np.arange(quota)
         short = np.flatnonzero(sizes[block] <= quota)
         draws = rng.random((len(short), quota)) * sizes[block][short, None]
-        place[short] = starts[block][short, None] + draws.astype(np.int64)
-        # places are in range by construction; mode="raise" would buffer the output
-        np.take(grouped, place, out=selected[block], mode="clip")
+        position[short] = starts[block][short, None] + draws.astype(np.int64)
+        # positions are in range by construction; mode="raise" would buffer the output
+        np.take(grouped, position, out=selected[block], mode="clip")
     return selected.reshape(-1)

@@ -6,8 +6,8 @@ Nothing but the scores themselves is as large as N x K: the kernel is made block
 only where it is small. Source: SelfLabel (Asano et al., 2020), section 3.1, Eq. 6 to 8.
 
 Let P be the softmax of the scores, M = P ** power, and a label distribution Q = diag(c) M diag(r)
-whose rows sum to 1 / N and whose columns sum to 1 / K. The two vectors of factors are found in
-turns. Powers of a softmax span hundreds of orders of magnitude, so M is never formed as such:
+whose rows sum to 1 / N and whose columns sum to 1 / K. The two vectors of factors are found
+alternately. Powers of a softmax span hundreds of orders of magnitude, so M is never formed as such:
 whatever factors a row or a column would take out anyway are subtracted from its logarithm first.
 """
 
@@ -32,21 +32,20 @@ _CHECK_EVERY = 10  # iterations, as in the authors' code
 
 @dataclass(frozen=True)
 class Transport:
-    """A solution.
+    """Keeps a solution.
 
     Attributes:
         labels: (n,) int64, the class that gets most of an image.
-        iterations: that it took.
-        error: summed relative change of the images' factors in the last iteration.
+        iterations: number of iterations that it took.
         class_mass: (K,) float64, sums of Q's columns; 1 / K where it has converged.
-        objective: mean over images of -log P of the labels.
     """
 
     labels: torch.Tensor
     iterations: int
-    error: float
     class_mass: torch.Tensor
-    objective: float
+
+
+Reduce = Callable[[torch.Tensor], torch.Tensor]  # a tensor of this rank to one of all ranks
 
 
 def _alone(values: torch.Tensor) -> torch.Tensor:
@@ -62,10 +61,10 @@ def sinkhorn_labels(
     kept_bytes: int | None = None,
     block_rows: int | None = None,
     device: torch.device | str | None = None,
-    total: Callable[[torch.Tensor], torch.Tensor] = _alone,
-    largest: Callable[[torch.Tensor], torch.Tensor] = _alone,
+    total: Reduce = _alone,
+    largest: Reduce = _alone,
 ) -> Transport:
-    """Labels of equal class sizes for images with given class scores.
+    """Find labels of equal class sizes for images with given class scores.
 
     The result does not depend on `kept_bytes`: a kernel that is kept and one that is made anew in
     every iteration are the same numbers, added in the same order.
@@ -73,12 +72,12 @@ def sinkhorn_labels(
     Args:
         scores: (n, K) logits or log-probabilities of this rank's images, in memory or mapped.
         power: lambda, above 0: the larger, the closer to the cheapest labels.
-        tolerance: ends the iteration, see `Transport.error`.
+        tolerance: summed relative change of the images' factors at which the iteration ends.
         max_iterations: ends it with a warning.
-        kept_bytes: the largest kernel, in float64, that is kept in memory; 4 GiB unless told,
-            or less on a GPU that has less.
-        block_rows: images at once; by the size of a block unless told.
-        device: where to compute; where the scores are unless told.
+        kept_bytes: the largest kernel, in float64, that is kept in memory; by default 4 GiB, or
+            less on a GPU that has less.
+        block_rows: images at once; by default as many as fit a block.
+        device: where to compute; by default where the scores are.
         total: sum of a tensor over ranks; each holds its own rows.
         largest: maximum of a tensor over ranks.
 
@@ -96,12 +95,19 @@ def sinkhorn_labels(
         device = torch.device("cpu")
     limit = _kept_bytes(device) if kept_bytes is None else kept_bytes
     problem = _Problem(scores, power, limit, block_rows, device)
-    num_rows = torch.tensor([len(scores)], dtype=torch.float64, device=problem.device)
+    return _solve(problem, tolerance, max_iterations, total, largest)
+
+
+def _solve(
+    problem: _Problem, tolerance: float, max_iterations: int, total: Reduce, largest: Reduce
+) -> Transport:
+    """Find the factors alternately, until those of the images no longer change."""
+    num_rows = torch.tensor([len(problem.row)], dtype=torch.float64, device=problem.device)
     num_images = float(total(num_rows))
-    num_classes = scores.shape[1]
+    num_classes = len(problem.column)
     problem.level(largest)
 
-    c = torch.full((len(scores),), 1 / num_images, dtype=torch.float64, device=problem.device)
+    c = torch.full_like(problem.row, 1 / num_images)
     mass = total(problem.column_sums(c))
     error, iteration = math.inf, 0
     while not error <= tolerance and iteration < max_iterations:
@@ -115,8 +121,8 @@ def sinkhorn_labels(
             error = float(total((c / c_new - 1).abs().sum()[None]))
             if math.isnan(error):
                 raise ValueError(
-                    f"Sinkhorn-Knopp has no solution in float64 at power {power} (its error is NaN "
-                    f"after {iteration + 1} iterations): choose a smaller power"
+                    f"Sinkhorn-Knopp has no solution in float64 at power {problem.power} (its "
+                    f"error is NaN after {iteration + 1} iterations): choose a smaller power"
                 )
         c = c_new
         iteration += 1
@@ -128,19 +134,18 @@ def sinkhorn_labels(
         warnings.warn(
             f"Sinkhorn-Knopp stopped after {iteration} iterations with error {error:.3g}, "
             f"above {tolerance}: the classes are not quite of equal size",
-            stacklevel=2,
+            stacklevel=3,
         )
-    labels, cost = problem.solution(r)
-    return Transport(labels, iteration, error, mass * r, float(total(cost[None])) / num_images)
+    return Transport(problem.labels(r), iteration, mass * r)
 
 
 def _spread(c: torch.Tensor, r: torch.Tensor) -> torch.Tensor:
-    """Largest logarithm of a factor, either way."""
+    """Return the largest logarithm of a factor, either way."""
     return torch.stack([c.log().abs().max(), r.log().abs().max()]).max()
 
 
 class _Problem:
-    """The kernel of one rank's rows, by blocks: log M = power * scores + row + column."""
+    """Makes the kernel of one rank's rows, by blocks: log M = power * scores + row + column."""
 
     def __init__(
         self,
@@ -177,7 +182,7 @@ class _Problem:
             yield rows, block
         self.kernel = kept
 
-    def level(self, largest: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    def level(self, largest: Reduce) -> None:
         """Take factors out, so that every row and every column has a 1 as its largest entry."""
         for rows, block in self._logarithms():
             if not torch.isfinite(block).all():
@@ -189,14 +194,14 @@ class _Problem:
         self.column = -largest(highest)
 
     def column_sums(self, c: torch.Tensor) -> torch.Tensor:
-        """(K,) sums of the rows' kernel, weighted."""
+        """Return the sums (K,) of the rows' kernel, weighted."""
         mass = torch.zeros_like(self.column)
         for rows, kernel in self._kernels():
             mass += c[rows] @ kernel
         return mass
 
     def iterate(self, r: torch.Tensor, num_images: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """Factors of the rows for those of the columns, and the columns' sums for these."""
+        """Return the rows' factors for those of the columns, and the columns' sums for these."""
         c = torch.empty_like(self.row)
         mass = torch.zeros_like(self.column)
         for rows, kernel in self._kernels():
@@ -210,19 +215,16 @@ class _Problem:
         self.column += r.log()
         self.kernel = []
 
-    def solution(self, r: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Labels (n,) of the columns' factors, and the sum of -log P of them."""
+    def labels(self, r: torch.Tensor) -> torch.Tensor:
+        """Return the labels (n,) that the columns' factors give."""
         labels = torch.empty(len(self.row), dtype=torch.int64, device=self.device)
-        cost = torch.zeros((), dtype=torch.float64, device=self.device)
         for rows, block in self._logarithms():
             labels[rows] = (block + r.log()).argmax(1)
-            log_p = self.scores[rows].to(self.device, torch.float64).log_softmax(1)
-            cost -= log_p.gather(1, labels[rows, None]).sum()
-        return labels, cost
+        return labels
 
 
 def _kept_bytes(device: torch.device) -> int:
-    """The largest kernel that is kept on a device: 4 GiB, or a quarter of what a GPU has left."""
+    """Return the largest kernel that is kept on a device: 4 GiB, or a quarter of a free GPU."""
     if device.type == "cuda":
         return min(_KEPT_BYTES, torch.cuda.mem_get_info(device)[0] // 4)
     return _KEPT_BYTES
@@ -232,7 +234,7 @@ def _kept_bytes(device: torch.device) -> int:
 def open_scores(
     num_images: int, width: int, *, kept_bytes: int = _KEPT_BYTES
 ) -> Iterator[torch.Tensor]:
-    """An uninitialised (num_images, width) float32 tensor: in memory, or a temporary file's.
+    """Yield an uninitialised (num_images, width) float32 tensor, in memory or a temporary file.
 
     Args:
         num_images, width: its shape.

@@ -11,27 +11,25 @@ images.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 
-from uic_plugin.pseudo_labels.bank import PseudoLabelBank, Turn
-from uic_plugin.pseudo_labels.empty_classes import EmptyClassFixer
-from uic_plugin.pseudo_labels.telemetry import EpochTelemetry, nmi_of, purity_of
+from uic_plugin.pseudo_labels.telemetry import nmi_of, purity_of
 
 
-class StepLabels(PseudoLabelBank):
-    """A bank without labels: counts epochs, and remembers how often each class is the answer.
+class StepLabels:
+    """Labels of each batch as it passes by, and how often each class has been the answer.
 
     Args:
         num_samples: images of an epoch N; 0 where nobody knows.
         num_classes: number of pseudo classes K.
-        seed: of the run.
+        seed: seed of the run.
         window: steps that the running mean of answers goes back.
 
     Attributes:
+        epoch: number of the present epoch; the first is 0.
         running: (3, K) means over the last steps of each class's log probability, of its variance,
             and of the class's share of the labels: the running prior.
         counts: (K,) int64 labels given in this epoch.
@@ -40,23 +38,25 @@ class StepLabels(PseudoLabelBank):
     def __init__(
         self, num_samples: int, num_classes: int, *, seed: int = 0, window: int = 10
     ) -> None:
-        self.num_samples, self.num_classes, self.seed = num_samples, num_classes, seed
-        self.epoch, self.fingerprint, self.window = 0, None, window
-        self.storage, self.is_writer = "memory", True
+        self.num_samples, self.num_classes = num_samples, num_classes
+        self.epoch, self.seed, self.window = 0, seed, window
         self.running = torch.full((3, num_classes), 1 / num_classes)
         self._has_begun = False
         self.counts = np.zeros(num_classes, np.int64)
 
+    def __len__(self) -> int:
+        return self.num_samples
+
     @torch.no_grad()
     def assign(self, logits: torch.Tensor) -> torch.Tensor:
-        """Labels of a batch: of each image the class whose answer is furthest above its usual one.
+        """Label each image of a batch with the class whose answer is furthest above its usual one.
 
         An answer counts in standard deviations, so that differences between images decide however
         far one class is ahead in all of them; a class that was a label too often has to be further
         ahead.
 
         Args:
-            logits: (B, K) of the views that label.
+            logits: (B, K) logits of the views that label.
 
         Returns:
             (B,) int64 labels.
@@ -78,20 +78,19 @@ class StepLabels(PseudoLabelBank):
         return labels
 
     def class_sizes(self) -> torch.Tensor:
-        """Labels given in this epoch to each class, (K,) int64."""
+        """Return the labels given in this epoch to each class, (K,) int64."""
         return torch.from_numpy(self.counts)
 
-    def commit(
-        self,
-        fixer: EmptyClassFixer | None = None,
-        compare: Callable[[torch.Tensor, torch.Tensor], None] | None = None,
-    ) -> Turn:
-        """Count the epoch."""
+    def commit(self) -> None:
+        """Begin the next epoch; the running means stay."""
         self.epoch += 1
-        return Turn(self.epoch, int(self.counts.sum()), 0, 0)
+
+    def start_counts(self) -> None:
+        """Count the labels of an epoch from 0."""
+        self.counts = np.zeros_like(self.counts)
 
     def state_dict(self) -> dict[str, Any]:
-        """Epoch and running means."""
+        """Return the epoch and a copy of the running means."""
         return {
             "epoch": self.epoch,
             "seed": self.seed,
@@ -118,13 +117,9 @@ class StepLabels(PseudoLabelBank):
         self.running = running.clone()
         self.epoch, self._has_begun = state["epoch"], bool(state.get("has_begun", True))
 
-    def start_counts(self) -> None:
-        """Count labels from 0."""
-        self.counts = np.zeros_like(self.counts)
 
-
-class StepTelemetry(EpochTelemetry):
-    """An epoch's metrics from pairs of label and annotation, counted as they pass by.
+class StepTelemetry:
+    """Counts labels and annotations in pairs as they pass by, and says how far they agree.
 
     Args:
         num_classes: number of pseudo classes K.
@@ -134,7 +129,6 @@ class StepTelemetry(EpochTelemetry):
     """
 
     def __init__(self, num_classes: int) -> None:
-        super().__init__()
         self.table = np.zeros((0, num_classes), np.int64)
 
     def note(self, labels: torch.Tensor, annotations: torch.Tensor) -> None:
@@ -150,31 +144,13 @@ class StepTelemetry(EpochTelemetry):
         missing = max(0, rows - len(self.table))
         self.table = np.pad(self.table, ((0, missing), (0, 0)))
 
-    def summary(self, bank: PseudoLabelBank, turn: Turn) -> dict[str, float]:
-        """The metrics of the epoch that ended; starts the counts anew.
-
-        Args:
-            bank: a `StepLabels`, after its turn.
-            turn: what its `commit` returned.
-        """
-        confidence, entropy, count = self.sums.tolist()
-        self.sums = torch.zeros_like(self.sums)
-        sizes = self.class_sizes = bank.class_sizes().numpy()
-        metrics = {
-            "classes_used": float((sizes > 0).sum()),
-            "class_size_min": float(sizes.min()),
-            "class_size_median": float(np.median(sizes)),
-            "class_size_max": float(sizes.max()),
-            "class_size_cv": float(sizes.std() / max(sizes.mean(), 1e-12)),
-            "confidence": confidence / max(count, 1.0),
-            "entropy": entropy / max(count, 1.0),
-        }
+    def summary(self) -> dict[str, float]:
+        """Return NMI and purity in [0, 1], nothing without annotations, and count from 0."""
+        metrics = {}
         if self.table.any():
             from scipy.sparse import csr_matrix
 
             table = csr_matrix(self.table)
-            metrics["nmi"], metrics["purity"] = nmi_of(table), purity_of(table)
+            metrics = {"nmi": nmi_of(table), "purity": purity_of(table)}
         self.table = np.zeros_like(self.table)
-        if isinstance(bank, StepLabels):
-            bank.start_counts()
         return metrics

@@ -1,13 +1,16 @@
-"""Where labels lie: in memory, on a device, or in files that the ranks of a node share.
+"""What others need of a store of labels, and where labels lie.
 
-storage = choose_storage(num_bytes, device, ranks_per_node=8)     # "memory", "device", "mmap"
-buffers = allocate(("targets", "staged"), 10**9, torch.int16, "mmap", folder=folder)
+    storage = choose_storage(num_bytes, device, ranks_per_node=8)     # "memory", "device", "mmap"
+    buffers = allocate(("targets", "staged"), 10**9, torch.int16, "mmap", folder=folder)
+
+In memory, on a device, or in files that the ranks of a machine share.
 """
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 
@@ -17,12 +20,23 @@ _SHARE_OF_DEVICE = 1 / 20
 _SHARE_OF_MEMORY = 1 / 4
 
 
+class LabelStore(Protocol):
+    """What orders and checkpoints need of labels, whether they are kept for every image or not."""
+
+    epoch: int
+    seed: int
+
+    def __len__(self) -> int: ...
+    def state_dict(self) -> dict[str, Any]: ...  # noqa: D102
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...  # noqa: D102
+
+
 def choose_storage(num_bytes: int, device: torch.device, ranks_per_node: int = 1) -> str:
-    """The fastest storage that labels fit in.
+    """Return the fastest storage that labels fit in.
 
     Args:
-        num_bytes: of the labels that a rank holds.
-        device: that the rank trains on.
+        num_bytes: size of the labels that a rank holds.
+        device: device that the rank trains on.
         ranks_per_node: processes that each hold labels in this machine's memory.
     """
     if device.type == "cuda":
@@ -35,7 +49,7 @@ def choose_storage(num_bytes: int, device: torch.device, ranks_per_node: int = 1
 
 
 def memory_bytes() -> int:
-    """Memory of this machine, or of the part of it that a job or a container may use."""
+    """Return the bytes of this machine's memory, or of a job's or a container's part of it."""
     whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     try:
         limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
@@ -53,15 +67,15 @@ def allocate(
     device: torch.device | str | None = None,
     folder: Path | None = None,
 ) -> list[torch.Tensor]:
-    """Buffers of `count` numbers each, uninitialised; those in files keep what is there.
+    """Return buffers of `count` numbers each, uninitialised; those in files keep what is there.
 
     Args:
-        names: of the buffers, and of their files.
+        names: names of the buffers, and of their files.
         count: numbers in each.
-        dtype: of the numbers.
+        dtype: type of the numbers.
         storage: one of `STORAGES`.
-        device: for "device".
-        folder: for "mmap", an existing folder; processes that name the same one share the buffers.
+        device: device for "device".
+        folder: existing folder for "mmap"; processes that name the same one share the buffers.
 
     Raises:
         ValueError: for an unknown storage, or "mmap" without a folder.
@@ -70,8 +84,8 @@ def allocate(
     if storage not in STORAGES:
         raise ValueError(f"bank_storage must be one of {', '.join(STORAGES)}, got {storage!r}")
     if storage != "mmap":
-        place = device if storage == "device" else None
-        return [torch.empty(count, dtype=dtype, device=place) for _ in names]
+        where = device if storage == "device" else None
+        return [torch.empty(count, dtype=dtype, device=where) for _ in names]
     if folder is None:
         raise ValueError("labels in files need a folder for them: set bank_folder")
     buffers = []

@@ -2,8 +2,8 @@
 
     telemetry = EpochTelemetry(annotations=None)
     telemetry.observe(logits)                                         # every step
-    turn = bank.commit(fixer, telemetry.compare)
-    metrics = telemetry.summary(bank, turn)
+    boundary = bank.commit(fixer, telemetry.compare)
+    metrics = telemetry.summary(bank, boundary)
 
 Annotations are read here and nowhere else.
 """
@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from uic_plugin.pseudo_labels.bank import PseudoLabelBank, Turn
+from uic_plugin.pseudo_labels.bank import EpochBoundary, PseudoLabelBank
 
 _BLOCK = 1 << 24  # images handled at once: bounds the memory at any number of images
 
 
 class EpochTelemetry:
-    """Running means over an epoch's assignments, and a summary when the epoch turns.
+    """Keeps running means over an epoch's assignments, and sums them up at the epoch boundary.
 
     Args:
         annotations: (N,) integer classes of the images by people, negative where unknown; None
@@ -59,32 +59,34 @@ class EpochTelemetry:
             batch = batch.cpu()
         self.sums = self.sums.to(batch.device) + batch.double()
 
-    def summary(self, bank: PseudoLabelBank, turn: Turn) -> dict[str, float]:
-        """The metrics of the epoch that ended; starts the running means anew.
+    def means(self) -> dict[str, float]:
+        """Return mean confidence in [0, 1] and entropy in nats, and start the means anew."""
+        confidence, entropy, count = self.sums.tolist()
+        self.sums = torch.zeros_like(self.sums)
+        return {
+            "confidence": confidence / max(count, 1.0),
+            "entropy": entropy / max(count, 1.0),
+        }
+
+    def summary(self, bank: PseudoLabelBank, boundary: EpochBoundary) -> dict[str, float]:
+        """Return the metrics of the epoch that ended, and start the running means anew.
 
         Args:
-            bank: after its turn.
-            turn: what `bank.commit` returned.
+            bank: bank of all images, after its commit.
+            boundary: what `bank.commit` returned.
 
         Returns:
             Metric names and values: shares and confidence in [0, 1], entropy in nats.
         """
-        confidence, entropy, count = self.sums.tolist()
-        self.sums = torch.zeros_like(self.sums)
         labels = bank.labels.cpu().numpy()
-        sizes = self.class_sizes = bank.class_sizes().numpy()
+        self.class_sizes = bank.class_sizes().numpy()
         metrics = {
             "nmi_previous": self.nmi_previous,
-            "changed": turn.num_changed / len(bank),
-            "coverage": turn.num_seen / len(bank),
-            "empty_fixed": float(turn.num_splits),
-            "classes_used": float((sizes > 0).sum()),
-            "class_size_min": float(sizes.min()),
-            "class_size_median": float(np.median(sizes)),
-            "class_size_max": float(sizes.max()),
-            "class_size_cv": float(sizes.std() / sizes.mean()),
-            "confidence": confidence / max(count, 1.0),
-            "entropy": entropy / max(count, 1.0),
+            "changed": boundary.num_changed / len(bank),
+            "coverage": boundary.num_seen / len(bank),
+            "empty_fixed": float(boundary.num_splits),
+            **size_metrics(self.class_sizes),
+            **self.means(),
         }
         if self.annotations is not None:
             table = contingency(self.annotations, labels)  # leaves out what is not annotated
@@ -94,8 +96,19 @@ class EpochTelemetry:
         return metrics
 
 
+def size_metrics(sizes: np.ndarray) -> dict[str, float]:
+    """Return how images spread over the classes, from the images of each class (K,)."""
+    return {
+        "classes_used": float((sizes > 0).sum()),
+        "class_size_min": float(sizes.min()),
+        "class_size_median": float(np.median(sizes)),
+        "class_size_max": float(sizes.max()),
+        "class_size_cv": float(sizes.std() / max(sizes.mean(), 1e-12)),
+    }
+
+
 def nmi(first: np.ndarray, second: np.ndarray, *, average: str = "arithmetic") -> float:
-    """Normalized mutual information of two assignments, in [0, 1].
+    """Return the normalized mutual information of two assignments, in [0, 1].
 
     Older papers normalise by the geometric average; the two differ where the assignments have
     different entropies.
@@ -108,7 +121,7 @@ def nmi(first: np.ndarray, second: np.ndarray, *, average: str = "arithmetic") -
 
 
 def purity(annotations: np.ndarray, labels: np.ndarray) -> float:
-    """Share of images whose annotation is the commonest one of their pseudo class, in (0, 1].
+    """Return the share of images with their pseudo class's commonest annotation, in (0, 1].
 
     Args:
         annotations: (N,) classes by people.
@@ -118,7 +131,10 @@ def purity(annotations: np.ndarray, labels: np.ndarray) -> float:
 
 
 def contingency(first: np.ndarray, second: np.ndarray) -> Any:
-    """Images of each pair of classes, a sparse (A, B) matrix; in memory bounded at any N.
+    """Return the images of each pair of classes, a sparse (A, B) matrix.
+
+    Block by block, in memory bounded at any N: scikit-learn's `contingency_matrix` sorts all
+    labels and takes copies of 64 bits of them.
 
     Args:
         first, second: (N,) integer classes; pairs with a negative one are left out.
@@ -137,7 +153,7 @@ def contingency(first: np.ndarray, second: np.ndarray) -> Any:
 
 
 def nmi_of(table: Any, average: str = "arithmetic") -> float:
-    """NMI of a table of pairs; as scikit-learn does from labels, which takes copies of them."""
+    """Return the NMI of a table of pairs; scikit-learn's takes copies of all labels."""
     from scipy.stats import entropy
     from sklearn.metrics import mutual_info_score
 
@@ -153,5 +169,5 @@ def nmi_of(table: Any, average: str = "arithmetic") -> float:
 
 
 def purity_of(table: Any) -> float:
-    """Purity of a table of pairs, annotations in rows."""
+    """Return the purity of a table of pairs, annotations in rows."""
     return float(table.max(axis=0).sum() / table.sum())

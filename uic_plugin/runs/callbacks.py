@@ -86,9 +86,9 @@ class History(pl.Callback):
         bad_images = getattr(pl_module, "bad_images", None)
         if bad_images is not None and (bad_images.value or "bad_images" in self._columns()):
             row["bad_images"] = bad_images.value  # of this process and its workers
-        turn_seconds = getattr(pl_module, "turn_seconds", None)
-        if turn_seconds is not None:  # part of the seconds above
-            row["turn_seconds"] = round(turn_seconds, 3)
+        boundary_seconds = getattr(pl_module, "boundary_seconds", None)
+        if boundary_seconds is not None:  # part of the seconds above
+            row["turn_seconds"] = round(boundary_seconds, 3)
         self.rows.append(row)
         if trainer.is_global_zero:
             self.reporter.epoch(row)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from uic_plugin.hosts.lightning import pl
-from uic_plugin.methods.ranks import is_lost_rank, world_size
+from uic_plugin.ranks import is_lost_rank, world_size
 
 
 class CheckpointError(OSError):

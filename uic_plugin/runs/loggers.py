@@ -23,7 +23,6 @@ from uic_plugin.files import replacing
 from uic_plugin.hosts.attach import centered
 from uic_plugin.hosts.checkpoint_files import read_checkpoint
 from uic_plugin.hosts.lightning import pl
-from uic_plugin.pseudo_labels.step_labels import StepLabels
 from uic_plugin.report.class_pictures import ClassPictures
 from uic_plugin.report.tables import read_csv
 
@@ -279,7 +278,7 @@ class LoggedClasses(pl.Callback):
             return
         files = {"uic_class_sizes_picture": self.pictures.draw_sizes(sizes, epoch)}
         bank = getattr(pl_module, "bank", None)
-        if bank is not None and not isinstance(bank, StepLabels):
+        if bank is not None:
             labels = bank.labels.cpu().numpy()
             classes = self.pictures.draw(labels, sizes, epoch)
             if classes is not None:

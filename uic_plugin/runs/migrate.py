@@ -18,8 +18,8 @@ from uic_plugin.data.loaders import view_loader
 from uic_plugin.files import replacing
 from uic_plugin.hosts.attach import centered
 from uic_plugin.hosts.checkpoint_files import read_checkpoint
+from uic_plugin.hosts.resume import is_within_epoch
 from uic_plugin.methods import CHECKPOINT_KEY
-from uic_plugin.methods.kept_labels import is_within_epoch
 from uic_plugin.pseudo_labels import EmptyClassFixer, PseudoLabelBank
 from uic_plugin.runs.datasets import pretrain_dataset
 from uic_plugin.runs.folder import IMAGES_FILE, open_recipe

@@ -12,10 +12,10 @@ from PIL import Image, UnidentifiedImageError
 from torchvision import transforms
 
 from uic_plugin.data.center import find_normalize, with_border
-from uic_plugin.evaluation.distributed import process_group, rank_and_world
 from uic_plugin.evaluation.probe_settings import ProbeResult, ProbeSettings
 from uic_plugin.evaluation.probes import ProbeTrainer
 from uic_plugin.networks.layers import FEATURES, MLP, layer_modules
+from uic_plugin.ranks import process_group, rank_and_world
 from uic_plugin.report.tables import write_csv
 from uic_plugin.runs.datasets import annotated_datasets
 from uic_plugin.runs.run import Run

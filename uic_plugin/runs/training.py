@@ -29,8 +29,8 @@ from uic_plugin.hosts.guards import FiniteLoss, write_whole_checkpoints
 from uic_plugin.hosts.lightning import pl
 from uic_plugin.methods import has_pseudo_labels
 from uic_plugin.methods.base import HostMethod
-from uic_plugin.methods.ranks import is_lost_rank
 from uic_plugin.networks.layers import FEATURES, layer_shapes
+from uic_plugin.ranks import is_lost_rank
 from uic_plugin.report.progress import EpochReporter
 from uic_plugin.runs.callbacks import History, RunCost, Snapshots
 from uic_plugin.runs.checkpoints import RunCheckpoint

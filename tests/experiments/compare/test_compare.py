@@ -108,7 +108,7 @@ def test_dry_run_prints_commands(uic, digits):
 
 
 @pytest.mark.slow
-def test_costs_of_the_turn_of_an_epoch(uic, tmp_path, digits):
+def test_costs_of_an_epoch_boundary(uic, tmp_path, digits):
     run = tmp_path / "run"
     given = ("max_epochs=1", f"run_dir={run}", "methods=random", *SMALL)
     assert uic("pretrain", "--config-name", "digits/any", *given).returncode == 0

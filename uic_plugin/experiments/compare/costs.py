@@ -37,7 +37,7 @@ _EMBEDDING = 128  # of DeepCluster v2's memory
 _TIMED_IMAGES = 2048  # whose pass is timed
 
 
-def turn_costs(
+def boundary_costs(
     run: Path,
     sizes: Sequence[int],
     classes: int,
@@ -65,9 +65,9 @@ def turn_costs(
         ValueError: for more classes than images, or another method.
     """
     sizes = sorted(sizes)
-    unknown = [name for name in methods if name not in _TURNS]
+    unknown = [name for name in methods if name not in _COSTS]
     if unknown:
-        raise ValueError(f"unknown method {unknown[0]!r}: one of {', '.join(_TURNS)}")
+        raise ValueError(f"unknown method {unknown[0]!r}: one of {', '.join(_COSTS)}")
     if not sizes or sizes[0] < classes:
         raise ValueError(f"--images must be at least --classes, got {sizes} for {classes}")
     features, view_seconds = _features(run, sizes[-1], overrides)
@@ -77,7 +77,7 @@ def turn_costs(
             row: dict[str, Any] = {"method": method, "images": size, "classes": classes}
             has_pass = method in ("deepcluster", "selflabel")
             row["pass_seconds"] = size * view_seconds[method] if has_pass else 0.0
-            row.update(_TURNS[method](features[:size], classes))
+            row.update(_COSTS[method](features[:size], classes))
             row["hardware"] = hardware()
             rows.append({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()})
             say("  ".join(f"{key} {value}" for key, value in rows[-1].items()))
@@ -147,7 +147,7 @@ def _uic(features: torch.Tensor, classes: int) -> dict[str, float]:
     head = PseudoClassHead(features.shape[1], classes)
     bank = PseudoLabelBank(len(features), classes, seed=0)
     fixer = EmptyClassFixer(classes)
-    with torch.no_grad():  # the training step computes these logits anyway: not part of the turn
+    with torch.no_grad():  # the training step computes these logits anyway: no part of it
         for rows in torch.arange(len(features)).split(4096):
             bank.update(rows, head(features[rows])[1].argmax(1))
     label_seconds, _ = _timed(lambda: bank.commit(fixer))
@@ -158,11 +158,10 @@ def _uic(features: torch.Tensor, classes: int) -> dict[str, float]:
 
 
 def _deepcluster(features: torch.Tensor, classes: int) -> dict[str, float]:
-    seconds, clusters = _timed(lambda: cluster_features(features.numpy(), classes))
-    labels = torch.from_numpy(clusters.labels)
+    seconds, labels = _timed(lambda: cluster_features(features.numpy(), classes))
     return {
         "label_seconds": seconds,
-        "order_seconds": _ordered(labels, classes, balanced=True),
+        "order_seconds": _ordered(torch.from_numpy(labels), classes, balanced=True),
     }
 
 
@@ -192,7 +191,7 @@ def _deepclusterv2(features: torch.Tensor, classes: int) -> dict[str, float]:
     }
 
 
-_TURNS: dict[str, Callable[[torch.Tensor, int], dict[str, float]]] = {
+_COSTS: dict[str, Callable[[torch.Tensor, int], dict[str, float]]] = {
     "uic": _uic,
     "deepcluster": _deepcluster,
     "selflabel": _selflabel,

@@ -32,7 +32,7 @@ def measure_run(run: Path, *, clusters: int, overrides: tuple[str, ...] = ()) ->
         clusters: of k-means on the features of the training images, for NMI and purity.
         overrides: of the run's recipe, as `linear.max_epochs=50`.
 
-    Returns:
+    Reboundaries:
         What was written: `knn` and `linear` (top-1 in percent, host's evaluators; no linear with
         fewer than five classes), `nmi` and
         `purity` of the method's own labels where it has some, `kmeans_nmi` and `kmeans_purity`,
@@ -52,7 +52,7 @@ def measure_run(run: Path, *, clusters: int, overrides: tuple[str, ...] = ()) ->
     features = images.features(network)
     knn = {"k": cfg.knn.k, "temperature": cfg.knn.temperature, "distance": cfg.knn.distance}
     annotated = features.train_targets.numpy()
-    labels = cluster_features(features.train.numpy(), clusters, seed=cfg.seed).labels
+    labels = cluster_features(features.train.numpy(), clusters, seed=cfg.seed)
     measures: dict[str, Any] = {
         "method": cfg.method,
         "seed": cfg.seed,
@@ -110,7 +110,7 @@ def _costs(run: Path, method: str) -> dict[str, Any]:
     cost = json.loads(cost_file.read_text()) if cost_file.exists() else {}
     rows = read_csv(history_file) if history_file.exists() else []
     seconds = [float(row["seconds"]) for row in rows] if method != "random" else []
-    turns = [float(row["turn_seconds"]) for row in rows if row.get("turn_seconds")]
+    boundaries = [float(row["turn_seconds"]) for row in rows if row.get("turn_seconds")]
     per_epoch = statistics.median(seconds) if seconds else 0.0
     last = rows[-1] if rows else {}
     costs = {
@@ -118,7 +118,7 @@ def _costs(run: Path, method: str) -> dict[str, Any]:
         "epochs": len(seconds),
         "seconds": sum(seconds),
         "seconds_per_epoch": per_epoch,
-        "turn_seconds": statistics.median(turns) if turns else None,
+        "turn_seconds": statistics.median(boundaries) if boundaries else None,
         "nmi": float(last["uic_nmi"]) if last.get("uic_nmi") else None,
         "purity": float(last["uic_purity"]) if last.get("uic_purity") else None,
     }

@@ -23,7 +23,7 @@ FIGURES: dict[str, tuple[str, float, str]] = {
     "steps": ("steps", 1, ",.0f"),
     "seconds": ("seconds", 1, ",.0f"),
     "seconds_per_epoch": ("s / epoch", 1, ".1f"),
-    "turn_seconds": ("s / turn", 1, ".2f"),
+    "turn_seconds": ("s / boundary", 1, ".2f"),
     "views_per_second": ("views / s", 1, ",.0f"),
     "peak_host_bytes": ("host GiB", 1 / (1 << 30), ".2f"),
     "peak_gpu_bytes": ("GPU GiB", 1 / (1 << 30), ".2f"),

@@ -1,4 +1,4 @@
-"""One turn of the epoch, fix + order, against plain lists per class.
+"""One epoch boundary, fix + order, against plain lists per class.
 
     make bench
 
@@ -31,7 +31,7 @@ def labels_in_use(num_images, num_classes, used):
     return labels.astype(np.int16)
 
 
-def plain_turn(labels, num_classes, draw):
+def plain_boundary(labels, num_classes, draw):
     lists = [[] for _ in range(num_classes)]
     for image, label in enumerate(labels.tolist()):
         lists[label].append(image)
@@ -67,7 +67,7 @@ def draw_with_numpy(lists, quota):
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("num_classes", [3000, 10_000])
 @pytest.mark.parametrize("share", ["all", "tenth", "one"])
-def test_turn_of_the_epoch(benchmark, num_classes, share):
+def test_an_epoch_boundary(benchmark, num_classes, share):
     used = {"all": num_classes, "tenth": num_classes // 10, "one": 1}[share]
     labels = labels_in_use(IMAGENET, num_classes, used)
     bank = PseudoLabelBank(IMAGENET, num_classes)
@@ -77,7 +77,7 @@ def test_turn_of_the_epoch(benchmark, num_classes, share):
     def prepare():
         bank.labels.copy_(torch.from_numpy(labels))
 
-    def turn():
+    def boundary():
         bank.fix_empty_classes(fixer)
         return sampler.order()
 
@@ -86,10 +86,10 @@ def test_turn_of_the_epoch(benchmark, num_classes, share):
         times = []
         for _ in range(3 if used == num_classes else 1):
             started = time.perf_counter()
-            plain_turn(labels, num_classes, draw)
+            plain_boundary(labels, num_classes, draw)
             times.append(time.perf_counter() - started)
         plain[name] = min(times)
-    benchmark.pedantic(turn, setup=prepare, rounds=7, warmup_rounds=1)
+    benchmark.pedantic(boundary, setup=prepare, rounds=7, warmup_rounds=1)
     ours = benchmark.stats.stats.min
     benchmark.extra_info.update({f"plain_{name}_seconds": t for name, t in plain.items()})
     ratio = {name: t / ours for name, t in plain.items()}
@@ -104,7 +104,7 @@ def test_turn_of_the_epoch(benchmark, num_classes, share):
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("used", [10_000, 1])
 def test_hundred_million_images(used):
-    """Seconds and peak memory of one turn at N = 100 million, in a process of its own."""
+    """Seconds and peak memory of one boundary at N = 100 million, in a process of its own."""
     program = f"""
 import resource, time, torch
 from uic_plugin import ClassBalancedSampler, EmptyClassFixer, PseudoLabelBank

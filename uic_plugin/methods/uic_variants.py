@@ -1,0 +1,152 @@
+"""Variants of UIC, one small class each: what it replaces, and the option that asks for it.
+
+A class does nothing unless its option is set, so `VariedUIC`, which recipes call `uic`, is the
+paper's UIC by default.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+
+import torch
+from torch import nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from uic_plugin.methods.kept_labels import LabelPlan
+from uic_plugin.methods.options import PseudoLabelOptions
+from uic_plugin.methods.passes import cluster_images, features_of_share
+from uic_plugin.methods.uic import UIC
+from uic_plugin.methods.uic_step_labels import StepLabelled
+from uic_plugin.seeding import derive_seed
+
+
+class TwoViews(UIC):
+    """`views=2`: labels come from a first view, the loss from the second.
+
+    It replaces `label_logits`.
+    """
+
+    @torch.no_grad()
+    def label_logits(self, view: torch.Tensor) -> torch.Tensor | None:
+        """Return the logits of the first of two views."""
+        if self.options.views < 2:
+            return super().label_logits(view)
+        return self.head(self._network(view))[1]
+
+
+class AveragedLabels(UIC):
+    """`label_momentum`: labels come from a moving average of the weights.
+
+    It replaces `label_logits`, and adds the averaged network to the weights.
+
+    Attributes:
+        label_network: moving average of network and head; None without the option.
+    """
+
+    label_network: nn.ModuleDict | None
+
+    def build_head(self, features_dim: int, options: PseudoLabelOptions, seed: int) -> None:
+        """Add the head and, as a copy of network and head, their moving average."""
+        super().build_head(features_dim, options, seed)
+        self.label_network = None
+        momentum = self.options.label_momentum
+        if momentum:
+            parts = {"network": self._network, "head": self.head}
+            self.label_network = nn.ModuleDict(copy.deepcopy(parts)).requires_grad_(False)
+            self._average = get_ema_multi_avg_fn(momentum)
+
+    @torch.no_grad()
+    def label_logits(self, view: torch.Tensor) -> torch.Tensor | None:
+        """Move the average towards the present weights, and return its logits."""
+        if self.label_network is None:
+            return super().label_logits(view)
+        weights = [*self._network.parameters(), *self.head.parameters()]
+        self._average(list(self.label_network.parameters()), weights, 0)
+        return self.label_network["head"](self.label_network["network"](view))[1]
+
+
+class CenteredLabels(UIC):
+    """`label_view=center`: labels come from a pass over centered views (the paper's Table 3).
+
+    It replaces `label_images` by `relabel`: the network is in eval mode, its dropout off and its
+    statistics frozen.
+    """
+
+    @property
+    def plan(self) -> LabelPlan:
+        """Ask for a pass over centered views at every epoch boundary."""
+        plan = super().plan
+        if self.options.label_view != "center":
+            return plan
+        return dataclasses.replace(plan, boundary_pass="center")
+
+    def label_images(self, index: torch.Tensor, logits: torch.Tensor) -> None:
+        """Leave the answers of a training step alone."""
+        if self.options.label_view != "center":
+            super().label_images(index, logits)
+
+    @torch.no_grad()
+    def relabel(self) -> None:
+        """Stage the answers to centered views."""
+        super().relabel()
+        if self.options.label_view == "center":
+            for index, features in features_of_share(self, training=False):
+                super().label_images(index, self.head(features)[1])
+
+
+class FixedLabels(UIC):
+    """`fixed_labels`: labels of a file, which never change (the paper's Table 2).
+
+    It replaces the labels that `label_images` stages.
+    """
+
+    @property
+    def plan(self) -> LabelPlan:
+        """Leave empty classes as they are."""
+        plan = super().plan
+        if self.options.fixed_labels is None:
+            return plan
+        return dataclasses.replace(plan, fixes_empty_classes=False)
+
+    def label_images(self, index: torch.Tensor, logits: torch.Tensor) -> None:
+        """Stage the same labels again."""
+        if self.options.fixed_labels is None:
+            super().label_images(index, logits)
+            return
+        self.telemetry.observe(logits)
+        self.stage(index, self.banks[0].targets(index)[:, None])
+
+
+class ClusterStart(UIC):
+    """`label_init=clusters`: the first labels are clusters of the untrained network's features.
+
+    It replaces `start_labels`.
+    """
+
+    @property
+    def plan(self) -> LabelPlan:
+        """Ask for a pass over centered views before the first epoch."""
+        plan = super().plan
+        if self.options.label_init != "clusters":
+            return plan
+        return dataclasses.replace(plan, first_pass="center")
+
+    def start_labels(self) -> None:
+        """Cluster the features, for each head with a seed of its own."""
+        if self.options.label_init != "clusters":
+            super().start_labels()
+            return
+        seeds = [derive_seed(bank.seed, "k-means", 0) for bank in self.banks]
+        labels = cluster_images(self, self.options.num_pseudo_classes, seeds=seeds)
+        for bank, column in zip(self.banks, labels.unbind(1), strict=True):
+            bank.update(torch.arange(len(bank)), column)
+            bank.begin()
+            if self.fixer is not None:
+                bank.fix_empty_classes(self.fixer)
+
+
+class VariedUIC(
+    ClusterStart, StepLabelled, CenteredLabels, FixedLabels, AveragedLabels, TwoViews, UIC
+):
+    """UIC with every variant at hand, all of them off by default."""
