@@ -33,7 +33,9 @@ from uic_plugin.cli import (
     probe,
     recipes,
     transfer,
-    voc,
+    voc_classify,
+    voc_detect,
+    voc_segment,
     weights,
 )
 from uic_plugin.threads import wait_passively
@@ -51,9 +53,9 @@ for command in (
     probe.probe,
     fewshot.fewshot,
     transfer.transfer,
-    voc.voc_classify,
-    voc.voc_detect,
-    voc.voc_segment,
+    voc_classify.voc_classify,
+    voc_detect.voc_detect,
+    voc_segment.voc_segment,
     embed.embed,
     discover.discover,
     label.label,

@@ -35,9 +35,9 @@ from uic_plugin.evaluation.voc.detection import (
     evaluate_detector,
     precision_of,
 )
-from uic_plugin.evaluation.voc.detectors import DetectSettings, make_detector
+from uic_plugin.evaluation.voc.detectors import make_detector
 from uic_plugin.evaluation.voc.fcn import StagedFCN, resnet_fcn
-from uic_plugin.evaluation.voc.fine_tuning import Schedule, fine_tune
+from uic_plugin.evaluation.voc.fine_tuning import fine_tune
 from uic_plugin.evaluation.voc.network import seeded, with_mode
 from uic_plugin.evaluation.voc.outputs import (
     iou_rows,
@@ -53,6 +53,7 @@ from uic_plugin.evaluation.voc.segmentation import (
     evaluate_segmenter,
     segmentation_losses,
 )
+from uic_plugin.evaluation.voc.settings import DetectSettings, Schedule
 from uic_plugin.networks.staged import StagedNetwork
 from uic_plugin.report.tables import write_csv
 from uic_plugin.report.voc_pictures import (

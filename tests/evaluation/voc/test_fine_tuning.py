@@ -9,7 +9,8 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from uic_plugin.errors import Interrupted, NonFiniteError
-from uic_plugin.evaluation.voc.fine_tuning import CHECKPOINT_FILE, CURVE_FILE, Schedule, fine_tune
+from uic_plugin.evaluation.voc.fine_tuning import CHECKPOINT_FILE, CURVE_FILE, fine_tune
+from uic_plugin.evaluation.voc.settings import Schedule
 from uic_plugin.report.tables import read_csv
 
 

@@ -10,7 +10,8 @@ import torch
 from torchvision.ops import box_iou
 
 from uic_plugin.data.voc_folder import VocObjects, find_voc
-from uic_plugin.evaluation.voc.proposals import ProposalCache, ProposalSettings, selective_search
+from uic_plugin.evaluation.voc.proposals import ProposalCache, selective_search
+from uic_plugin.evaluation.voc.settings import ProposalSettings
 
 pytest.importorskip("cv2.ximgproc", reason="needs opencv-contrib-python-headless")
 

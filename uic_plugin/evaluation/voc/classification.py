@@ -7,7 +7,6 @@ in an image are all difficult.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,47 +21,10 @@ from uic_plugin.data.loaders import view_loader
 from uic_plugin.data.voc_folder import VOC_CLASSES, VocObjects
 from uic_plugin.evaluation.voc.average_precision import AveragePrecision, classification_precision
 from uic_plugin.evaluation.voc.network import renew_linear
+from uic_plugin.evaluation.voc.settings import ClassifySettings
 from uic_plugin.networks.staged import StagedNetwork
 
-TRAINED = ("fc6-8", "all")
 View = Callable[[Image.Image], torch.Tensor]
-
-
-@dataclass(frozen=True)
-class ClassifySettings:
-    """Trained layers and views.
-
-    Attributes:
-        train: "fc6-8", the layers after the convolutions and the new one; or "all".
-        keep_fc: start fc6 and fc7 from the pretrained weights instead of random ones.
-        crop: side of a view in pixels.
-        resize: shorter side before the crops of a test; 256 / 224 of the crop if None.
-        min_scale, max_scale: share of the image that a training view shows.
-        crops: crops of a test image: 10, or 1.
-        batch_norm: see `with_mode`.
-    """
-
-    train: str = "all"
-    keep_fc: bool = False
-    crop: int = 224
-    resize: int | None = None
-    min_scale: float = 0.1
-    max_scale: float = 0.5
-    crops: int = 10
-    batch_norm: str = "fixed"
-
-    def __post_init__(self) -> None:
-        if self.train not in TRAINED:
-            raise ValueError(f"--train must be {' or '.join(TRAINED)}, got {self.train!r}")
-        if not 0 < self.min_scale <= self.max_scale <= 1:
-            raise ValueError(
-                f"--min-scale and --max-scale must be shares of an image, got {self.min_scale} "
-                f"and {self.max_scale}"
-            )
-        if self.crops not in (1, 10):
-            raise ValueError(f"--crops must be 1 or 10, got {self.crops}")
-        if self.crop < 1 or (self.resize or self.crop) < self.crop:
-            raise ValueError(f"no crop of {self.crop} pixels from {self.resize}: set --resize")
 
 
 class MultiLabelNetwork(nn.Module):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -26,50 +25,10 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from uic_plugin.data.voc_folder import VOC_CLASSES
 from uic_plugin.evaluation.voc.network import convolutions, resnet_stages, staged_network
-from uic_plugin.evaluation.voc.proposals import ProposalSettings
+from uic_plugin.evaluation.voc.settings import DetectSettings
 
-DETECTORS = ("fast-rcnn", "faster-rcnn")
 NECKS = ("c4", "fpn")
 _NMS = 0.3  # Girshick et al., R-CNN, 2014
-
-
-@dataclass(frozen=True)
-class DetectSettings:
-    """The detector and its sizes.
-
-    Attributes:
-        detector: "fast-rcnn" (AlexNet, VGG16) or "faster-rcnn" (ResNets).
-        neck: of Faster R-CNN, "c4" or "fpn".
-        min_size, max_size: see `FastRCNN`.
-        regions: regions per image in a training step; default 64, for Faster R-CNN see
-            `faster_rcnn`.
-        test_regions: of Faster R-CNN, see `faster_rcnn`.
-        batch_norm: see `with_mode`.
-        proposals: of Fast R-CNN.
-    """
-
-    detector: str
-    neck: str = "c4"
-    min_size: int = 600
-    max_size: int = 1000
-    regions: int | None = None
-    test_regions: int | None = None
-    batch_norm: str = "fixed"
-    proposals: ProposalSettings = field(default_factory=ProposalSettings)
-
-    def __post_init__(self) -> None:
-        if self.detector not in DETECTORS:
-            raise ValueError(f"--detector must be {' or '.join(DETECTORS)}, got {self.detector!r}")
-        if not 32 <= self.min_size <= self.max_size:
-            raise ValueError(
-                f"--min-size must be at least 32 pixels and at most --max-size, got "
-                f"{self.min_size} and {self.max_size}"
-            )
-        for name in ("regions", "test_regions"):
-            given = getattr(self, name)
-            if given is not None and given < 1:
-                option = f"--{name.replace('_', '-')}"
-                raise ValueError(f"{option} must be at least 1, got {given}")
 
 
 class FastRCNN(nn.Module):

@@ -12,7 +12,6 @@ import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,82 +23,14 @@ from uic_plugin.data.draws import Draw
 from uic_plugin.data.loaders import view_loader
 from uic_plugin.data.views import SizedDataset
 from uic_plugin.errors import Interrupted, NonFiniteError
+from uic_plugin.evaluation.voc.settings import Schedule
 from uic_plugin.files import replacing
 from uic_plugin.report.tables import write_csv
 from uic_plugin.seeding import derive_seed, make_generator
 
 CHECKPOINT_FILE, CURVE_FILE = "finetune.ckpt", "curve.csv"
-POLICIES = ("step", "poly", "constant")
-PRECISIONS = ("32", "bf16")
 _POINTS = 200  # of a curve
 Row = dict[str, int | float]  # of a curve: iteration, lr, losses
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """Number of iterations, learning rate and batch size.
-
-    Attributes:
-        iterations: number of steps.
-        batch_size: images per step.
-        lr: learning rate at the start.
-        policy: "step" multiplies it by `lr_decay` every `lr_step` iterations, "poly" by
-            (1 - i / iterations) ** power at iteration i, "constant" keeps it.
-        lr_step, lr_decay, power: see `policy`.
-        warmup: iterations over which the learning rate rises from a thousandth of its value.
-        momentum: SGD momentum.
-        weight_decay: SGD weight decay.
-        clip: maximum norm of all gradients together; 0 for no clipping.
-        precision: "32" or "bf16" of the training steps; tests run in float32.
-        seed: of order, views, dropout and new layers.
-        save_every: iterations between two checkpoints.
-    """
-
-    iterations: int
-    batch_size: int
-    lr: float
-    policy: str = "step"
-    lr_step: int = 5000
-    lr_decay: float = 0.5
-    power: float = 0.9
-    warmup: int = 0
-    momentum: float = 0.9
-    weight_decay: float = 1e-6
-    clip: float = 10.0
-    precision: str = "32"
-    seed: int = 0
-    save_every: int = 500
-
-    def __post_init__(self) -> None:
-        for name in ("iterations", "batch_size", "lr_step", "save_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{_option(name)} must be at least 1, got {getattr(self, name)}")
-        for name in ("momentum", "weight_decay", "clip", "warmup", "power"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{_option(name)} must be at least 0, got {getattr(self, name)}")
-        if not (self.lr > 0 and math.isfinite(self.lr)):
-            raise ValueError(f"--lr must be above 0, got {self.lr}")
-        if not 0 < self.lr_decay <= 1:
-            raise ValueError(f"--lr-decay must be above 0 and at most 1, got {self.lr_decay}")
-        if self.precision not in PRECISIONS:
-            raise ValueError(f"--precision must be 32 or bf16, got {self.precision!r}")
-        if self.policy not in POLICIES:
-            raise ValueError(f"--policy must be one of {', '.join(POLICIES)}, got {self.policy!r}")
-
-    def lr_at(self, iteration: int) -> float:
-        """Return the learning rate of a step, counted from 0."""
-        factor = 1.0
-        if self.policy == "step":
-            factor = self.lr_decay ** (iteration // self.lr_step)
-        elif self.policy == "poly":
-            factor = (1 - iteration / self.iterations) ** self.power
-        if iteration < self.warmup:
-            factor *= 0.001 + 0.999 * iteration / self.warmup
-        return self.lr * factor
-
-
-def _option(name: str) -> str:
-    return "--" + name.replace("_", "-")
 
 
 def fine_tune(

@@ -10,7 +10,6 @@ import multiprocessing
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,35 +17,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from uic_plugin.evaluation.voc.settings import ProposalSettings
 from uic_plugin.files import replacing
-
-MODES = ("fast", "quality")
-
-
-@dataclass(frozen=True)
-class ProposalSettings:
-    """Settings of the search.
-
-    Attributes:
-        mode: "fast" or "quality" (several times as many regions, tens of times slower).
-        side: shorter side in pixels that an image is scaled to first; None for no scaling.
-        smallest: minimum side of a region in pixels of the image.
-        most: maximum number of regions per image; of more, so many are drawn at random.
-    """
-
-    mode: str = "fast"
-    side: int | None = None
-    smallest: int = 16
-    most: int = 2000
-
-    def __post_init__(self) -> None:
-        if self.mode not in MODES:
-            raise ValueError(f"--proposals must be {' or '.join(MODES)}, got {self.mode!r}")
-        if (self.side is not None and self.side < 16) or self.smallest < 1 or self.most < 1:
-            raise ValueError(
-                f"--proposal-side must be at least 16 pixels, --proposal-smallest and "
-                f"--proposal-most at least 1, got {self.side}, {self.smallest}, {self.most}"
-            )
 
 
 class ProposalCache:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -15,39 +14,9 @@ from torchvision.transforms.v2.functional import crop
 from uic_plugin.data.loaders import view_loader
 from uic_plugin.data.voc_folder import IGNORED, VOC_CLASSES, VocMasks
 from uic_plugin.evaluation.voc.mean_iou import ConfusionMatrix
+from uic_plugin.evaluation.voc.settings import SegmentSettings
 
 NUM_CLASSES = len(VOC_CLASSES) + 1  # with the background
-
-
-@dataclass(frozen=True)
-class SegmentSettings:
-    """Training views, and BatchNorm.
-
-    Attributes:
-        size: shorter side in pixels that images are scaled to; None for no scaling.
-        crop: side of a training view in pixels; smaller images are padded with ignored pixels. 0:
-            whole images, one at a time, as FCN was trained.
-        min_scale, max_scale: range of the random factor that an image is scaled by.
-        batch_norm: see `with_mode`.
-    """
-
-    size: int | None = None
-    crop: int = 480
-    min_scale: float = 0.5
-    max_scale: float = 2.0
-    batch_norm: str = "fixed"
-
-    def __post_init__(self) -> None:
-        if not 0 < self.min_scale <= self.max_scale:
-            raise ValueError(
-                f"--min-scale and --max-scale must be above 0 and in this order, got "
-                f"{self.min_scale} and {self.max_scale}"
-            )
-        if 0 < self.crop < 8 or self.crop < 0 or (self.size is not None and self.size < 8):
-            raise ValueError(
-                f"--crop and --size must be at least 8 pixels (--crop 0: whole images), got "
-                f"{self.crop} and {self.size}"
-            )
 
 
 class SegmentedImages(Dataset[tuple[torch.Tensor, torch.Tensor]]):
