@@ -134,14 +134,23 @@ def embed_images(
             progress(done, len(images.names))
         store = writer.store
     bad = store.bad(images.names)
+    names = _readable(images, bad)
+    return Embedded(store, names, added, bad, time.perf_counter() - start)
+
+
+def _readable(images: ImageList, bad: list[Entry]) -> list[str]:
+    """Return the names of the images that have features.
+
+    Raises:
+        ValueError: if there are none.
+    """
     if len(bad) == len(images.names):
         raise ValueError(
             f"none of the {len(bad)} images of {images.root} can be read: {bad[0].name} "
             f"({bad[0].reason})"
         )
     unreadable = {entry.name for entry in bad}
-    names = [name for name in images.names if name not in unreadable]
-    return Embedded(store, names, added, bad, time.perf_counter() - start)
+    return [name for name in images.names if name not in unreadable]
 
 
 def _identity(backbone: Backbone, folder: Path, precision: str, dim: int) -> StoreIdentity:

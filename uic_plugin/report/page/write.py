@@ -108,9 +108,7 @@ def write_class_page(
         raise ValueError(f"there are features of {len(features)} images, {source} has {len(table)}")
     _refuse_foreign(out)
     shown = _shown(table, options)
-    projection = None
-    if features is not None:
-        projection = project(features[shown.rows], kind=options.map, seed=options.seed)
+    projection = _projected(shown, features, options)
     out.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f".{FILES}.", dir=out))
     try:
@@ -135,6 +133,15 @@ def write_class_page(
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return out / PAGE_FILE
+
+
+def _projected(
+    shown: Shown, features: np.ndarray | None, options: PageOptions
+) -> Projection | None:
+    """Return the map of the images that are shown; None without features."""
+    if features is None:
+        return None
+    return project(features[shown.rows], kind=options.map, seed=options.seed)
 
 
 def _shown(table: LabelTable, options: PageOptions) -> Shown:
