@@ -113,12 +113,8 @@ def write_class_page(
     part = Path(tempfile.mkdtemp(prefix=f".{FILES}.", dir=out))
     try:
         part.chmod(0o755)
-        sprites = write_sprites(
-            [data / path for path in shown.paths()],
-            part / "sprites",
-            tile=options.thumbnail,
-            progress=progress,
-        )
+        paths = [data / path for path in shown.paths()]
+        sprites = write_sprites(paths, part / "sprites", tile=options.thumbnail, progress=progress)
         core = core_data(
             shown,
             sprites,
