@@ -333,6 +333,7 @@ def test_dali_is_refused_inside_the_host_too():
         instance = PretrainDALIDataModule()
 
     for method in (UIC(), RotNet()):
+        method.options = method.make_options({}, 10)
         message = rf"{method.name} needs every image .* which DALI does not allow.*image_folder"
         with pytest.raises(ValueError, match=message):
             attach_method(method, Source)

@@ -79,7 +79,7 @@ def migrate_labels(
     added = np.flatnonzero(was < 0)
     banks = [state["bank"], *state.get("more_banks", ())]
     answers = _answers(moved_run, dataset, added, progress)
-    fixes = moved_run.load().fixes_empty_classes
+    fixes = moved_run.load().plan.fixes_empty_classes
     moved, splits = [], 0
     for old, answer in zip(banks, answers.unbind(1), strict=True):
         labels = old["targets"].long()[torch.from_numpy(np.maximum(was, 0))]
