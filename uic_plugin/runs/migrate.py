@@ -20,6 +20,7 @@ from uic_plugin.hosts.attach import centered
 from uic_plugin.hosts.checkpoint_files import read_checkpoint
 from uic_plugin.hosts.resume import is_within_epoch
 from uic_plugin.methods import CHECKPOINT_KEY
+from uic_plugin.methods.kept_labels import LabelPlan
 from uic_plugin.pseudo_labels import EmptyClassFixer, PseudoLabelBank
 from uic_plugin.runs.datasets import pretrain_dataset
 from uic_plugin.runs.folder import IMAGES_FILE, open_recipe
@@ -79,7 +80,7 @@ def migrate_labels(
     added = np.flatnonzero(was < 0)
     banks = [state["bank"], *state.get("more_banks", ())]
     answers = _answers(moved_run, dataset, added, progress)
-    fixes = moved_run.load().plan.fixes_empty_classes
+    plan: LabelPlan = moved_run.load().plan  # type: ignore[assignment]
     moved, splits = [], 0
     for old, answer in zip(banks, answers.unbind(1), strict=True):
         labels = old["targets"].long()[torch.from_numpy(np.maximum(was, 0))]
@@ -92,7 +93,7 @@ def migrate_labels(
             fingerprint=fingerprint_of(dataset),
         )
         bank.epoch = old["epoch"]
-        if fixes:
+        if plan.fixes_empty_classes:
             splits += bank.fix_empty_classes(EmptyClassFixer(bank.num_classes))
         moved.append(bank.state_dict())
     state["bank"], state["more_banks"] = moved[0], moved[1:]
