@@ -25,8 +25,8 @@ from importlib.machinery import PathFinder
 class Hiding(PathFinder):
     @classmethod
     def find_spec(cls, name, path=None, target=None):
-        if name.partition(".")[0] in {hidden}:
-            return None
+        if path is None and name in {hidden}:  # elsewhere it is there: setuptools has copies
+            path = [entry for entry in sys.path if entry not in {folders}]
         return super().find_spec(name, path, target)
 
 
@@ -42,7 +42,9 @@ def hide_the_rest(folder, extras):
         extras: of this package, beside the one of the installed line of solo-learn.
     """
     hidden = sorted(hidden_modules([find_host().line, *INSTALLED, *extras]))
-    (folder / "sitecustomize.py").write_text(_HIDING.replace("{hidden}", repr(set(hidden))))
+    program = _HIDING.replace("{hidden}", repr(set(hidden)))
+    program = program.replace("{folders}", repr(sorted(_site_folders())))
+    (folder / "sitecustomize.py").write_text(program)
 
 
 def hidden_modules(extras):
@@ -62,8 +64,7 @@ def _distributions_of_modules():
     Not all that can be imported here: setuptools puts what it has vendored on the path.
     """
     found = defaultdict(set)
-    folders = {sysconfig.get_path(name) for name in ("purelib", "platlib")}
-    for distribution in importlib.metadata.distributions(path=sorted(folders)):
+    for distribution in importlib.metadata.distributions(path=sorted(_site_folders())):
         name = canonicalize_name(distribution.metadata["Name"])
         for line in (distribution.read_text("RECORD") or "").splitlines():
             first, below, _ = line.partition(",")[0].partition("/")
@@ -71,6 +72,11 @@ def _distributions_of_modules():
             if module.isidentifier() and (below or ending.endswith(("py", "so"))):
                 found[module].add(name)
     return found
+
+
+def _site_folders():
+    """Folders that pip installs into."""
+    return {sysconfig.get_path(name) for name in ("purelib", "platlib")}
 
 
 def installed_with(extras):
