@@ -1,10 +1,9 @@
-"""How many classes: the number at which neighbours tell most about each other's class.
+"""Choose the number of classes at which an image's class tells most about its neighbour's.
 
-The soft loss is an estimate of minus the mutual information, in nats, between the class of an
-image and that of its neighbour. With too few classes there is little to be told; with too many,
-neighbours fall into different ones. Its lowest point over K is the choice. Beside it stands how
-well heads from different starts agree, which peaks near the same K where the images do have such
-classes.
+The soft loss estimates the negative mutual information, in nats, between the class of an image and
+that of its neighbour. With too few classes there is little information; with too many, neighbours
+are in different classes. The K of lowest loss is chosen. The agreement between heads from different
+starts is reported as well; it peaks near the same K if the images do have such classes.
 """
 
 from __future__ import annotations
@@ -23,16 +22,16 @@ from uic_plugin.discovery.settings import DiscoverySettings
 from uic_plugin.discovery.training import first_state, judge_heads, train_heads
 from uic_plugin.seeding import derive_seed
 
-_HEADS = 6  # of each K
-_RATIO = 1.35  # of one K to the one before
+_HEADS = 6  # per K
+_RATIO = 1.35  # between successive K
 _MOST = 1000
 _IMAGES_A_CLASS = 8  # at least, on average
-_PATIENCE = 3  # values of K without a lower loss, after which none is tried
+_PATIENCE = 3  # values of K without a lower loss, after which the search stops
 
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """What a number of classes is worth.
+    """Loss and agreement of a number of classes.
 
     Attributes:
         classes: K.
@@ -47,11 +46,11 @@ class CurvePoint:
 
 @dataclass(frozen=True)
 class ClassCount:
-    """A number of classes and why.
+    """A chosen number of classes.
 
     Attributes:
         chosen: the K of lowest loss.
-        curve: all that were tried, by K.
+        curve: all numbers tried, ascending.
     """
 
     chosen: int
@@ -79,15 +78,15 @@ def choose_count(
     save: Callable[[list[CurvePoint]], None] = lambda curve: None,
     progress: Callable[[str, int, int], None] = lambda title, done, total: None,
 ) -> ClassCount:
-    """Try numbers of classes, with fewer heads and epochs than `settings` say.
+    """Try numbers of classes, with fewer heads and epochs than in `settings`.
 
     Args:
         reduced: (N, d) features of unit length.
         neighbours: (N, k) other images of each.
         settings: of the search.
-        known: points of a search that was stopped.
-        save: is given the curve after each K.
-        progress: is told what is tried.
+        known: points of a stopped search.
+        save: called with the curve after each K.
+        progress: called with a title before each K.
     """
     curve = {point.classes: point for point in known}
 
@@ -144,7 +143,7 @@ def _try(
         heads=_HEADS,
         head="linear",
         labels="soft",
-        balance=1.0,  # only then is the loss the information
+        balance=1.0,  # only then the loss is the negative information
         epochs=max(1, settings.epochs // 2),
         max_steps=max(1, settings.max_steps // 4),
     )

@@ -1,8 +1,7 @@
-"""A search that starts from classes that people have corrected.
+"""Start a search from classes that people have corrected.
 
 The heads start from the means of the corrected classes instead of k-means. Images that a person has
-put somewhere else keep that class: the teacher's answer to them is the person's, so that their
-neighbours learn it too.
+moved keep their class: it replaces the teacher's answer, so that their neighbours learn it too.
 """
 
 from __future__ import annotations
@@ -26,8 +25,8 @@ class Corrected:
 
     Attributes:
         labels: (N,) int64 classes in [0, K), -1 for an image without one.
-        moved: (N,) bool, whether a person has put the image where it is.
-        names: of classes.
+        moved: (N,) bool, whether a person has moved the image to its class.
+        names: names of classes.
     """
 
     labels: np.ndarray
@@ -45,21 +44,21 @@ class Corrected:
 
 
 def read_corrections(table: LabelTable, images: list[str], source: str) -> Corrected:
-    """Bring a label file into the order of some images.
+    """Return the classes of a label file in the order of some images.
 
-    A moved image is one that is not where most images of its class before the edits
-    (`source_label`) are now. Images that are marked as wrong have no class.
+    A moved image is in another class than most images of its class before the edits
+    (`source_label`). Images marked as wrong have no class.
 
     Args:
         table: the label file.
         images: N paths.
-        source: names the file in errors.
+        source: name of the file, for errors.
 
     Raises:
         ValueError: if no image has a label, or a class has no image.
     """
-    place = {path: row for row, path in enumerate(table.paths)}
-    rows = np.asarray([place.get(path, -1) for path in images], np.int64)
+    row_of = {path: row for row, path in enumerate(table.paths)}
+    rows = np.asarray([row_of.get(path, -1) for path in images], np.int64)
     if not (rows >= 0).any():
         raise ValueError(f"--from {source} has labels of none of these {len(images)} images")
     moved = _moved(table)
@@ -77,7 +76,7 @@ def read_corrections(table: LabelTable, images: list[str], source: str) -> Corre
 
 
 def _moved(table: LabelTable) -> np.ndarray:
-    """Whether an image is elsewhere than most images of its class before the edits, (N,)."""
+    """Return which images are in another class than most of their class before the edits, (N,)."""
     before = table.extra.get("source_label")
     if before is None or before.dtype.kind != "i" or not len(table):
         return np.zeros(len(table), bool)
@@ -92,8 +91,8 @@ def corrected_means(
 ) -> list[torch.Tensor]:
     """Return unit means of the corrected classes, one (K, d) for each head.
 
-    Every head weighs the images by draws of its own (a bootstrap), so that heads differ and their
-    agreement tells how sure an answer is; moved images count at least once.
+    Every head weighs the images by its own random draws (a bootstrap), so that heads differ and
+    their agreement measures confidence; moved images count at least once.
 
     Args:
         reduced: (N, d) features of unit length.
@@ -122,7 +121,7 @@ def anchor_answers(answers: torch.Tensor, classes: torch.Tensor) -> torch.Tensor
     """Replace the teacher's answers to moved images by the person's.
 
     Args:
-        answers: (B, H, K) log probabilities; changed in place and returned.
+        answers: (B, H, K) log probabilities; modified and returned.
         classes: (B,) class of a moved image, -1 for all others.
     """
     moved = torch.nonzero(classes >= 0).squeeze(1)

@@ -1,11 +1,11 @@
-"""Many classifiers side by side: one matrix product answers for all of them.
+"""Many classifiers in parallel, computed by one matrix product.
 
     bank = HeadBank.from_centroids([centroids_a, centroids_b], temperature=0.1)
     logits = bank(features)                                    # (B, H, K)
 
-A head begins as a k-means clustering: its logits are the cosines between an image and the
-centroids, divided by the temperature. An MLP is added to these cosines and begins at zero, so that
-it too starts from the clustering.
+A head is initialised as a k-means clustering: its logits are the cosines between an image and the
+centroids, divided by the temperature. An MLP is added to these cosines and initialised with zeros,
+so that it too starts from the clustering.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-_NO_CLASS = -1e4  # logit of a class that a head of fewer classes has not
+_NO_CLASS = -1e4  # logit of classes that a head with fewer classes does not have
 
 
 class HeadBank(nn.Module):
@@ -28,7 +28,7 @@ class HeadBank(nn.Module):
         classes: classes of each head, from 1; K is the highest of them.
         temperature: divides the logits.
         hidden: width of each head's own hidden layer; 0 for linear heads.
-        generator: of the first weights of the hidden layers.
+        generator: for the initial weights of the hidden layers.
     """
 
     absent: torch.Tensor
@@ -108,7 +108,7 @@ class HeadBank(nn.Module):
         return bank
 
     def reorder(self, orders: torch.Tensor) -> None:
-        """Give the classes other numbers, in place: class `orders[h, k]` of head h becomes k.
+        """Renumber the classes of this bank: class `orders[h, k]` of head h becomes k.
 
         Args:
             orders: (H, K) old number of each new one; all heads must have K classes.

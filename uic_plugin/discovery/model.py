@@ -1,4 +1,4 @@
-"""Classes as a function of features: what `uic label` needs for images that come later.
+"""Classes as a function of features, to label further images with `uic label`.
 
 model = ClassModel.load(Path("images-classes/model.pt"))
 answer = model(features)                                   # labels, confidence, agreement, ...
@@ -23,14 +23,14 @@ _CHUNK = 2048
 
 @dataclass(frozen=True)
 class Answers:
-    """What the heads say of N images.
+    """The heads' answers to N images.
 
     Attributes:
         labels: (N,) int64 classes, most likely by the mean of the voting heads.
-        second: (N,) int64 the next likely class.
+        second: (N,) int64 second most likely classes.
         confidence: (N,) float32 probability of the label, in [0, 1].
         entropy: (N,) float32 of the mean probabilities, in nats.
-        agreement: (N,) float32 share of all heads that say the same, in [0, 1].
+        agreement: (N,) float32 share of all heads with this label, in [0, 1].
         distance: (N,) float32 1 - cosine between an image and the mean of its class, in [0, 2].
         heads: (N, V) int64 class by each of the voting heads.
     """
@@ -51,15 +51,15 @@ class Answers:
 
 
 class ClassModel:
-    """The heads of a discovery, the best one first, all with the same numbers for the same class.
+    """The heads of a discovery, the best one first, with the same number for the same class.
 
     Args:
-        reduction: features to what the heads take.
+        reduction: features to inputs of the heads.
         heads: at least one, of K classes each, the best first.
-        voters: how many of the first heads vote; the others only tell how sure the answer is.
+        voters: how many of the first heads vote; the others only measure the agreement.
         means: (K, d) unit mean of each class's images; zeros for an empty class.
-        features: says of which network and layer the features must be.
-        names: that people gave to classes.
+        features: describes the network and layer of the features.
+        names: names that people gave to classes.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class ClassModel:
         try:
             content = torch.load(path, map_location="cpu", weights_only=True)
             version = content["version"]
-        except Exception as error:  # torch raises many kinds for what is not its own
+        except Exception as error:  # torch raises many kinds for a foreign or damaged file
             raise ValueError(f"{path} is no model of 'uic discover', or is damaged") from error
         if version != _VERSION:
             raise ValueError(f"{path} is of version {version}, this program reads {_VERSION}")
@@ -165,8 +165,8 @@ def head_labels(heads: HeadBank, reduced: torch.Tensor) -> torch.Tensor:
 def aligned_heads(heads: HeadBank, labels: torch.Tensor, order: list[int]) -> HeadBank:
     """Return heads in another order, their classes numbered as those of the first are.
 
-    The first head's classes are numbered by size, the largest first. A class of another head gets
-    the number of the class that it shares most images with, one to one.
+    The first head's classes are numbered by size, the largest first. Those of another head get the
+    numbers of a one-to-one matching that maximises the number of shared images.
 
     Args:
         heads: as trained, all of K classes.

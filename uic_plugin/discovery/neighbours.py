@@ -1,7 +1,7 @@
-"""Features made ready for comparison, their nearest neighbours and k-means, by faiss.
+"""Reduced features, their nearest neighbours and k-means, by faiss.
 
-All of it runs in chunks: at no time does it hold more than the features, their reduced copy and
-the table of neighbours.
+Everything runs in chunks: the memory holds the features, their reduced copy and the table of
+neighbours, and no other array of that size.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from uic_plugin.seeding import derive_seed
 EXACT_UP_TO = 50_000  # images; above, an inverted file of about sqrt(N) cells
 _CELLS_SEARCHED = 16
 _CHUNK = 16_384
-_PCA_SAMPLE = 50_000  # rows that the principal components are computed from
+_PCA_SAMPLE = 50_000  # maximum number of rows to compute principal components from
 _EQUAL = 5e-3  # distance of unit features within which rounding to 16 bits hides a difference
 _LEAST = 1e-6  # share of the largest variance below which a component is noise
 
@@ -45,8 +45,8 @@ def fit_reduction(features: np.ndarray, dims: int, *, seed: int = 0) -> Reductio
     """Fit principal components to unit features, from a sample if there are many.
 
     Args:
-        features: (N, D) of any float type, perhaps a file mapped into memory.
-        dims: components to keep at most.
+        features: (N, D) of any float type, optionally memory-mapped.
+        dims: maximum number of components.
         seed: of the sample.
 
     Raises:
@@ -104,14 +104,14 @@ def nearest_neighbours(
 ) -> torch.Tensor:
     """Return the nearest other images of each image by cosine, (N, count) int32.
 
-    Exact for `EXACT_UP_TO` images; above, the nearest that an inverted file finds in its 16
-    nearest cells. Where that finds too few, an image's first neighbours stand in for the rest.
+    The search is exact up to `EXACT_UP_TO` images; above, an inverted file searches the 16 nearest
+    cells. If these have too few images, an image's first neighbours are repeated.
 
     Args:
         reduced: (N, d) of unit length, N at least 2.
-        count: neighbours of each, fewer where there are fewer images.
+        count: neighbours per image, fewer if there are fewer images.
         seed: of the cells.
-        progress: is told how many images of how many are done.
+        progress: called with the number of images done, and of all.
     """
     faiss = faiss_module()
     num_images, dim = reduced.shape
@@ -144,7 +144,7 @@ def _others(found: np.ndarray, first: int, count: int) -> np.ndarray:
     order = np.argsort(wrong, axis=1, kind="stable")
     kept = np.take_along_axis(found, order, 1)[:, :count]
     usable = np.clip((~wrong).sum(1, keepdims=True), 1, count)
-    # fewer than wanted: the first ones again
+    # repeat the first ones if there are too few
     kept = np.take_along_axis(kept, np.arange(count)[None] % usable, 1)
     return np.where(kept < 0, own, kept).astype(np.int32)
 
@@ -155,7 +155,7 @@ class Centroids:
 
     Attributes:
         rows: (K, d) float32 of unit length.
-        objective: sum of squared distances of the images that it was computed from.
+        objective: sum of squared distances of the clustered images.
     """
 
     rows: torch.Tensor
@@ -174,7 +174,7 @@ def spherical_kmeans(
         iterations: of k-means.
     """
     faiss = faiss_module()
-    # drawn far apart: random images of a folder whose classes differ in size all lie in the largest
+    # k-means++: random images may all be of the largest class if classes differ in size
     spread = getattr(faiss, "ClusteringInitMethod_KMEANS_PLUS_PLUS", None)  # faiss 1.13
     start = {} if spread is None else {"init_method": spread}
     sample = reduced

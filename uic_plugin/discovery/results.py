@@ -1,7 +1,7 @@
-"""What a discovery leaves in its folder.
+"""Files that a discovery writes into its folder.
 
-labels.parquet   path, label, confidence, entropy, agreement, distance, second: a row an image
-classes.csv      a row a class: size, means, typical and borderline images
+labels.parquet   path, label, confidence, entropy, agreement, distance, second: one row per image
+classes.csv      one row per class: size, means, typical and borderline images
 classes.json     the same, as lists
 model.pt         labels later images: uic label FOLDER --out FILE
 discovery.json   settings, features, losses, how the number of classes was chosen
@@ -25,7 +25,7 @@ from uic_plugin.files import replacing
 from uic_plugin.report.tables import write_csv
 
 MODEL_FILE, ABOUT_FILE = "model.pt", "discovery.json"
-_EXAMPLES = 12  # typical images of a class, and as many borderline ones
+_EXAMPLES = 12  # typical images per class, and as many borderline ones
 
 
 def label_table(
@@ -46,17 +46,17 @@ def write_results(
     settings: DiscoverySettings,
     *,
     csv: bool = False,
-    said: dict[str, Any] | None = None,
+    said: Mapping[str, object] | None = None,
 ) -> Path:
-    """Write all files; returns the label file.
+    """Write all files and return the path of the label file.
 
     Args:
         out: the folder.
         names: N paths of the images.
         found: their classes.
         settings: of the search.
-        csv: labels.csv in place of labels.parquet.
-        said: more to keep in discovery.json.
+        csv: write labels.csv instead of labels.parquet.
+        said: further entries of discovery.json.
     """
     labels = out / ("labels.csv" if csv else "labels.parquet")
     classes = describe_classes(names, found.answers, found.model.num_classes)
@@ -107,6 +107,6 @@ def _curve(found: Found) -> list[dict[str, Any]]:
     return [] if found.count is None else [dataclasses.asdict(p) for p in found.count.curve]
 
 
-def _write_json(path: Path, content: Any) -> None:
+def _write_json(path: Path, content: object) -> None:
     with replacing(path) as part:
         part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

@@ -1,7 +1,7 @@
-"""What a discovery of classes may be told, with defaults that hold for every folder.
+"""Settings of a discovery of classes, with defaults for any folder.
 
 The defaults were chosen on imagenette160's training images and on the training classes of
-miniImageNet (see docs/discover.md), and on nothing that is reported.
+miniImageNet (see docs/discover.md), and on no reported dataset.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Classes from features: every image takes the label of one of its neighbours.
+"""Train heads on features: the label of an image comes from one of its neighbours.
 
-An image's other view is one of its nearest neighbours; its label is the answer of a teacher, the
-running mean of the heads' weights, to that view, divided by each class's running share so that no
-class swallows the others. All heads learn in the same steps, from the same pairs; those
-of lowest loss are the answer.
+An image's other view is one of its nearest neighbours; its label is the answer to that view of a
+teacher, the running mean of the heads' weights, divided by each class's running share so that no
+class becomes over-represented. All heads train in the same steps, on the same pairs; those of
+lowest loss are kept.
 
 Sources: UIC, Eq. 7 (the label comes from another view, classes are balanced); Adaloglou et al.,
 "Exploring the limits of deep image clustering using pretrained models", BMVC 2023, Eq. 4 to 8
@@ -22,19 +22,19 @@ from uic_plugin.discovery.heads import HeadBank
 from uic_plugin.discovery.settings import DiscoverySettings
 from uic_plugin.seeding import make_generator
 
-_PRIOR_MEMORY = 0.9  # of the running shares of the classes
-_LEAST_SHARE = 1e-6  # of a class, below which it counts as this
+_PRIOR_MEMORY = 0.9  # momentum of the running shares of the classes
+_LEAST_SHARE = 1e-6  # lower bound of a class's share
 
 
 @dataclass
 class TrainingState:
-    """All that a resumed training needs.
+    """Everything that a resumed training needs.
 
     Attributes:
         student, teacher: the heads.
         prior: (H, K) running share of each class.
         optimizer: its state, None before the first step.
-        step: steps that are done.
+        step: number of steps done.
     """
 
     student: HeadBank
@@ -70,17 +70,17 @@ def train_heads(
     save_every: int = 200,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> TrainingState:
-    """Train all heads from where `state` stands.
+    """Train all heads, resuming from `state`.
 
     Args:
-        state: changed in place and returned.
+        state: modified and returned.
         reduced: (N, d) features of unit length.
         neighbours: (N, k) other images of each.
         settings: of the training.
-        anchors: (N,) int64 classes that people gave, -1 for none; see `correction`.
-        save: is given the state now and then.
-        save_every: steps between two calls of it.
-        progress: is told how many steps of how many are done.
+        anchors: (N,) int64 classes given by people, -1 for none; see `correction`.
+        save: called with the state every `save_every` steps and at the end.
+        save_every: number of steps.
+        progress: called with the number of steps done, and of all.
     """
     total = settings.steps(len(reduced))
     optimizer = torch.optim.AdamW(
@@ -138,8 +138,8 @@ def balanced_labels(
 ) -> torch.Tensor:
     """Return pseudo labels of images from the teacher's answers to their neighbours, (B, H, K).
 
-    A soft label is proportional to (student x teacher) ** beta / prior ** balance: what both hold
-    to be likely, less what is likely of any image. A hard label is the teacher's alone.
+    A soft label is proportional to (student x teacher) ** beta / prior ** balance: likely by both,
+    relative to the class's share. A hard label depends on the teacher only.
 
     Args:
         log_p: (B, H, K) log probabilities of the student for the images.
@@ -160,8 +160,8 @@ def _gradient(
     """Return the derivative of the sum over heads of the mean `pair_loss` by the student's logits.
 
     It is that of a cross entropy with the balanced labels, times beta and the weight of the pair:
-    written out, it costs half of what autograd takes for it. Heads do not depend on each other, so
-    that their sum trains each as if it were alone.
+    in closed form it takes half of autograd's time. Heads do not depend on each other, so that
+    their sum trains each of them separately.
     """
     labels = balanced_labels(log_p, _swapped(answers), prior, settings)
     gradient = log_p.exp().sub_(labels)
@@ -219,8 +219,8 @@ def judge_heads(
 ) -> torch.Tensor:
     """Return the mean loss of each head's teacher, (H,), without any annotation.
 
-    Of pairs that are the same for all heads. For hard labels the entropy of the class shares is
-    subtracted, as else one class for all images would be the best head.
+    All heads are compared on the same pairs. For hard labels the entropy of the class shares is
+    subtracted; otherwise one class for all images would have the lowest loss.
     """
     generator = make_generator(settings.seed, "judge")
     count = min(pairs, max(4 * len(reduced), 1))

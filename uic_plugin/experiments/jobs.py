@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -94,7 +93,7 @@ def run_jobs(jobs: list[Job], parallel: int, say: Callable[[str], None]) -> dict
     """
     waiting = {job.name: job for job in jobs}
     failed: dict[str, Path] = {}
-    running: dict[Future[Any], Job] = {}
+    running: dict[Future[tuple[int, float]], Job] = {}
     processes: dict[str, subprocess.Popen[bytes]] = {}
     cores = max(1, (os.cpu_count() or 1) // parallel)
     finished = 0
@@ -186,7 +185,7 @@ def _run(job: Job, cores: int, processes: dict[str, subprocess.Popen[bytes]]) ->
 def _terminated_like_interrupted() -> Iterator[None]:
     """Let SIGTERM, which schedulers send, stop the commands too."""
 
-    def interrupt(*_: Any) -> None:
+    def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
     kept = signal.signal(signal.SIGTERM, interrupt)

@@ -1,4 +1,4 @@
-"""Take classes along: folders, tables and the formats of other programs."""
+"""Export classes to folders, tables and the formats of other programs."""
 
 from uic_plugin.export.write import KINDS, export_classes
 

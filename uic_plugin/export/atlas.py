@@ -77,7 +77,7 @@ def nearest(rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     for start in range(0, len(rows), _CHUNK):
         part = slice(start, min(start + _CHUNK, len(rows)))
         gap = squares[part, None] - 2 * rows[part] @ rows.T + squares
-        gap[np.arange(part.stop - start), np.arange(start, part.stop)] = -1  # itself, before all
+        gap[np.arange(part.stop - start), np.arange(start, part.stop)] = -1  # itself first
         best = np.argpartition(gap, count - 1, axis=1)[:, :count]
         order = np.argsort(np.take_along_axis(gap, best, 1), axis=1, kind="stable")
         ids[part] = np.take_along_axis(best, order, 1)

@@ -17,16 +17,16 @@ _LONGEST = 120  # bytes of a class's folder name; file systems take 255
 
 @dataclass(frozen=True)
 class Exported:
-    """What is written.
+    """The images and classes of an export.
 
     Attributes:
-        table: the N images, without those that are marked as wrong or hidden unless asked for.
-        folder: the absolute folder that they lie in.
+        table: the N images, by default without those that are marked as wrong or hidden.
+        folder: their folder, absolute.
         classes: the C numbers of classes, ascending.
-        names: C different names, fit for a folder.
+        names: C different names, valid for folders.
         target: (N,) index of each image's class in `classes`.
         rows: (N,) rows of the images in the label file.
-        left_out: images that are not written.
+        left_out: number of images that are not written.
     """
 
     table: LabelTable
@@ -43,12 +43,12 @@ class Exported:
 
 
 def select(table: LabelTable, folder: Path, *, everything: bool = False) -> Exported:
-    """Choose the images of an export and name their classes.
+    """Select the images of an export and name their classes.
 
     Args:
         table: a label file.
         folder: the folder of images.
-        everything: keep images that are marked as wrong, and hidden classes.
+        everything: include images marked as wrong, and hidden classes.
 
     Raises:
         FileNotFoundError: if an image is missing.
@@ -89,10 +89,10 @@ def select(table: LabelTable, folder: Path, *, everything: bool = False) -> Expo
 
 
 def unique_names(names: dict[int, str]) -> dict[int, str]:
-    """Make names that are different, also without case, and that every file system takes.
+    """Return names that differ, also ignoring case, and that every file system supports.
 
     Args:
-        names: of classes; empty for a class without one, which becomes `class_0007`.
+        names: names of classes; a class with an empty one becomes, for example, `class_0007`.
     """
     taken: set[str] = set()
     found = {}
@@ -109,7 +109,7 @@ def unique_names(names: dict[int, str]) -> dict[int, str]:
     return found
 
 
-def place(source: Path, target: Path, *, copy: bool) -> None:
+def link_or_copy(source: Path, target: Path, *, copy: bool) -> None:
     """Link to an image, or copy it."""
     target.parent.mkdir(parents=True, exist_ok=True)
     if copy:
@@ -119,7 +119,7 @@ def place(source: Path, target: Path, *, copy: bool) -> None:
 
 
 def flat_names(paths: list[str]) -> list[str]:
-    """Give images of several folders different names in one: the file's, or the whole path's."""
+    """Return different names for one folder: the files' names, or else their whole paths."""
     short = [path.rpartition("/")[2] for path in paths]
     count: dict[str, int] = {}
     for name in short:

@@ -1,4 +1,4 @@
-"""Write classes in the layout of another program."""
+"""Write classes in the formats of other programs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from uic_plugin.data.labels import read_labels
-from uic_plugin.export.classes import Exported, flat_names, place, select
+from uic_plugin.export.classes import Exported, flat_names, link_or_copy, select
 
 Writer = Callable[[Exported, Path, bool, np.ndarray | None], None]
 
@@ -26,15 +26,15 @@ def export_classes(
     everything: bool = False,
     features: np.ndarray | None = None,
 ) -> Exported:
-    """Write the classes of a label file to a new folder, whole or not at all.
+    """Write the classes of a label file to a new folder, completely or not at all.
 
     Args:
         labels: a label file.
-        folder: the folder of images that it is of.
+        folder: the folder of its images.
         kind: one of `KINDS`.
         out: folder to make.
-        copy: copy images where links to them would do.
-        everything: images that are marked as wrong and hidden classes, too.
+        copy: copy images instead of linking to them.
+        everything: include images marked as wrong, and hidden classes.
         features: (N, D) in the order of the label file, which embedding-atlas needs for its map.
 
     Raises:
@@ -76,7 +76,7 @@ def _into(chosen: Exported, out: Path, copy: bool, directories: list[str]) -> No
     flat = flat_names(chosen.table.paths)
     for row, path in enumerate(chosen.table.paths):
         target = out / directories[int(chosen.target[row])] / flat[row]
-        place(chosen.folder / path, target, copy=copy)
+        link_or_copy(chosen.folder / path, target, copy=copy)
 
 
 def _csv(chosen: Exported, out: Path, copy: bool, features: np.ndarray | None) -> None:
@@ -129,7 +129,7 @@ def _fiftyone(chosen: Exported, out: Path, copy: bool, features: np.ndarray | No
     labels: dict[str, dict[str, object]] = {}
     for row, path in enumerate(chosen.table.paths):
         name = f"{row:07}"
-        place(chosen.folder / path, out / "data" / (name + Path(path).suffix), copy=copy)
+        link_or_copy(chosen.folder / path, out / "data" / (name + Path(path).suffix), copy=copy)
         entry: dict[str, object] = {"label": chosen.name_of(row), "attributes": {"path": path}}
         if np.isfinite(chosen.table.confidence[row]):
             entry["confidence"] = float(chosen.table.confidence[row])

@@ -1,16 +1,16 @@
-"""Features of a folder's images in a folder of files, one row an image.
+"""Features of a folder's images in a folder of files, one row per image.
 
     store = FeatureStore.open(Path("features"))
     store.names                                  # N paths below the images' folder
     store.features(store.names)                  # (N, D) float16
 
     store.json       the network, its weights' fingerprint, layer, preprocessing and precision
-    features.npy     (N, D) float16, to be mapped into memory; numpy reads it, too
-    images.jsonl     a line an image in the order of the rows: path, size and time of its file; or,
-                     without a row, what was wrong with it
+    features.npy     (N, D) float16, for memory mapping, in numpy's format
+    images.jsonl     one line per image in row order: path, size and time of its file; for an
+                     unreadable image, which has no row, the reason
 
 Rows are appended, then their lines: a row without a line does not count. A process that was killed
-leaves at most a batch of such rows, which the next one writes over.
+leaves at most a batch of such rows, which the next one overwrites.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ _HEADER_BYTES = 128
 
 @dataclass(frozen=True)
 class StoreIdentity:
-    """What all features of a store have in common.
+    """The network and the folder of all features of a store.
 
     Attributes:
-        backbone, weights, size: as a user named them, to open the network again.
+        backbone, weights, size: given by the user, to open the network again.
         fingerprint: of the network's weights.
-        layer: whose output the features are.
+        layer: the features are its output.
         preprocessing: of the images.
         precision: of the forward pass, "32" or "bf16".
         folder: the images' folder, absolute.
@@ -77,14 +77,14 @@ class StoreIdentity:
 
 @dataclass(frozen=True)
 class FileFacts:
-    """Size in bytes and time of change of an image's file: a changed image is computed anew."""
+    """Size in bytes and modification time of a file: features of changed files are recomputed."""
 
     size: int
     changed: int
 
     @classmethod
     def of(cls, path: Path) -> FileFacts:
-        """Look at a file."""
+        """Return the facts of a file."""
         status = path.stat()
         return cls(status.st_size, status.st_mtime_ns)
 
@@ -97,7 +97,7 @@ class Entry:
         name: its path below the images' folder.
         facts: of its file.
         row: its row in the features; None for an image that cannot be read.
-        reason: what was wrong with it.
+        reason: why it cannot be read.
     """
 
     name: str
@@ -107,13 +107,13 @@ class Entry:
 
 
 class FeatureStore:
-    """Features that lie in a folder.
+    """Features in a folder.
 
     Args:
         path: the folder.
-        identity: what they have in common.
+        identity: network and folder of the images.
         entries: images by name.
-        rows: complete rows in the file of features, some of which may be of older images.
+        rows: number of complete rows in the file of features, including outdated ones.
     """
 
     def __init__(
@@ -186,11 +186,11 @@ class StoreWriter:
         self.store, self._rows, self._lines = store, rows, lines
 
     def append(self, entries: Sequence[Entry], features: np.ndarray) -> None:
-        """Add images; `features` has a row for each of `entries` that has no reason.
+        """Add images; `features` has a row for each of `entries` without a reason.
 
         Raises:
             ValueError: for features that are not finite in float16.
-            OSError: as on a full disk; what was there before is still there.
+            OSError: for example if the disk is full; earlier features are kept.
         """
         rows = np.ascontiguousarray(features, _ROW_TYPE)
         if not np.isfinite(rows).all():
@@ -220,10 +220,10 @@ class StoreWriter:
 
 @contextmanager
 def writing(path: Path, identity: StoreIdentity) -> Iterator[StoreWriter]:
-    """Open a store for more images, or begin one; one process at a time.
+    """Open or create a store to add images; one process at a time.
 
     Raises:
-        ValueError: if features of another network, layer or folder lie there.
+        ValueError: if the store has features of another network, layer or folder.
         OSError: if another process writes to it, or the disk is full.
     """
     with _told_where(path):
@@ -260,7 +260,7 @@ def writing(path: Path, identity: StoreIdentity) -> Iterator[StoreWriter]:
 
 @contextmanager
 def _told_where(path: Path) -> Iterator[None]:
-    """Name the folder in an error of writing, and say that nothing is lost."""
+    """Add the folder to the message of a full disk, and that the same command resumes."""
     try:
         yield
     except OSError as error:

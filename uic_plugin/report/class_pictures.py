@@ -1,7 +1,7 @@
-"""What classes look like while a run learns them: some classes, some images of each, drawn.
+"""Pictures of classes during training: a random sample of classes and of their images.
 
-Drawn, not chosen: nobody knows the most confident images without another pass, and a fair draw
-shows what the classes are. `uic classes` shows the sharpest ones of a label file.
+Finding the most confident images would need another pass, and a random sample is representative.
+`uic classes` shows the classes of lowest entropy of a label file.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _TILE = 48  # pixels
 
 
 class ClassPictures:
-    """Pictures of a run's classes, a PNG for every epoch that is asked for.
+    """Pictures of a run's classes, one PNG per requested epoch.
 
     Args:
-        dataset: the training images with a centered view, items [number, view (C, H, W), ...].
-        folder: for `epoch0010.png` and `epoch0010_sizes.png`.
+        dataset: the training images with a centered view, items [index, view (C, H, W), ...].
+        folder: of `epoch0010.png` and `epoch0010_sizes.png`.
         seed: of the run; the same classes are shown as long as they have images.
     """
 
@@ -49,7 +49,7 @@ class ClassPictures:
             epoch: counted from 1.
 
         Returns:
-            The PNG, or None if none of the images that it would show can be read.
+            The PNG, or None if none of its images can be read.
         """
         chosen = some_classes(sizes, _CLASSES, self.seed)
         members = some_members(labels, chosen, _COLUMNS, derive_seed(self.seed, "shown", epoch))
@@ -60,7 +60,7 @@ class ClassPictures:
         return plot_classes(
             tiles,
             labels[readable],
-            np.zeros(len(readable)),  # in the order in which they were drawn
+            np.zeros(len(readable)),  # keeps the order of the draw
             self.folder / f"epoch{epoch:04d}.png",
             sizes=sizes,
             order=chosen,
@@ -93,11 +93,11 @@ class ClassPictures:
 def some_classes(sizes: np.ndarray, count: int, seed: int) -> np.ndarray:
     """Draw at most `count` non-empty classes by the seed alone; return them in ascending order.
 
-    A class that stays filled stays in the picture, so that one can watch it.
+    A class stays in the picture, to be compared over epochs, until it is empty.
 
     Args:
         sizes: (K,) images per class.
-        count: classes wanted.
+        count: maximum number of classes.
         seed: of the run.
     """
     order = np.random.default_rng(derive_seed(seed, "shown classes")).permutation(len(sizes))
@@ -110,7 +110,7 @@ def some_members(labels: np.ndarray, chosen: np.ndarray, count: int, seed: int) 
     Args:
         labels: (N,) pseudo labels.
         chosen: classes, ascending.
-        count: images of a class wanted.
+        count: maximum number of images per class.
         seed: of the draw.
     """
     members = np.flatnonzero(np.isin(labels, chosen))

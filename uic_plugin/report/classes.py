@@ -1,4 +1,4 @@
-"""What the classes of a label file look like: sizes (Fig. 3), sharp classes (Fig. 4), numbers."""
+"""Report the classes of a label file: sizes (Fig. 3), classes of low entropy (Fig. 4), numbers."""
 
 from __future__ import annotations
 
@@ -19,21 +19,20 @@ _TILE = 48  # pixels, of an image in the picture
 def report_classes(
     labels: Path, data: Path, out: Path, *, show: int = 12, num_classes: int | None = None
 ) -> dict[str, float | int]:
-    """Write `classes.csv`, `class_sizes.png` and `classes.png`; numbers for a terminal.
+    """Write `classes.csv`, `class_sizes.png` and `classes.png`; return numbers for a terminal.
 
-    Annotations are the folders that the images lie in, where they lie in any; they decide about
-    nothing but the numbers.
+    Annotations are the images' folders, if there are any; only the numbers depend on them.
 
     Args:
         labels: a label file.
-        data: the folder of images that it is of.
+        data: the folder of its images.
         out: folder to write to.
         show: classes in the picture, those of lowest mean entropy.
         num_classes: K; by default the highest label plus 1.
 
     Raises:
         FileNotFoundError: if there is no label file, or an image of it is missing.
-        ValueError: if it is no label file, or `show` is less than 1.
+        ValueError: if it is not a label file, or `show` is less than 1.
     """
     if show < 1:
         raise ValueError(f"--show must be at least 1, got {show}")

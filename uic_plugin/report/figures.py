@@ -1,4 +1,4 @@
-"""Pictures of a run: curves over epochs, and what each discovered class looks like."""
+"""Pictures of a run: curves over epochs, and images of each class."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def plot_curves(histories: Mapping[str, Mapping[str, Sequence[float]]], path: Pa
     """Plot loss, NMI, purity and share of changed labels of UIC runs over epochs.
 
     Args:
-        histories: a run's name to its columns, as `read_history` gives them.
+        histories: a run's name to its columns, see `read_history`.
         path: the PNG to write.
     """
     from matplotlib.figure import Figure
@@ -64,12 +64,12 @@ def plot_classes(
     Args:
         images: N images (H, W, 3) uint8, of one size.
         labels: (N,) pseudo classes.
-        confidence: (N,) softmax score of the pseudo class, orders the images of a row.
+        confidence: (N,) softmax score of the pseudo class, by which the images of a row are sorted.
         path: the PNG to write.
-        sizes: (K,) images per class, those that are not shown too.
-        order: classes to show, from the top; by default all that are not empty, by size.
+        sizes: (K,) images per class, including those that are not shown.
+        order: classes to show, from the top; by default all non-empty ones, by size.
         columns: images in a row.
-        blocks: rows that stand side by side.
+        blocks: number of rows beside each other.
     """
     from matplotlib.figure import Figure
 
@@ -78,8 +78,8 @@ def plot_classes(
     height, width = images[0].shape[:2]
     rows = -(-len(classes) // blocks)
     figure = Figure(figsize=(blocks * (columns * 0.3 + 0.8), rows * 0.33 + 0.1))
-    for place, label in enumerate(classes):
-        block, row = divmod(place, rows)
+    for rank, label in enumerate(classes):
+        block, row = divmod(rank, rows)
         members = np.flatnonzero(labels == label)
         members = members[np.argsort(-confidence[members], kind="stable")][:columns]
         strip = np.full((height, columns * (width + 1), 3), 255, dtype=np.uint8)

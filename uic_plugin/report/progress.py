@@ -1,4 +1,4 @@
-"""A bar on a terminal, a line per epoch anywhere else."""
+"""Show progress: a bar on a terminal, a line per epoch elsewhere."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class EpochReporter:
     """Shows a run's progress.
 
     Args:
-        title: stands before the numbers.
-        console: where to; by default the standard output.
+        title: printed before the numbers.
+        console: by default the standard output.
     """
 
     def __init__(self, title: str, console: Console | None = None) -> None:
@@ -43,7 +43,7 @@ class EpochReporter:
         self._numbers = ""
 
     def start(self, epochs: int, batches: float) -> None:
-        """Begin a run of so many epochs of so many batches."""
+        """Start the progress of a run of so many epochs of so many batches."""
         self.epochs, self.batches = epochs, batches
         if self.console.is_terminal:
             self._progress = Progress(
@@ -57,7 +57,7 @@ class EpochReporter:
             self._progress.start()
 
     def step(self, epoch: int, batch: int, loss: float) -> None:
-        """Take note that a batch is done."""
+        """Show that a batch is done."""
         if self._progress is not None:
             numbers = f"epoch {epoch + 1}/{self.epochs}  loss {loss:.3f}  {self._numbers}"
             self._progress.update(
@@ -65,7 +65,7 @@ class EpochReporter:
             )
 
     def epoch(self, row: Mapping[str, Any]) -> None:
-        """Take note that an epoch is done; `row` holds its numbers."""
+        """Show that an epoch is done; `row` holds its numbers."""
         losses = [name for name in row if _LOSS.fullmatch(name)]
         wanted = (("loss", sorted(losses, key=len, reverse=True)), *_SHOWN)
         found = [(label, [row[name] for name in names if name in row]) for label, names in wanted]
@@ -79,7 +79,7 @@ class EpochReporter:
             )
 
     def stop(self) -> None:
-        """Take the bar off the screen."""
+        """Remove the bar from the screen."""
         if self._progress is not None:
             self._progress.stop()
             self._progress = None

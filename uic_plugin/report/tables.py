@@ -1,18 +1,21 @@
-"""Tables, on disk and on a terminal."""
+"""Tables as CSV files and for a terminal."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 
 from uic_plugin.files import replacing
 
+if TYPE_CHECKING:
+    from uic_plugin.evaluation.probe_settings import ProbeResult
 
-def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
     """Write rows with the union of their columns, through a temporary file."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
     with replacing(path) as part, open(part, "w", newline="") as file:
@@ -27,7 +30,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def probe_table(results: Sequence[Any]) -> Table:
+def probe_table(results: Sequence[ProbeResult]) -> Table:
     """Return results of probes for a terminal, one row per layer, cells "top-1/top-5"."""
     kinds = [
         (crops, probe)

@@ -1,10 +1,10 @@
-"""Pictures of what was learned on PASCAL VOC: curves, classes, boxes, masks."""
+"""Pictures of results on PASCAL VOC: curves, classes, boxes, masks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,8 +14,12 @@ from uic_plugin.data.voc_folder import VOC_CLASSES, Objects, VocMasks, VocObject
 from uic_plugin.evaluation.voc.average_precision import Detections
 from uic_plugin.files import replacing
 
-_SHOWN = 8  # images of a picture
-_SURE = 0.5  # least confidence of a box that is drawn
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_SHOWN = 8  # images per picture
+_SURE = 0.5  # minimum confidence of drawn boxes
 
 
 def voc_palette() -> np.ndarray:
@@ -32,7 +36,7 @@ def voc_palette() -> np.ndarray:
     return palette.astype(np.uint8)
 
 
-def plot_curve(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
+def plot_curve(rows: Sequence[Mapping[str, float]], path: Path) -> Path:
     """Plot losses and learning rate over iterations, from the rows of a curve."""
     figure = _figure(7, 3)
     axis = figure.subplots()
@@ -54,8 +58,8 @@ def plot_curve(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
 def draw_scores(images: VocObjects, scores: torch.Tensor, path: Path) -> Path:
     """Draw some images with their classes, and the highest scores (N, 20) beside them."""
 
-    def draw(axis: Any, number: int) -> None:
-        axis.imshow(images.image(number))
+    def draw(axis: Axes, number: int) -> None:
+        axis.imshow(np.asarray(images.image(number)))
         there = sorted({VOC_CLASSES[c] for c in images.objects[number].labels.tolist()})
         best = scores[number].argsort(descending=True)[: max(1, len(there))].tolist()
         axis.set_title(
@@ -71,8 +75,8 @@ def draw_detections(images: VocObjects, found: Sequence[Detections], path: Path)
     """Draw some images with their objects (dashed) and the boxes found with a confidence of 0.5."""
     colours = voc_palette() / 255
 
-    def draw(axis: Any, number: int) -> None:
-        axis.imshow(images.image(number))
+    def draw(axis: Axes, number: int) -> None:
+        axis.imshow(np.asarray(images.image(number)))
         _draw_truth(axis, images.objects[number])
         answers = found[number]
         sure = answers.scores >= _SURE
@@ -123,20 +127,20 @@ def save_mask(mask: torch.Tensor, path: Path) -> Path:
     return path
 
 
-def _draw_truth(axis: Any, objects: Objects) -> None:
+def _draw_truth(axis: Axes, objects: Objects) -> None:
     for box, difficult in zip(objects.boxes.tolist(), objects.difficult.tolist(), strict=True):
         if not difficult:
             _draw_box(axis, box, edgecolor="white", linewidth=1, linestyle="--")
 
 
-def _draw_box(axis: Any, box: Sequence[float], **style: Any) -> None:
+def _draw_box(axis: Axes, box: Sequence[float], **style: Any) -> None:
     from matplotlib.patches import Rectangle
 
     left, top, right, bottom = box
     axis.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, **style))
 
 
-def _grid(count: int, draw: Callable[[Any, int], None], path: Path, columns: int = 4) -> Path:
+def _grid(count: int, draw: Callable[[Axes, int], None], path: Path, columns: int = 4) -> Path:
     rows = -(-count // columns)
     figure = _figure(2.8 * columns, 2.6 * rows)
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
@@ -147,13 +151,13 @@ def _grid(count: int, draw: Callable[[Any, int], None], path: Path, columns: int
     return _save(figure, path)
 
 
-def _figure(width: float, height: float) -> Any:
+def _figure(width: float, height: float) -> Figure:
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def _save(figure: Any, path: Path) -> Path:
+def _save(figure: Figure, path: Path) -> Path:
     with replacing(path) as part:
         figure.savefig(part, format="png", dpi=80)
     return path

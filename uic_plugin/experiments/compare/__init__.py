@@ -1,1 +1,1 @@
-"""Methods side by side: same images, network, augmentation and budget (`uic compare`)."""
+"""Compare methods with the same images, network, augmentation and budget (`uic compare`)."""

@@ -1,8 +1,8 @@
 """What an epoch boundary costs, by method and number of images: `uic costs RUN`.
 
-Time that is not training: the labels of all images and the order of the next epoch. The features
-are real ones, of a trained run's images under its augmentation; a method's pass over all images,
-where it needs one, is timed on the first of them and multiplied.
+It is the time between two epochs' training: the labels of all images and the order of the next
+epoch. The features are those of a trained run's images under its augmentation; a method's pass over
+all images, if it needs one, is timed on some of them and extrapolated.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -33,8 +33,9 @@ from uic_plugin.pseudo_labels.sinkhorn import sinkhorn_labels
 from uic_plugin.runs.datasets import pretrain_loader
 from uic_plugin.runs.run import Run
 
-_EMBEDDING = 128  # of DeepCluster v2's memory
-_TIMED_IMAGES = 2048  # whose pass is timed
+_Result = TypeVar("_Result")
+_EMBEDDING = 128  # dimensions of DeepCluster v2's memory
+_TIMED_IMAGES = 2048  # images of a timed pass
 
 
 def boundary_costs(
@@ -50,19 +51,18 @@ def boundary_costs(
 
     Args:
         run: folder of a finished run; its images, augmentation and network are used.
-        sizes: numbers of images N; beyond the run's own, further views of them stand in.
+        sizes: numbers of images N; above the run's own number, further views of them are used.
         classes: K, at most the smallest N.
-        methods: which.
-        overrides: of the run's recipe, as `data.fraction=-1`.
-        say: is told each row.
+        methods: names of the methods.
+        overrides: of the run's recipe, for example `data.fraction=-1`.
+        say: called with each row as text.
 
     Returns:
-        Rows with `method`, `images`, `classes`, `pass_seconds` (views of all images made and put
-        through the network, estimated from the first of them), `label_seconds` and
-        `order_seconds`.
+        Rows with `method`, `images`, `classes`, `pass_seconds` (making views of all images and
+        forward passes, extrapolated), `label_seconds` and `order_seconds`.
 
     Raises:
-        ValueError: for more classes than images, or another method.
+        ValueError: for more classes than images, or an unknown method.
     """
     sizes = sorted(sizes)
     unknown = [name for name in methods if name not in _COSTS]
@@ -120,7 +120,7 @@ def _features(
     return torch.cat(parts), seconds
 
 
-def _timed(work: Callable[[], Any]) -> tuple[float, Any]:
+def _timed(work: Callable[[], _Result]) -> tuple[float, _Result]:
     started = time.perf_counter()
     result = work()
     return time.perf_counter() - started, result
@@ -147,7 +147,7 @@ def _uic(features: torch.Tensor, classes: int) -> dict[str, float]:
     head = PseudoClassHead(features.shape[1], classes)
     bank = PseudoLabelBank(len(features), classes, seed=0)
     fixer = EmptyClassFixer(classes)
-    with torch.no_grad():  # the training step computes these logits anyway: no part of it
+    with torch.no_grad():  # not timed: the training step computes these logits anyway
         for rows in torch.arange(len(features)).split(4096):
             bank.update(rows, head(features[rows])[1].argmax(1))
     label_seconds, _ = _timed(lambda: bank.commit(fixer))
@@ -169,7 +169,7 @@ def _selflabel(features: torch.Tensor, classes: int) -> dict[str, float]:
     # cosines times 10 are about as sure as logits of a network in training
     scores = 10 * _logits(features, classes)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # an unfinished solution has been timed as well
+        warnings.simplefilter("ignore")  # a solution that has not converged is timed as well
         seconds, solution = _timed(lambda: sinkhorn_labels(scores))
     return {
         "label_seconds": seconds,

@@ -1,4 +1,4 @@
-"""All figures of one finished run: `uic measure RUN`."""
+"""Measure all figures of a finished run: `uic measure RUN`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from uic_plugin.files import replacing
 from uic_plugin.hosts.checkpoint_files import read_checkpoint
@@ -21,7 +22,7 @@ from uic_plugin.runs.folder import COST_FILE, HISTORY_FILE, SNAPSHOTS
 from uic_plugin.runs.run import Run
 
 MEASURES_FILE = "measures.json"
-_KEPT_BYTES = 2 << 30  # of prepared images that are kept for all snapshots
+_KEPT_BYTES = 2 << 30  # maximum size of prepared images that are kept for all snapshots
 
 
 def measure_run(run: Path, *, clusters: int, overrides: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -29,15 +30,14 @@ def measure_run(run: Path, *, clusters: int, overrides: tuple[str, ...] = ()) ->
 
     Args:
         run: folder of a finished run on annotated images.
-        clusters: of k-means on the features of the training images, for NMI and purity.
-        overrides: of the run's recipe, as `linear.max_epochs=50`.
+        clusters: number of k-means clusters of the training images' features, for NMI and purity.
+        overrides: of the run's recipe, for example `linear.max_epochs=50`.
 
-    Reboundaries:
-        What was written: `knn` and `linear` (top-1 in percent, host's evaluators; no linear with
-        fewer than five classes), `nmi` and
-        `purity` of the method's own labels where it has some, `kmeans_nmi` and `kmeans_purity`,
-        seconds, images per second, memory in bytes, and `curve`: rows with `epoch`, `views`,
-        `seconds` and `knn`.
+    Returns:
+        The content of the file: `knn` and `linear` (top-1 in percent, host's evaluators; linear
+        needs at least five classes), `nmi` and `purity` of the method's own labels if it has any,
+        `kmeans_nmi` and `kmeans_purity`, seconds, images per second, memory in bytes, and `curve`:
+        rows with `epoch`, `views`, `seconds` and `knn`.
 
     Raises:
         FileNotFoundError: if there is no such run.
@@ -81,7 +81,7 @@ def measure_run(run: Path, *, clusters: int, overrides: tuple[str, ...] = ()) ->
 
 
 class _Images:
-    """Annotated images in the host's centered views; kept in memory where they are few."""
+    """Annotated images in the host's centered views; kept in memory if they are few."""
 
     def __init__(self, run: Run) -> None:
         self.device = run.device
@@ -92,7 +92,7 @@ class _Images:
             self.loaders.append(list(loader) if is_small else loader)
 
     @torch.no_grad()
-    def features(self, network: Any) -> Features:
+    def features(self, network: nn.Module) -> Features:
         network = network.eval().to(self.device)
         parts: list[torch.Tensor] = []
         for loader in self.loaders:
@@ -104,7 +104,7 @@ class _Images:
 def _costs(run: Path, method: str) -> dict[str, Any]:
     """Return time and memory of training, and the last figures of the method's own labels.
 
-    Only of runs of `uic pretrain`; those of the host's own scripts keep no such files.
+    Only runs of `uic pretrain` have these files, not those of the host's own scripts.
     """
     cost_file, history_file = run / COST_FILE, run / HISTORY_FILE
     cost = json.loads(cost_file.read_text()) if cost_file.exists() else {}

@@ -6,11 +6,14 @@ import io
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from uic_plugin.experiments.compare.plan import Setting
 from uic_plugin.experiments.compare.records import cell, columns_of, heading
 from uic_plugin.files import replacing
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def write_page(
@@ -20,14 +23,14 @@ def write_page(
     curves: Sequence[Mapping[str, Any]],
     rows: Sequence[Mapping[str, Any]],
 ) -> Path:
-    """Write the page, which needs no other file, and its curves beside it as `curves.png`.
+    """Write the self-contained page, and its curves beside it as `curves.png`.
 
     Args:
         path: of the HTML file.
         setting: what all runs share.
-        summary: one row a line.
-        curves: one row a point.
-        rows: one row a run.
+        summary: one row per line of the comparison.
+        curves: one row per point.
+        rows: one row per run.
     """
     from jinja2 import Environment
 
@@ -62,7 +65,7 @@ def write_page(
     return path
 
 
-def _figure(curves: Sequence[Mapping[str, Any]], levels: Mapping[str, float]) -> Any:
+def _figure(curves: Sequence[Mapping[str, Any]], levels: Mapping[str, float]) -> Figure:
     """Plot k-NN over views and over seconds: means, and bands of one standard deviation."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter, MaxNLocator

@@ -1,4 +1,4 @@
-"""Which runs a comparison needs, and the commands that make them."""
+"""Plan the runs of a comparison and their commands."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from uic_plugin.experiments.jobs import Job
 from uic_plugin.recipes_path import TYPED_KEY, compose_recipe, list_recipes, recipes_dir
@@ -20,17 +20,17 @@ from uic_plugin.report.tables import read_csv
 SNAPSHOTS = 5
 _CALIBRATION_EPOCHS = 2  # the first also pays for start-up
 _OURS = ("seed", "max_epochs", "run_dir", "snapshots")  # settings that a comparison makes itself
-_EVALUATION = ("linear.", "knn.")  # of `uic measure`, and no part of a training
+_EVALUATION = ("linear.", "knn.")  # settings of `uic measure`, not of a training
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What all methods may spend alike.
+    """The budget of each run, equal for all methods.
 
     Attributes:
         kind: "epochs", passes over the images; "views", of images that pass through the network in
             training; "minutes", of training on this machine.
-        amount: of it, for each run.
+        amount: number of them, per run.
     """
 
     kind: str
@@ -65,7 +65,7 @@ class Entry:
 
     Attributes:
         label: its name.
-        method: of the host or of this plugin, or the name of a recipe in the family.
+        method: name of a method of the host or of this plugin, or of a recipe in the family.
         overrides: of its recipe.
     """
 
@@ -85,8 +85,8 @@ class Setting:
         overrides: of every recipe.
         root: folder of the runs.
         clusters: of k-means, see `measure_run`.
-        layers: to probe, none unless asked.
-        parallel: commands at the same time, each with its part of the cores.
+        layers: to probe, by default none.
+        parallel: number of parallel commands, each with its share of the cores.
 
     Raises:
         ValueError: for numbers out of range, or overrides of what a comparison sets itself.
@@ -127,7 +127,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One training and what is measured of it, in its own folder."""
+    """One training and its measurements, in its own folder."""
 
     entry: Entry
     seed: int
@@ -158,7 +158,7 @@ def entries_of(methods: Sequence[str], variants: Path | None) -> list[Entry]:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it holds something else, or a label stands twice.
+        ValueError: if it holds something else, or a label occurs twice.
     """
     entries = [Entry(name, name) for name in methods]
     if variants is not None:
@@ -226,12 +226,12 @@ def recipe_of(family: str, name: str) -> tuple[str, tuple[str, ...]]:
     return f"{family}/any", (f"method={name}",)
 
 
-def composed(setting: Setting, entry: Entry, seed: int) -> tuple[str, list[str], Any]:
+def composed(setting: Setting, entry: Entry, seed: int) -> tuple[str, list[str], DictConfig]:
     """Return the recipe, the overrides without the length, and what they compose to.
 
     Raises:
         FileNotFoundError: if there is neither a family of recipes nor a folder of that name.
-        ValueError: for an unknown method, or overrides that Hydra does not take.
+        ValueError: for an unknown method, or overrides that Hydra rejects.
     """
     name, choice = recipe_of(setting.family, entry.method)
     overrides = [*choice, f"seed={seed}"]
@@ -260,7 +260,7 @@ def epochs_of_budget(
         setting: with the budget.
         entry: of the comparison.
         seed: of the run.
-        say: is told where whole epochs miss a budget of views by more than a tenth.
+        say: called with a message if whole epochs miss a budget of views by more than a tenth.
     """
     from uic_plugin.runs.datasets import pretrain_loader
     from uic_plugin.runs.settings import prepare_config, views_per_image
@@ -337,7 +337,7 @@ def _evaluation(
     return Job(f"{kind} {folder.name}", (kind, *arguments), folder, folder / product, (train.name,))
 
 
-def _digest(cfg: Any) -> str:
+def _digest(cfg: DictConfig) -> str:
     """Return a hash of what decides a training, not of where it runs or how it is evaluated."""
     content: Any = OmegaConf.to_container(cfg, resolve=True)
     for key in ("name", "run_dir", "seed", "linear", "knn", TYPED_KEY):

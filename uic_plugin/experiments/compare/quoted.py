@@ -1,4 +1,4 @@
-"""Figures that papers quote, of methods that are not run here: `uic compare --quoted`."""
+"""Figures quoted from papers, of methods that are not run here: `uic compare --quoted`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from uic_plugin.report.tables import read_csv
 def quoted_tables() -> list[Table]:
     """Return one table for each of the paper's, with protocol and source in its title.
 
-    `quoted.csv` has one row a figure: table, method, architecture, column, value, protocol, source.
+    `quoted.csv` has one row per figure: table, method, architecture, column, value, protocol,
+    source.
     """
     rows = read_csv(Path(__file__).with_name("quoted.csv"))
     tables = []

@@ -1,4 +1,4 @@
-"""From finished runs to tables: one row a run, one row a method, one row a point of a curve."""
+"""Tables of finished runs: one row per run, per method, or per point of a curve."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ def collect(
     """Return one row per run, failed ones with their reason.
 
     Args:
-        runs: all of them.
+        runs: all runs.
         setting: what they share.
-        failed: name of a job to why it failed.
-        early: label of a line to why it could not even be planned.
+        failed: name of a failed job to the reason.
+        early: label of a line that could not be planned to the reason.
     """
     rows: list[dict[str, Any]] = [
         {"label": label, "method": "", "seed": "", "failed": reason}

@@ -1,4 +1,4 @@
-"""The commands behind a table: each is one call of `uic`, done once however many rows need it."""
+"""The commands of a table: each is one call of `uic`, run once even if several rows need it."""
 
 from __future__ import annotations
 

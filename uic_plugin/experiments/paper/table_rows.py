@@ -1,4 +1,4 @@
-"""From finished runs to a table: measured figures and quoted ones, never in one cell."""
+"""Tables of finished runs: measured figures and quoted ones, in separate cells."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ _VOC_FOLDERS = ("voc-classify-fc6-8", "voc-classify-all", "voc-detect", "voc-seg
 def measure(row: Row, column: str, folder: Path) -> float | None:
     """Return a run's figure for a column, in percent; None if it does not exist yet.
 
-    Top-1 is of the probe after its last epoch, 10 crops averaged; NMI (arithmetic average) is of
-    the labels as they stood after the last epoch of training.
+    Top-1 is that of the probe after its last epoch, averaged over 10 crops; NMI (arithmetic
+    average) is that of the labels after the last epoch of training.
     """
     if column == NMI:
         history = folder / "epochs.csv"
@@ -63,7 +63,7 @@ def collect(
 ) -> list[dict[str, Any]]:
     """Return one record per cell: what was measured with each seed, and what the paper quotes.
 
-    Seeds that an earlier call has measured count, too.
+    Seeds that an earlier call has measured are included.
     """
     records = []
     for row in table.rows_at(scale):
@@ -113,7 +113,7 @@ def merged(path: Path, records: list[dict[str, Any]], scale: str) -> list[dict[s
 def _finished(
     table: PaperTable, row: Row, column: str, scale: str, seeds: Sequence[int], root: Path
 ) -> dict[int, tuple[Path, Path]]:
-    """Run folder and record of a cell by seed, of those that are measured."""
+    """Return run folder and record of a cell by seed, of those that are measured."""
     if row.recipe_at(scale) is None:
         return {}
     pattern = run_folder(root, scale, row, 0).name.removesuffix("0")
@@ -129,7 +129,7 @@ def _finished(
 
 
 def _task_folder(table: PaperTable, row: Row, column: str) -> str:
-    """Name of the folder in a run's that a task writes into, see `TransferPlan`."""
+    """Return the name of a task's folder in a run folder, see `TransferPlan`."""
     names = dict(zip(VOC_COLUMNS, _VOC_FOLDERS, strict=True))
     name = f"fewshot-{row.resolution}" if table.task == FEWSHOT else names[column]
     return f"{name}-untrained" if row.untrained else name

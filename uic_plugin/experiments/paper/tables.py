@@ -1,4 +1,4 @@
-"""Rows of the paper's tables: which recipe makes each, and the figure that the paper quotes.
+"""The paper's tables: the recipe of each row, and the paper's figures.
 
 Source: UIC, Tables 1, 2, 3, 5, 6, 7 and 8; networks trained on ImageNet, figures in percent.
 """
@@ -20,12 +20,12 @@ class Row:
     """One row of a table.
 
     Attributes:
-        cells: what stands at its left, as in the paper.
+        cells: its first cells, as in the paper.
         quoted: column to the paper's figure; NMI in percent.
         recipe: name below `imagenet/` or `small/`; None for figures of other papers.
         finetuned: whether the run is fine-tuned on fixed labels before it is probed.
-        layer: whose probe is the column `Top-1`.
-        small: recipe at small scale, with its group, where that is another one.
+        layer: layer of the probe of the column `Top-1`.
+        small: recipe at small scale, with its group, if it is a different one.
         resolution: of few-shot images in pixels.
         untrained: the network of that recipe with its random weights.
     """
@@ -53,10 +53,10 @@ class PaperTable:
 
     Attributes:
         title: its subject.
-        heads: names of the columns at the left.
+        heads: names of the first columns.
         columns: measured columns.
         rows: from the top.
-        note: what a reader should know.
+        note: remarks for the reader.
         task: "probe", "fewshot" or "voc".
     """
 

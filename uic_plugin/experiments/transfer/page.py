@@ -1,4 +1,4 @@
-"""What `uic transfer` measured as one HTML file with its pictures in it."""
+"""The results of `uic transfer` as one HTML file with embedded pictures."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from uic_plugin.report.tables import read_csv
 def write_page(
     path: Path, run: Path, rows: Sequence[Mapping[str, Any]], jobs: Sequence[Job], note: str
 ) -> Path:
-    """Write the page, which needs no other file.
+    """Write the self-contained page.
 
     Args:
         path: of the HTML file.
-        run: whose network.
+        run: the run folder or checkpoint of the network.
         rows: see `transfer_rows`.
-        jobs: the tasks, whose folders have pictures.
-        note: what the images are, and what the figures are not.
+        jobs: the tasks, with pictures in their folders.
+        note: about the images and the meaning of the figures.
     """
     from jinja2 import Environment
 

@@ -1,4 +1,4 @@
-"""From finished tasks to rows: what was measured, how, on what."""
+"""Rows of finished tasks: figures, commands and hardware."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The commands of each task: which detector and which layers a network takes, at which scale."""
+"""The commands of each task, with the detector and layers for a network and a scale."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class TransferPlan:
         fewshot: images of held-out classes, a folder or a split's .csv.
         voc: see `find_voc`.
         seed: of the tasks.
-        options: of a task, as `--iterations=100`, behind those of the scale.
+        options: of a task, for example `--iterations=100`, which override those of the scale.
 
     Raises:
         ValueError: for another scale or an unknown task.
@@ -201,7 +201,7 @@ def fewshot_layer(backbone: str, column: str) -> str:
 
 
 def check_tasks(tasks: Sequence[str] | Mapping[str, Sequence[str]]) -> None:
-    """Refuse a task that is none.
+    """Refuse an unknown task.
 
     Raises:
         ValueError: naming it.

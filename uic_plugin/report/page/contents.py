@@ -1,4 +1,4 @@
-"""What the page knows of its images, as text that a script file holds."""
+"""The data of the page's images, as text of script files."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def core_data(
     projection: Projection | None,
     history: History | None,
 ) -> Json:
-    """Collect everything that the page needs at its start.
+    """Collect everything that the page needs when it opens.
 
     Args:
         shown: the images.
@@ -91,7 +91,7 @@ def features_data(projection: Projection) -> Json:
 
 
 def heads_data(shown: Shown) -> Json:
-    """Collect the labels of every head, where a label file has columns `head_0`, ...."""
+    """Collect the labels of every head, if a label file has columns `head_0`, ...."""
     return {
         name: encoded(shown.table.extra[name][shown.rows], "<i4") for name in _heads(shown.table)
     }
@@ -103,9 +103,9 @@ def encoded(values: np.ndarray, kind: str) -> str:
 
 
 def script(name: str, data: object) -> str:
-    """Return a script that hands `data` to the page; pages from a disk may load no other files.
+    """Return a script that passes `data` to the page; local pages can load no other files.
 
-    The text is ASCII, and has no `<`: nothing in a name of a file can end the script.
+    The text is ASCII, and has no `<`, so that no file name can end the script.
     """
     text = json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
     return f'UIC.give("{name}",{text});\n'

@@ -1,4 +1,4 @@
-"""How the classes of a run came about, where it kept snapshots (`uic pretrain ... snapshots=N`)."""
+"""The history of a run's classes, if it kept snapshots (`uic pretrain ... snapshots=N`)."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class History:
     Attributes:
         epochs: E epochs, ascending.
         size: (E, K) images of each class at each of them.
-        kept: (E, K) share of the class's images of today that it had then, in [0, 1]; NaN for a
-            class that has none today.
+        kept: (E, K) share of the class's final images that it had then, in [0, 1]; NaN for a class
+            without final images.
     """
 
     epochs: list[int]
@@ -24,7 +24,7 @@ class History:
     kept: np.ndarray
 
     def as_json(self) -> dict[str, object]:
-        """Return it class by class, with shares of three digits."""
+        """Return the history class by class, with shares of three digits."""
         shares = np.round(np.nan_to_num(self.kept), 3)
         return {
             "epochs": self.epochs,
@@ -34,12 +34,12 @@ class History:
 
 
 def history_of(epochs: Sequence[int], past: Sequence[np.ndarray], today: np.ndarray) -> History:
-    """Compare the labels of earlier epochs with today's.
+    """Compare the labels of earlier epochs with the final ones.
 
     Args:
         epochs: E epochs, ascending.
         past: E arrays (N,) of labels.
-        today: (N,) labels of the same images.
+        today: (N,) final labels of the same images.
     """
     num_classes = int(max(int(today.max()), *(int(labels.max()) for labels in past))) + 1
     size = np.stack([np.bincount(labels, minlength=num_classes) for labels in past])

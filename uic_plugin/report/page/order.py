@@ -1,11 +1,11 @@
-"""Which images the page shows, and in which order their thumbnails lie."""
+"""Choose the images of the page, and the order of their thumbnails."""
 
 from __future__ import annotations
 
 import numpy as np
 
 COVERS = 6  # images on the card of a class
-_FEWEST = 24  # images of a class that a sample keeps, if the class has as many
+_FEWEST = 24  # minimum number of images per class in a sample, unless the class is smaller
 
 
 def certainty_of(confidence: np.ndarray) -> np.ndarray:
@@ -16,11 +16,11 @@ def certainty_of(confidence: np.ndarray) -> np.ndarray:
 def sample_images(
     labels: np.ndarray, confidence: np.ndarray, limit: int, *, seed: int = 0
 ) -> np.ndarray:
-    """Choose at most about `limit` images: the surest, the least sure and others of each class.
+    """Choose about `limit` images: of each class the most and least confident and random ones.
 
-    Every class gets the same share of `limit`, but not less than 24 images; a class that is
-    smaller than its share is kept whole. A third of a share are the images of highest confidence,
-    a third those of lowest confidence, and the others are drawn.
+    Every class gets the same share of `limit`, but at least 24 images; smaller classes are kept
+    completely. A third of a share are the images of highest confidence, a third those of lowest
+    confidence, and the others are drawn at random.
 
     Args:
         labels: (N,) classes.
@@ -29,7 +29,7 @@ def sample_images(
         seed: of the draw.
 
     Returns:
-        (M,) int64 indices, ascending; all of them where N is at most `limit`.
+        (M,) int64 indices, ascending; all of them if N is at most `limit`.
     """
     if len(labels) <= limit:
         return np.arange(len(labels))
@@ -44,10 +44,10 @@ def sample_images(
 
 
 def thumbnail_order(labels: np.ndarray, confidence: np.ndarray) -> np.ndarray:
-    """Order images so that what is seen together lies together.
+    """Order images so that those shown together are in the same files.
 
-    First stand the six surest images of every class, which the overview shows, class by class;
-    then all others, class by class, by falling confidence.
+    First come the six most confident images of every class, which the overview shows, class by
+    class; then all others, class by class, by decreasing confidence.
 
     Args:
         labels: (N,) classes.

@@ -1,4 +1,4 @@
-"""Features in few dimensions: for the map, and for what the page itself computes."""
+"""Project features to few dimensions: for the map, and for computations in the page."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _CHUNK = 16_384
 
 @dataclass(frozen=True)
 class Projection:
-    """What the page keeps of features.
+    """The features as the page has them.
 
     Attributes:
         components: (N, D) int8, the first D <= 32 principal components of normalised features,
             all on one scale.
-        kept: share of the variance that they hold, in [0, 1].
+        kept: their share of the variance, in [0, 1].
         map: (N, 2) float32 positions on the map.
         kind: how the map was made: pca, umap or tsne.
     """
@@ -40,7 +40,7 @@ def project(features: np.ndarray, *, kind: str = "auto", seed: int = 0) -> Proje
 
     Raises:
         ValueError: for an unknown kind, or features that are not finite or not (N, D).
-        ImportError: if umap is asked for and not installed.
+        ImportError: if umap is chosen and not installed.
     """
     if kind not in MAPS:
         raise ValueError(f"--map must be one of {', '.join(MAPS)}, got {kind!r}")
@@ -86,7 +86,7 @@ def _principal_components(features: np.ndarray, seed: int) -> tuple[np.ndarray, 
     values, vectors = np.linalg.eigh((sample - mean).T @ (sample - mean))
     width = min(_DIMENSIONS, len(values))
     axes = vectors[:, ::-1][:, :width]
-    # the sign of an axis is arbitrary: the largest entry is positive everywhere
+    # the sign of an axis is arbitrary: make its largest entry positive
     axes = axes * np.sign(axes[np.abs(axes).argmax(0), np.arange(width)])
     reduced = np.empty((count, width), np.float32)
     for start in range(0, count, _CHUNK):

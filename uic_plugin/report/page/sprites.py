@@ -14,8 +14,8 @@ from PIL import Image, ImageOps, features
 from uic_plugin.data.views import BAD_IMAGE_ERRORS
 
 _SIDE = 8  # thumbnails in a row and in a column of a sprite
-_MANY = 20_000  # images from which on thumbnails are smaller
-_PROBED = 32  # images that tell how large the images are
+_MANY = 20_000  # maximum number of images with large thumbnails
+_PROBED = 32  # images whose sizes are looked at
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def tile_size(paths: Sequence[Path]) -> int:
     """Choose the pixels of a thumbnail's side: 128, or 96 for many images; 32 or 64 for small ones.
 
     Args:
-        paths: of the images.
+        paths: paths of the images.
     """
     largest = 1
     for path in paths[:: max(1, len(paths) // _PROBED)]:
@@ -67,8 +67,8 @@ def write_sprites(
     Args:
         paths: N images, in the order of their thumbnails.
         folder: where `0.webp`, `1.webp`, ... are written.
-        tile: pixels of a thumbnail's side; chosen by `tile_size` by default.
-        progress: is told how many images of how many are done.
+        tile: pixels of a thumbnail's side; by default see `tile_size`.
+        progress: called with the number of images done, and of all.
 
     Raises:
         OSError: if a file cannot be written.
@@ -79,7 +79,7 @@ def write_sprites(
     per_file = _SIDE * _SIDE
     unreadable: list[int] = []
     done = 0
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow works outside of Python's lock
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow releases the GIL
         jobs = {
             pool.submit(
                 _write_sprite,
@@ -91,7 +91,7 @@ def write_sprites(
         }
         try:
             for job in as_completed(jobs):
-                unreadable += [jobs[job] + place for place in job.result()]
+                unreadable += [jobs[job] + index for index in job.result()]
                 done = min(done + per_file, len(paths))
                 progress(done, len(paths))
         except BaseException:
@@ -112,15 +112,15 @@ def _write_sprite(paths: Sequence[Path], tile: int, out: Path) -> list[int]:
     rows = -(-len(paths) // _SIDE)
     sheet = Image.new("RGB", (_SIDE * tile, rows * tile), (128, 128, 128))
     unreadable = []
-    for place, path in enumerate(paths):
+    for index, path in enumerate(paths):
         try:
             with Image.open(path) as image:
                 image.draft("RGB", (tile, tile))  # JPEG: decoded at a fraction of its size
                 square = _thumbnail(image.convert("RGB"), tile)
         except BAD_IMAGE_ERRORS:
-            unreadable.append(place)
+            unreadable.append(index)
             continue
-        sheet.paste(square, ((place % _SIDE) * tile, (place // _SIDE) * tile))
+        sheet.paste(square, ((index % _SIDE) * tile, (index // _SIDE) * tile))
     if out.suffix == ".webp":
         sheet.save(out, quality=92 if tile <= 32 else 80, method=2)
     else:
