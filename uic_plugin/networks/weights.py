@@ -70,7 +70,28 @@ def load_weights(
         FileNotFoundError: if there is no such file.
         ValueError: if the file has no weights, or lacks some that the network has.
     """
-    state = backbone_state(read_state(path))
+    return copy_weights(network, read_state(path), path, allow_missing=allow_missing)
+
+
+def copy_weights(
+    network: nn.Module,
+    state: dict[str, torch.Tensor],
+    source: Path | str,
+    *,
+    allow_missing: Sequence[str] = (),
+) -> WeightReport:
+    """Copy weights into a network, by name and shape.
+
+    Args:
+        network: a backbone; left unchanged on an error.
+        state: tensors by name.
+        source: where they are from, for messages.
+        allow_missing: see `load_weights`.
+
+    Raises:
+        ValueError: if `state` lacks weights that the network has.
+    """
+    state = backbone_state(state)
     own = network.state_dict()
     state = _resized_by_timm(network, _from_timm(state, own), own)
     fitting = {k: v for k, v in state.items() if k in own and v.shape == own[k].shape}
@@ -88,7 +109,7 @@ def load_weights(
     )
     if not report.loaded:
         raise ValueError(
-            f"no weight in {path} fits this {type(network).__name__}: the file has "
+            f"no weight in {source} fits this {type(network).__name__}: the file has "
             f"{', '.join(list(state)[:3])}, the network wants {', '.join(wanted[:3])}"
         )
     refused = [
@@ -99,8 +120,8 @@ def load_weights(
     if refused:
         first = refused[0].split(" ")[0]
         raise ValueError(
-            f"{path}: {report.summary(refused)}. Choose the network that the file is of, or allow "
-            f"by name what is to keep its random values: weights_allow_missing=[{first}], or "
+            f"{source}: {report.summary(refused)}. Choose the network that these are of, or "
+            f"allow by name what is to keep its random values: weights_allow_missing=[{first}], or "
             f"weights_allow_missing=['{first.split('.')[0]}.*']"
         )
     network.load_state_dict(fitting, strict=False)

@@ -20,6 +20,7 @@ from uic_plugin.methods import NUM_ROTATIONS, OWN_METHODS, RotNet
 from uic_plugin.methods.base import HostMethod
 from uic_plugin.networks import find_backbone
 from uic_plugin.recipes_path import TYPED_KEY
+from uic_plugin.runs.partial_training import check_partial_training
 
 
 def prepare_config(cfg: DictConfig, *, needs_images: bool = True) -> tuple[DictConfig, DataSource]:
@@ -35,6 +36,8 @@ def prepare_config(cfg: DictConfig, *, needs_images: bool = True) -> tuple[DictC
     """
     set_up_host()
     cfg = DictConfig(OmegaConf.to_container(cfg, resolve=True))
+    if isinstance(cfg.backbone, str):  # backbone=NAME for backbone.name=NAME
+        cfg.backbone = {"name": cfg.backbone, "kwargs": {}}
     validate(cfg)
     return resolve(cfg, needs_images=needs_images)
 
@@ -69,6 +72,7 @@ def validate(cfg: DictConfig) -> None:
     if interval not in ("epoch", "step"):
         raise ValueError(f"scheduler.interval must be epoch or step, got {interval!r}")
     _check_numbers(cfg)
+    check_partial_training(cfg)
     allowed = cfg.get("weights_allow_missing") or ListConfig([])
     if not isinstance(allowed, ListConfig) or not all(type(name) is str for name in allowed):
         raise ValueError(

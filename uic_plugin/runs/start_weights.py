@@ -7,9 +7,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+from omegaconf import DictConfig
+
 from uic_plugin.hosts import backbone_of, load_host
 from uic_plugin.networks.heads import PseudoClassHead
-from uic_plugin.networks.weights import load_weights, read_state
+from uic_plugin.networks.pretrained import (
+    DEFAULT,
+    LITE0,
+    Backbone,
+    load_pretrained,
+    weights_at_hand,
+)
+from uic_plugin.networks.registry import TIMM_PREFIX
+from uic_plugin.networks.weights import copy_weights, load_weights, read_state
+
+_NORMALISATION = 0.02  # of a mean or a deviation: differences below do not matter
 
 
 def start_from(method: Any, path: Path, allow_missing: Sequence[str] = ()) -> None:
@@ -30,12 +43,73 @@ def start_from(method: Any, path: Path, allow_missing: Sequence[str] = ()) -> No
     report = load_weights(network, path, allow_missing=allow_missing)
     if report.summary():
         warnings.warn(f"{path}: {report.summary()}", stacklevel=2)
-    momentum = getattr(method, f"momentum_{load_host().BACKBONE_KEY}", None)
-    if momentum is not None:  # starts as a copy, as in the host
-        momentum.load_state_dict(network.state_dict())
     _start_head(method, path)
+    _start_copies(method)
+
+
+def start_pretrained(method: Any, cfg: DictConfig) -> None:
+    """Copy the pretrained weights of a network of timm.
+
+    Warns where the recipe's images are normalised in another way than those of the pretraining.
+
+    Args:
+        method: of the host, or ours.
+        cfg: the prepared recipe.
+
+    Raises:
+        ValueError: for a network that no pretrained weights are published of, or of another shape.
+        FileNotFoundError: for weights that are not on this machine and cannot be downloaded.
+    """
+    name = str(cfg.backbone.name)
+    if not name.startswith(TIMM_PREFIX):
+        raise ValueError(
+            f"pretrained=true is for networks of timm, as backbone=timm/resnet18, got {name}: "
+            f"give a file, weights=FILE"
+        )
+    try:
+        with torch.random.fork_rng(devices=[]):
+            pretrained = load_pretrained(_default_if_same(name))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"pretrained=true: {error} (for a training that is weights=FILE pretrained=false)"
+        ) from error
+    network = backbone_of(method)
+    allowed = cfg.get("weights_allow_missing") or ()
+    copy_weights(network, pretrained.network.state_dict(), name, allow_missing=allowed)
+    _start_copies(method)
+    _warn_of_normalisation(cfg, pretrained)
+
+
+def _default_if_same(name: str) -> str:
+    """Return the name of the weights that need no hub, where those are of the same network."""
+    return DEFAULT if name == TIMM_PREFIX + LITE0 and DEFAULT in weights_at_hand() else name
+
+
+def _warn_of_normalisation(cfg: DictConfig, pretrained: Backbone) -> None:
+    pipeline = cfg.augmentations[0]
+    wanted = {"mean": pretrained.mean, "std": pretrained.std}
+    pairs = [
+        pair
+        for key, given in wanted.items()
+        for pair in zip(pipeline.get(key) or given, given, strict=True)
+    ]
+    if any(abs(own - given) > _NORMALISATION for own, given in pairs):
+        remedy = " ".join(f"augmentations.0.{key}={list(given)}" for key, given in wanted.items())
+        warnings.warn(
+            f"{cfg.backbone.name} was pretrained with another mean and std than this recipe's, "
+            f"which matters to frozen layers: set {remedy}",
+            stacklevel=3,
+        )
+
+
+def _start_copies(method: Any) -> None:
+    """Start moving averages of the network as copies of it, the host's and ours."""
+    network = backbone_of(method)
+    momentum = getattr(method, f"momentum_{load_host().BACKBONE_KEY}", None)
+    if momentum is not None:
+        momentum.load_state_dict(network.state_dict())
     average = getattr(method, "label_network", None)
-    if average is not None:  # starts as a copy, too
+    if average is not None:
         average["network"].load_state_dict(network.state_dict())
         average["head"].load_state_dict(method.head.state_dict())
 

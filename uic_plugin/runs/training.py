@@ -48,6 +48,7 @@ from uic_plugin.runs.folder import (
     how_to_resume,
 )
 from uic_plugin.runs.loggers import logger_names, logging_to
+from uic_plugin.runs.partial_training import prepare_partial_training
 from uic_plugin.runs.settings import (
     build_method,
     lightning_precision,
@@ -56,7 +57,7 @@ from uic_plugin.runs.settings import (
     unknown_options_named,
     views_per_image,
 )
-from uic_plugin.runs.start_weights import start_from
+from uic_plugin.runs.start_weights import start_from, start_pretrained
 
 # Sections of solo-learn's recipes that its own scripts read and `uic pretrain` does not.
 _UNUSED_SECTIONS = ("checkpoint", "auto_resume", "auto_umap", "dali")
@@ -132,7 +133,10 @@ def pretrain(
     run_dir.mkdir(parents=True, exist_ok=True)
     reporter = reporter or EpochReporter(cfg.method)
     records = _records(cfg, run_dir, loader, reporter)
-    trainer = make_trainer(cfg, max_epochs=cfg.max_epochs, callbacks=[*records, *callbacks])
+    partial_training = prepare_partial_training(cfg, method)
+    trainer = make_trainer(
+        cfg, max_epochs=cfg.max_epochs, callbacks=[*partial_training, *records, *callbacks]
+    )
     if trainer.is_global_zero:
         _write_recipe(cfg, run_dir, loader, resume)
     log = logging_to(trainer, cfg, run_dir, resume, images_of(loader))
@@ -175,6 +179,8 @@ def _method_for(cfg: DictConfig, loader: DataLoader[Any], resume: Path | None) -
     _check_network(backbone_of(method), cfg.augmentations[0].crop_size)
     if cfg.get("weights") and not resume:
         start_from(method, Path(cfg.weights).expanduser(), cfg.get("weights_allow_missing") or ())
+    if cfg.get("pretrained") and not resume:
+        start_pretrained(method, cfg)
     return method
 
 
