@@ -21,6 +21,21 @@ from uic_plugin.cli.embed import (
 from uic_plugin.cli.options import options_of
 from uic_plugin.discovery.settings import DiscoverySettings
 
+From = Annotated[
+    Path | None,
+    typer.Option(
+        "--from", help="Corrected label file ('uic labels apply'): its classes are the start."
+    ),
+]
+Finetune = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        metavar="EPOCHS",
+        help="Train the later half of the network on the classes for so long, and label again.",
+    ),
+]
+
 
 @options_of(DiscoverySettings)
 def discover(
@@ -46,12 +61,8 @@ def discover(
         bool,
         typer.Option("--annotations", help="Compare with the subfolders or the split's labels."),
     ] = False,
-    from_: Annotated[
-        Path | None,
-        typer.Option(
-            "--from", help="Corrected label file ('uic labels apply'): its classes are the start."
-        ),
-    ] = None,
+    from_: From = None,
+    finetune: Finetune = 0,
     page: Annotated[bool, typer.Option(help="Write the page of the classes.")] = True,
     baselines: Annotated[
         str, typer.Option(help="Compare with these, too: k-means,mixture,spectral; or all.")
@@ -79,6 +90,7 @@ def discover(
         baselines=_baselines_of(baselines),
         corrected=from_,
         page=page,
+        finetune=finetune,
     )
     run_discovery(request, settings, terminal())
 

@@ -24,11 +24,14 @@ from uic_plugin.discovery.results import ABOUT_FILE, write_results
 from uic_plugin.discovery.search import Found, Progress, check_count, discover
 from uic_plugin.discovery.settings import DiscoverySettings
 from uic_plugin.evaluation.clustering import agreement, mean_class_accuracy
+from uic_plugin.experiments.finetuning import FOLDER as FINETUNED
+from uic_plugin.experiments.finetuning import FineTuning, check_backbone, fine_tune
 from uic_plugin.features.embedding import Embedded, embed_images
+from uic_plugin.networks.pretrained import Backbone
 from uic_plugin.pseudo_labels.kmeans import check_faiss
 from uic_plugin.report.page import PageOptions, write_class_page
 from uic_plugin.report.progress import counting
-from uic_plugin.report.tables import write_csv
+from uic_plugin.report.tables import read_csv, write_csv
 from uic_plugin.runs.frozen import open_backbone
 
 SCORES_FILE, WORK_FOLDER = "scores.csv", "unfinished"
@@ -55,6 +58,7 @@ class Request:
     baselines: tuple[str, ...]
     corrected: Path | None = None
     page: bool = True
+    finetune: int = 0
 
 
 def run_discovery(request: Request, settings: DiscoverySettings, console: Console) -> Found:
@@ -66,14 +70,15 @@ def run_discovery(request: Request, settings: DiscoverySettings, console: Consol
         OSError: if something cannot be read or written.
     """
     check_faiss()
-    check_label_file(request.out / ("labels.csv" if request.csv else "labels.parquet"))
-    if (request.out / ABOUT_FILE).exists() and not request.overwrite:
-        raise ValueError(f"{request.out} holds classes: give another --out, or --overwrite them")
+    _check(request)
     images = list_images(request.folder)
     check_count(len(images.names), request.classes)
     if request.annotations:
         _annotations(images, [])  # before any work is done
-    embedded = _embed(request, images, console)
+    backbone = open_backbone(
+        request.backbone, weights=request.weights, layer=request.layer, size=request.size
+    )
+    embedded = _embed(request, backbone, images, console)
     check_count(len(embedded.names), request.classes)
     corrected = _corrections(request, embedded.names)
     identity = embedded.store.identity
@@ -96,6 +101,8 @@ def run_discovery(request: Request, settings: DiscoverySettings, console: Consol
         console.print(found.count.explanation())
     if request.annotations:
         _score(request, images, embedded, found, settings, console)
+    if request.finetune:
+        _fine_tune(request, images, embedded, backbone, labels, found, settings, console)
     kept = f"{embedded.seconds:.0f} s" if embedded.added else "were there"
     console.print(
         f"{len(embedded.names):,} images · features {kept} (kept) · {settings.heads} heads "
@@ -112,6 +119,15 @@ def run_discovery(request: Request, settings: DiscoverySettings, console: Consol
         soft_wrap=True,
     )
     return found
+
+
+def _check(request: Request) -> None:
+    """Refuse, before any work is done, what would fail after it."""
+    if request.finetune:
+        check_backbone(request.backbone)
+    check_label_file(request.out / ("labels.csv" if request.csv else "labels.parquet"))
+    if (request.out / ABOUT_FILE).exists() and not request.overwrite:
+        raise ValueError(f"{request.out} holds classes: give another --out, or --overwrite them")
 
 
 def _corrections(request: Request, names: list[str]) -> Corrected | None:
@@ -151,10 +167,7 @@ def say_bad(done: Embedded, root: Path, console: Console) -> None:
         console.print(f"left out: {len(done.bad) - _SHOWN} more, named in {done.store.path}")
 
 
-def _embed(request: Request, images: ImageList, console: Console) -> Embedded:
-    backbone = open_backbone(
-        request.backbone, weights=request.weights, layer=request.layer, size=request.size
-    )
+def _embed(request: Request, backbone: Backbone, images: ImageList, console: Console) -> Embedded:
     with counting("features", console) as progress:
         done = embed_images(
             backbone,
@@ -193,6 +206,45 @@ def _score(
         cells = [row.get(name, "") for name in columns]
         table.add_row(*(f"{c:.3f}" if isinstance(c, float) else str(c) for c in cells))
     console.print(table)
+
+
+def _fine_tune(
+    request: Request,
+    images: ImageList,
+    embedded: Embedded,
+    backbone: Backbone,
+    labels: Path,
+    found: Found,
+    settings: DiscoverySettings,
+    console: Console,
+) -> None:
+    """Train the network on the classes, label the images again, compare where that was asked."""
+    count = found.model.num_classes
+    tuning = FineTuning(
+        backbone=backbone,
+        root=images.root,
+        names=embedded.names,
+        labels=labels,
+        num_classes=count,
+        epochs=request.finetune,
+        seed=settings.seed,
+        workers=request.workers,
+        out=request.out,
+    )
+    table = fine_tune(tuning, console)
+    moved = float(np.mean(table.labels != found.answers.labels))
+    console.print(
+        f"fine-tuned: {moved:.1%} of the images changed class -> {request.out / FINETUNED}/",
+        soft_wrap=True,
+    )
+    if request.annotations:
+        truth = _annotations(images, embedded.names)
+        figures = _figures(truth, table.labels, count)
+        name = f"uic discover --finetune {request.finetune}"
+        said = {"images": len(truth), "classes": count, "seed": settings.seed}
+        rows: list[dict[str, Any]] = [*read_csv(request.out / SCORES_FILE)]
+        write_csv(request.out / SCORES_FILE, [*rows, {"method": name, **figures, **said}])
+        console.print(name + "".join(f"  {k} {v:.3f}" for k, v in figures.items()))
 
 
 def _annotations(images: ImageList, names: list[str]) -> np.ndarray:
