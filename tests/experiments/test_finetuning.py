@@ -35,7 +35,7 @@ def test_fine_tuned_labels_stand_beside_the_first(uic, folder, tmp_path):
     methods = [row["method"] for row in read_csv(tmp_path / "classes" / "scores.csv")]
     assert methods == ["uic discover", "uic discover --finetune 2"]
     run = Run.open(tmp_path / "classes" / "finetuned" / "run")
-    assert run.config.freeze == 8
+    assert run.config.freeze == 2  # of five layers
     assert run.config.method_kwargs.fixed_labels == str(tmp_path / "classes" / "labels.parquet")
 
 
