@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
         features_dim: int
         batch_size: int
+        num_classes: int  # annotated ones
         backbone: nn.Module
         encoder: nn.Module
         cfg: Any
