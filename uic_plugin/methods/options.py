@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
+from uic_plugin.pseudo_labels.sampler import MAX_SHUFFLED
 from uic_plugin.pseudo_labels.storage import STORAGES
 
 Options = TypeVar("Options", bound="MethodOptions")
@@ -120,6 +121,9 @@ class PseudoLabelOptions(MethodOptions):
             is large enough. Results do not depend on it.
         bank_folder: for those files, on a disk with room for two labels an image; by default
             the system's folder for temporary files. They are gone when the run ends, however.
+        max_shuffled: the most images whose order is shuffled in memory, 20 bytes an image while it
+            is made; of more it is computed as it is needed, which keeps 4 bytes an image. Both are
+            balanced alike, but are other orders: a run resumes with the value that it began with.
     """
 
     # with a single class every image is right from the start and nothing is learned
@@ -135,6 +139,7 @@ class PseudoLabelOptions(MethodOptions):
     bank_folder: str | None = _option(
         None, "a folder", lambda value: value is None or type(value) is str
     )
+    max_shuffled: int = _count(MAX_SHUFFLED, 0)
 
 
 @dataclass(frozen=True)

@@ -69,12 +69,21 @@ def cluster_features(
         drawn = features[np.sort(rng.choice(len(features), count, replace=False))]
     transform = _as_they_are if pca_dim is None else _whitening(drawn, pca_dim)
     points = transform(drawn)
+    kmeans = _trained_kmeans(faiss, points, num_clusters, iterations, seed, gpu)
+    if drawn is features:
+        return _nearest(kmeans, points)
+    return np.concatenate([_nearest(kmeans, transform(block)) for block in _blocks(features)])
+
+
+def _trained_kmeans(
+    faiss: Any, points: np.ndarray, num_clusters: int, iterations: int, seed: int, gpu: int | None
+) -> Any:
     kmeans = faiss.Kmeans(
         points.shape[1],
         num_clusters,
         niter=iterations,
         seed=seed % (1 << 31),
-        # all that are drawn take part; faiss's default samples 256 for each centroid
+        # all take part; faiss's default samples 256 for each centroid
         max_points_per_centroid=len(points),
         min_points_per_centroid=1,
     )
@@ -83,9 +92,7 @@ def cluster_features(
         resources = faiss.StandardGpuResources()
         kmeans.index = faiss.index_cpu_to_gpu(resources, gpu, kmeans.index)
     kmeans.train(points)
-    if drawn is features:
-        return _nearest(kmeans, points)
-    return np.concatenate([_nearest(kmeans, transform(block)) for block in _blocks(features)])
+    return kmeans
 
 
 def _blocks(features: np.ndarray) -> list[np.ndarray]:
