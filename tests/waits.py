@@ -23,7 +23,7 @@ _NAMES = {
     "aten::repeat_interleave.Tensor",
     "c10d::barrier",
 }
-_INDEXING = ("aten::index.Tensor", "aten::index_put", "aten::_index_put_impl", "aten::masked_scat")
+_INDEXING = ("aten::index.Tensor", "aten::index_put", "aten::_index_put_impl")
 
 
 class Waits(TorchDispatchMode):
@@ -59,9 +59,8 @@ def _waits(function, args, kwargs):
     if name in _NAMES or name.split(".")[0] in _NAMES:
         return True
     if name.startswith(_INDEXING):  # a mask is looked through for its indices
-        tensors = [each for each in args[1] or () if each is not None] if len(args) > 1 else []
         masks = (torch.bool, torch.uint8)
-        return "masked_scatter" not in name and any(each.dtype in masks for each in tensors)
+        return any(each is not None and each.dtype in masks for each in args[1])
     if name.startswith("aten::_to_copy"):
         device = kwargs.get("device")
         moves = device is not None and torch.device(device).type != args[0].device.type

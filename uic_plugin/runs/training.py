@@ -27,7 +27,7 @@ from uic_plugin.hosts import backbone_of
 from uic_plugin.hosts.attach import images_of
 from uic_plugin.hosts.guards import FiniteLoss, write_whole_checkpoints
 from uic_plugin.hosts.lightning import pl
-from uic_plugin.methods import has_pseudo_labels
+from uic_plugin.methods import OWN_METHODS, has_pseudo_labels
 from uic_plugin.methods.base import HostMethod
 from uic_plugin.networks.layers import FEATURES, layer_shapes
 from uic_plugin.ranks import is_lost_rank
@@ -301,7 +301,10 @@ def make_trainer(
         strategy = cfg.get("strategy") or "ddp"
         if strategy == "ddp":
             patience = timedelta(seconds=cfg.get("rank_timeout", _RANK_TIMEOUT))
-            strategy = pl.strategies.DDPStrategy(timeout=patience)
+            # Our methods use all their parameters in every step; to look for unused ones, as
+            # Lightning 1 does by default, is a wait for the device for each parameter.
+            known = {"find_unused_parameters": False} if cfg.method in OWN_METHODS else {}
+            strategy = pl.strategies.DDPStrategy(timeout=patience, **known)
         arguments["strategy"] = strategy
     if not evaluates:
         arguments.update({name: cfg[name] for name in _TRAINER_KEYS if cfg.get(name) is not None})
