@@ -14,6 +14,7 @@ from uic_plugin.hosts.resume import resume_labels
 from uic_plugin.hosts.schedules import with_linear_decay
 from uic_plugin.hosts.solo_knn import collect_only
 from uic_plugin.methods.base import HostMethod, OwnMethod
+from uic_plugin.networks.weights import uncompiled
 from uic_plugin.ranks import world_size
 
 if TYPE_CHECKING:
@@ -82,4 +83,5 @@ class SoloMethod(OwnMethod, HostMethod):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take over the labels of a checkpoint, and have Lightning resume at their step."""
         super().on_load_checkpoint(checkpoint)
+        checkpoint["state_dict"] = uncompiled(checkpoint["state_dict"])
         resume_labels(self, checkpoint)

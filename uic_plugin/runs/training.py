@@ -48,6 +48,7 @@ from uic_plugin.runs.folder import (
     how_to_resume,
 )
 from uic_plugin.runs.loggers import logger_names, logging_to
+from uic_plugin.runs.performance import compile_network, setting, tuned
 from uic_plugin.runs.settings import (
     build_method,
     lightning_precision,
@@ -136,7 +137,8 @@ def pretrain(
     if trainer.is_global_zero:
         _write_recipe(cfg, run_dir, loader, resume)
     log = logging_to(trainer, cfg, run_dir, resume, images_of(loader))
-    with _told_in_one_line(cfg, run_dir, resume, trainer, reporter), log:
+    compile_network(method, cfg)
+    with _told_in_one_line(cfg, run_dir, resume, trainer, reporter), log, tuned(cfg):
         fit(trainer, method, loader, val_loader, resume)
     return PretrainResult(
         run_dir, time.perf_counter() - started, done, is_main=trainer.is_global_zero
@@ -295,6 +297,7 @@ def make_trainer(
         "enable_progress_bar": False,
         "enable_model_summary": False,
         "num_sanity_val_steps": 0,
+        "benchmark": setting(cfg, "cudnn_benchmark"),
         "sync_batchnorm": cfg.get("sync_batchnorm", False) and torch.cuda.is_available(),
     }
     if num_devices(cfg) > 1:
