@@ -14,9 +14,12 @@ import resource
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from uic_plugin import ClassBalancedSampler, EmptyClassFixer, PseudoLabelBank
+from uic_plugin.pseudo_labels.computed_order import in_turn
+from uic_plugin.pseudo_labels.sampler import MAX_SHUFFLED
 
 _BLOCK = 1 << 22
 
@@ -30,6 +33,23 @@ def label_all(bank):
         bank.update(index, torch.randint(used, index.shape, generator=generator))
 
 
+def read_in_blocks(sampler):
+    started = time.perf_counter()
+    find, step = sampler._finder(), sampler.num_replicas
+    seconds = time.perf_counter() - started
+
+    def read(first):
+        end = min(first + _BLOCK * step, sampler.total_size)
+        return len(find(np.arange(first, end, step, dtype=np.uint64)))
+
+    share = sum(in_turn(read, range(0, sampler.total_size, _BLOCK * step)))
+    return {"seconds_to_first": round(seconds, 2), "share": share}
+
+
+def read_whole(sampler):
+    return {"share": len(sampler.share())}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=("boundary", "order"))
@@ -37,23 +57,30 @@ def main():
     parser.add_argument("classes", type=int)
     parser.add_argument("--ranks", type=int, default=1)
     parser.add_argument("--folder", type=Path)
+    parser.add_argument("--max-shuffled", type=int, default=MAX_SHUFFLED)
     given = parser.parse_args()
     place = {"storage": "mmap", "folder": given.folder} if given.folder else {}
     started = time.perf_counter()
     bank = PseudoLabelBank(given.images, given.classes, **place)
+    processor = time.process_time()
     made = time.perf_counter() - started
     fixer = EmptyClassFixer(given.classes)
     if given.what == "boundary":
         label_all(bank)
-        started = time.perf_counter()
+        started, processor = time.perf_counter(), time.process_time()
         boundary = bank.commit(fixer)
         result = {"splits": boundary.num_splits, "seen": boundary.num_seen}
     else:
         bank.fix_empty_classes(fixer)
-        started = time.perf_counter()
-        share = ClassBalancedSampler(bank, seed=0, world_size=given.ranks).share()
-        result = {"share": len(share)}
+        started, processor = time.perf_counter(), time.process_time()
+        sampler = ClassBalancedSampler(
+            bank, seed=0, world_size=given.ranks, max_shuffled=given.max_shuffled
+        )
+        # a computed order as an epoch reads it: block by block, nothing kept
+        read = read_in_blocks if sampler.is_computed else read_whole
+        result = read(sampler)
     seconds = time.perf_counter() - started
+    processor = time.process_time() - processor
     usage = resource.getrusage(resource.RUSAGE_SELF)
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     numbers = {
@@ -64,6 +91,7 @@ def main():
         "storage": bank.storage,
         "seconds_made": round(made, 2),
         "seconds": round(seconds, 2),
+        "processor_seconds": round(processor, 2),  # of all threads
         "peak_gb": round(usage.ru_maxrss / 1e6, 2),
         # of that, not backed by a file, which the system can drop when memory is short
         "anonymous_gb": round(int(status["RssAnon"].split()[0]) / 1e6, 2),

@@ -71,3 +71,25 @@ def test_without_faiss_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "faiss", None)
     with pytest.raises(ImportError, match="pip install faiss-cpu, or faiss-gpu"):
         cluster_features(blobs(), 3)
+
+
+@pytest.mark.parametrize("pca_dim", [None, 2])
+def test_a_sample_labels_all_images(monkeypatch, pca_dim):
+    from uic_plugin.pseudo_labels import kmeans
+
+    monkeypatch.setattr(kmeans, "_BLOCK", 7)
+    corners = np.array([[0, 0, 0], [10, 0, 0], [0, 10, 0]], np.float32)
+    noise = np.random.default_rng(0).normal(0, 0.01, (300, 3)).astype(np.float32)
+    points = np.repeat(corners, 100, 0) + noise
+    labels = cluster_features(points, 3, pca_dim=pca_dim, sample=30).reshape(3, 100)
+    assert (labels == labels[:, :1]).all()
+    assert len(set(labels[:, 0])) == 3
+    again = cluster_features(points, 3, pca_dim=pca_dim, sample=30).reshape(3, 100)
+    assert (labels == again).all()
+
+
+def test_a_sample_is_no_smaller_than_the_clusters_and_of_all_images_changes_nothing():
+    features = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)
+    assert len(set(cluster_features(features, 50, pca_dim=None, sample=1))) > 30
+    whole = cluster_features(features, 5, seed=2)
+    assert (whole == cluster_features(features, 5, seed=2, sample=60)).all()

@@ -51,24 +51,30 @@ def test_a_class_of_just_the_quota_is_drawn_with_replacement():
     assert repeats > 0
 
 
-def test_all_members_are_drawn_equally_often():
+@pytest.mark.parametrize("max_shuffled", [0, 50])
+def test_all_members_are_drawn_equally_often(max_shuffled):
     labels = [0] * 40 + [1] * 10
-    counts = np.zeros(50)
+    counts, bank = np.zeros(50), bank_of(labels, 2)
     for seed in range(400):
-        counts += np.bincount(
-            ClassBalancedSampler(bank_of(labels, 2), seed=seed).order(), minlength=50
-        )
+        sampler = ClassBalancedSampler(bank, seed=seed, max_shuffled=max_shuffled)
+        counts += np.bincount(sampler.order(), minlength=50)
     per_draw = counts / 400
     assert np.abs(per_draw[:40] - 25 / 40).max() < 0.13
     assert np.abs(per_draw[40:] - 25 / 10).max() < 0.45
 
 
-def test_repeatable_and_different_in_every_epoch():
+@pytest.mark.parametrize("max_shuffled", [0, 100])
+def test_repeatable_and_different_in_every_epoch(max_shuffled):
     bank = bank_of(list(range(5)) * 20, 5)
-    sampler = ClassBalancedSampler(bank, seed=3)
+    kind = {"max_shuffled": max_shuffled}
+    sampler = ClassBalancedSampler(bank, seed=3, **kind)
     first = list(sampler)
-    assert first == list(sampler) == list(ClassBalancedSampler(bank, seed=3))
-    assert first != list(ClassBalancedSampler(bank, seed=4))
+    assert first == list(sampler) == list(ClassBalancedSampler(bank, seed=3, **kind))
+    assert first != list(ClassBalancedSampler(bank, seed=4, **kind))
+    skipping = ClassBalancedSampler(bank, seed=3, **kind, take_skip=lambda: 37)
+    rest = list(skipping)
+    assert rest == first[37:]
+    assert [draw.position for draw in rest] == list(range(37, 100))
     sampler.set_epoch(17)  # a host says so; the bank decides
     assert first == list(sampler)
     bank.commit()
@@ -108,22 +114,47 @@ def test_bad_ranks():
         ClassBalancedSampler(bank, seed=0, rank=0, world_size=4)
 
 
-def test_shuffled_sampler_draws_every_image_once():
+@pytest.mark.parametrize("max_shuffled", [0, 200])
+def test_shuffled_sampler_draws_every_image_once(max_shuffled):
+    kind = {"seed": 0, "max_shuffled": max_shuffled}
     bank = bank_of([0, 0, 0, 1], 2)
-    assert sorted(ShuffledSampler(bank, seed=0)) == [0, 1, 2, 3]
+    assert sorted(ShuffledSampler(bank, **kind)) == [0, 1, 2, 3]
     bank = bank_of([0] * 200, 2)  # empty classes do not matter to it
-    first = list(ShuffledSampler(bank, seed=0))
+    first = list(ShuffledSampler(bank, **kind))
     bank.commit()
-    assert first != list(ShuffledSampler(bank, seed=0))
+    assert first != list(ShuffledSampler(bank, **kind))
 
 
-def check_invariants(case, seed, world_size):
+def test_a_computed_order_does_not_depend_on_blocks_and_threads(monkeypatch):
+    from uic_plugin.pseudo_labels import computed_order, sampler
+
+    labels = np.random.default_rng(0).integers(0, 7, 1000)
+    bank = bank_of(labels.tolist(), 7)
+    whole = ClassBalancedSampler(bank, seed=0, max_shuffled=0).order()
+    assert whole.unique().numel() > 750
+    monkeypatch.setattr(computed_order, "_BLOCK", 33)
+    monkeypatch.setattr(sampler, "_YIELDED", 17)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    again = ClassBalancedSampler(bank, seed=0, max_shuffled=0)
+    assert torch.equal(again.order(), whole)
+    assert list(again) == whole.tolist()
+
+
+def test_a_small_order_is_what_it_was():
+    # shuffled in memory: existing runs resume to the same order
+    bank = bank_of([0] * 9 + [1] * 2 + [2], 3)
+    order = ClassBalancedSampler(bank, seed=0).order().tolist()
+    assert order == [11, 10, 10, 3, 11, 8, 11, 11, 10, 11, 9, 5]
+
+
+def check_invariants(case, seed, world_size, max_shuffled=1 << 27):
     num_classes, labels = case
     bank = bank_of(labels, num_classes)
     bank.fix_empty_classes(EmptyClassFixer(num_classes))
     labels = bank.labels.numpy()
     quota = len(labels) // num_classes + 1
-    order = ClassBalancedSampler(bank, seed=seed).order().numpy()
+    kind = {"seed": seed, "max_shuffled": max_shuffled}
+    order = ClassBalancedSampler(bank, **kind).order().numpy()
     assert order.shape == (len(labels),)
     drawn = np.bincount(labels[order], minlength=num_classes)
     assert drawn.max() <= quota
@@ -133,10 +164,12 @@ def check_invariants(case, seed, world_size):
     assert (counts[sizes[labels[images]] > quota] == 1).all()
     if world_size <= len(labels):
         shares = [
-            list(ClassBalancedSampler(bank, seed=seed, rank=r, world_size=world_size))
+            list(ClassBalancedSampler(bank, **kind, rank=r, world_size=world_size))
             for r in range(world_size)
         ]
         assert sum(map(len, shares)) == len(labels) // world_size * world_size
+        together = [image for step in zip(*shares, strict=True) for image in step]
+        assert together == order[: len(together)].tolist()
 
 
 @settings(max_examples=150, deadline=None)
@@ -149,6 +182,7 @@ def check_invariants(case, seed, world_size):
 )
 def test_invariants(case, seed, world_size):
     check_invariants(case, seed, world_size)
+    check_invariants(case, seed, world_size, max_shuffled=0)
 
 
 @pytest.mark.slow
@@ -162,6 +196,7 @@ def test_invariants(case, seed, world_size):
 )
 def test_invariants_often(case, seed, world_size):
     check_invariants(case, seed, world_size)
+    check_invariants(case, seed, world_size, max_shuffled=0)
 
 
 @pytest.mark.parametrize("num_classes", [40_000])

@@ -165,3 +165,9 @@ def test_an_error_that_is_no_number_does_not_count_as_converged():
 
     with pytest.raises(ValueError, match=r"at power 25.0 .*NaN after 1 iterations"):
         sinkhorn_labels(random_scores(8, 3), total=total)
+
+
+@pytest.mark.parametrize(("limit", "kind"), [(4 * 60, "meta"), (4 * 60 - 1, "cpu")])
+def test_scores_lie_on_the_device_while_they_fit(limit, kind):
+    with open_scores(10, 6, device=torch.device("meta"), device_bytes=limit) as scores:
+        assert scores.device.type == kind

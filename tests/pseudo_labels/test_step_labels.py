@@ -61,7 +61,7 @@ def test_another_state_is_refused(change, message):
 
 
 def test_metrics_of_what_passed_by():
-    telemetry = StepTelemetry(3)
+    telemetry = StepTelemetry(3, 2)
     annotations = np.array([0, 0, 1, 1, -1])
     given = np.array([2, 2, 0, 1, 1])
     telemetry.note(torch.from_numpy(given), torch.from_numpy(annotations))

@@ -57,6 +57,7 @@ def view_loader(
     drop_last: bool = False,
     even: bool = False,
     collate: Callable[[list[Any]], Any] | None = None,
+    persistent: bool = False,
 ) -> DataLoader[Any]:
     """Return a loader of a dataset with seeded views, which names unreadable images.
 
@@ -66,6 +67,7 @@ def view_loader(
         batch_size, num_workers, sampler, shuffle, drop_last: see `DataLoader`.
         even: batches of nearly equal size, none above `batch_size`; needs `sampler`.
         collate: items to a batch; by default they are stacked.
+        persistent: keep the workers from one pass to the next.
     """
     order: dict[str, Any]
     if even:
@@ -79,6 +81,7 @@ def view_loader(
         num_workers=num_workers,
         collate_fn=collate,
         pin_memory=torch.cuda.is_available(),
+        persistent_workers=persistent and num_workers > 0,
         # the host's datasets are instances of a class local to a function: unpicklable
         multiprocessing_context="fork" if num_workers else None,
         worker_init_fn=leave_signals_to_parent,

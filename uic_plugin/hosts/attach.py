@@ -87,7 +87,7 @@ def attach_data(method: Any, loader: Any) -> DataLoader[Any]:
         ),
     )
     share = {"seed": method.seed, "rank": trainer.global_rank, "world_size": trainer.world_size}
-    share["take_skip"] = method.take_skip
+    share |= {"take_skip": method.take_skip, "max_shuffled": options.max_shuffled}
     sampler: BankSampler
     if method.plan.is_balanced:
         sampler = ClassBalancedSampler(

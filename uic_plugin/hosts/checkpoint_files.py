@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from uic_plugin.methods import CHECKPOINT_KEY
+from uic_plugin.networks.weights import uncompiled
 
 
 def damage_of(path: Path) -> str | None:
@@ -51,6 +52,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise ValueError(
             f"{path} is not a checkpoint of a training run: its weights are no tensors"
         )
+    content["state_dict"] = uncompiled(weights)
     labels = content.get(CHECKPOINT_KEY, {"bank": {}})
     if not isinstance(labels, dict) or not isinstance(labels.get("bank"), dict):
         raise ValueError(f"{path} has pseudo labels in a form that this version does not know")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from solo.utils.knn import WeightedKNNClassifier
 from torch import nn
@@ -12,11 +14,22 @@ def collect_only(method: nn.Module) -> None:
 
     The host asks torchmetrics for that with `compute_on_step=False`, which releases since 0.9
     accept and ignore: they compute at each call, which fails while only training features are
-    there.
+    there. Images without an annotation are left out when the accuracy is computed: to leave them
+    out of a batch is to wait for the device.
     """
-    knn = getattr(method, "knn", None)
-    if knn is not None:
-        knn.forward = knn.update
+    knn: Any = getattr(method, "knn", None)
+    if knn is None:
+        return
+    knn.forward = knn.update
+    compute = knn.compute
+
+    def compute_of_known() -> Any:
+        known = [targets != -1 for targets in knn.train_targets]
+        for rows in (knn.train_features, knn.train_targets):
+            rows[:] = [row[mask] for row, mask in zip(rows, known, strict=True)]
+        return compute()
+
+    knn.compute = compute_of_known
 
 
 def knn_accuracy(

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
         features_dim: int
         batch_size: int
+        num_classes: int  # annotated ones
         backbone: nn.Module
         encoder: nn.Module
         cfg: Any
@@ -91,6 +92,20 @@ class OwnMethod:
 
     def attach_images(self, num_samples: int) -> None:
         """Take note of the number of images, where a method keeps no labels of them."""
+
+    def log_loss(self, loss: torch.Tensor) -> None:
+        """Log the method's own loss; on a progress bar only where the host shows one.
+
+        Lightning reads what is meant for a bar in every step, shown or not, and waits for it.
+
+        Args:
+            loss: scalar.
+        """
+        has_bar = self.trainer.progress_bar_callback is not None  # type: ignore[attr-defined]
+        name = f"train_{self.name}_loss"
+        self.log(  # type: ignore[attr-defined]
+            name, loss.detach(), on_epoch=True, sync_dist=True, prog_bar=has_bar
+        )
 
     def with_online_loss(
         self, own: torch.Tensor, online: torch.Tensor, annotations: torch.Tensor

@@ -63,7 +63,7 @@ class DeepCluster(PseudoLabelMethod):
         for parameter in self.head.classifier.parameters():
             if parameter.ndim > 1:
                 values = 0.01 * torch.randn(parameter.shape, generator=generator)
-                parameter.copy_(values)
+                parameter.copy_(values, non_blocking=True)
             else:
                 parameter.zero_()
             for optimizer in self.trainer.optimizers:

@@ -60,7 +60,7 @@ class InstDisc(OwnMethod, HostMethod):
         embeddings = F.normalize(self.head(outs["feats"][0]).float(), dim=1)
         loss = self._loss(embeddings, index)
         self._remember(embeddings.detach(), index)
-        self.log("train_instdisc_loss", loss.detach(), on_epoch=True, sync_dist=True, prog_bar=True)
+        self.log_loss(loss)
         return self.with_online_loss(loss, outs["loss"], annotations)
 
     def _loss(self, embeddings: torch.Tensor, index: torch.Tensor) -> torch.Tensor:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
+from uic_plugin.pseudo_labels.sampler import MAX_SHUFFLED
 from uic_plugin.pseudo_labels.storage import STORAGES
 
 Options = TypeVar("Options", bound="MethodOptions")
@@ -120,6 +121,9 @@ class PseudoLabelOptions(MethodOptions):
             is large enough. Results do not depend on it.
         bank_folder: for those files, on a disk with room for two labels an image; by default
             the system's folder for temporary files. They are gone when the run ends, however.
+        max_shuffled: the most images whose order is shuffled in memory, 20 bytes an image while it
+            is made; of more it is computed as it is needed, which keeps 4 bytes an image. Both are
+            balanced alike, but are other orders: a run resumes with the value that it began with.
     """
 
     # with a single class every image is right from the start and nothing is learned
@@ -135,6 +139,7 @@ class PseudoLabelOptions(MethodOptions):
     bank_folder: str | None = _option(
         None, "a folder", lambda value: value is None or type(value) is str
     )
+    max_shuffled: int = _count(MAX_SHUFFLED, 0)
 
 
 @dataclass(frozen=True)
@@ -157,6 +162,7 @@ class UICOptions(PseudoLabelOptions):
             (Eq. 7), nothing kept of an image, classes balanced by a running mean of the answers
             instead of the order (a variant of ours, for images that are seen once).
         prior_window: steps that this running mean goes back.
+        kmeans_sample: with label_init=clusters, see DeepCluster's.
     """
 
     balanced_sampling: bool = _flag(True)
@@ -173,6 +179,7 @@ class UICOptions(PseudoLabelOptions):
 
     label_source: str = _choice("bank", "bank", "step")
     prior_window: int = _count(10, 1)
+    kmeans_sample: int = _count(10_000_000, 1)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -221,6 +228,8 @@ class DeepClusterOptions(PseudoLabelOptions):
         pca_dim: dimensions of the whitened features that k-means clusters; fewer where the
             features have fewer.
         kmeans_iterations: of k-means, in every epoch.
+        kmeans_sample: the most images that whitening and centroids are learned from; of more
+            images so many are drawn, no fewer than clusters, and all are labelled.
         balanced_sampling: draw all clusters equally often, without the empty ones.
         reset_classifier: begin every epoch with a new classifier: clusters of two epochs have
             nothing to do with each other.
@@ -229,6 +238,7 @@ class DeepClusterOptions(PseudoLabelOptions):
     num_pseudo_classes: int = _count(10_000, 2)
     pca_dim: int = _count(256, 1)
     kmeans_iterations: int = _count(20, 1)
+    kmeans_sample: int = _count(10_000_000, 1)
     balanced_sampling: bool = _flag(True)
     reset_classifier: bool = _flag(True)
 
@@ -252,6 +262,8 @@ class SelfLabelOptions(PseudoLabelOptions):
         label_spacing: "quadratic", more of them early; "linear".
         balanced_sampling: draw all classes equally often; off, as in the paper: every image once,
             classes being of equal size already.
+        device_scores_gb: the most gigabytes of scores that are kept on the training device, 0 for
+            none; above it they lie in memory up to 4 GB, then in a temporary file.
     """
 
     sinkhorn_lambda: float = _positive(25.0)
@@ -259,6 +271,9 @@ class SelfLabelOptions(PseudoLabelOptions):
     label_updates: int = _count(100, 1)
     label_spacing: str = _choice("quadratic", "quadratic", "linear")
     balanced_sampling: bool = _flag(False)
+    device_scores_gb: float = _number(
+        4.0, "a number of at least 0", lambda value: 0 <= value < float("inf")
+    )
 
 
 @dataclass(frozen=True)

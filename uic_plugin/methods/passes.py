@@ -59,6 +59,8 @@ def cluster_images(
 ) -> torch.Tensor:
     """Cluster all images by one pass, once for each seed; every rank has all labels.
 
+    The first rank clusters, on its own GPU if faiss is built for GPUs, and on no other's.
+
     Args:
         method: with its `label_loader`.
         num_clusters: K.
@@ -75,11 +77,19 @@ def cluster_images(
         parts.append(features.float().cpu())
     (index,) = all_rows(torch.cat(indices))
     order = index.cpu()
+    device = next(method.head.parameters()).device
+    own_gpu = (device.index or 0) if device.type == "cuda" else None
 
     def cluster(rows: torch.Tensor) -> torch.Tensor:
         found = [
             cluster_features(
-                rows.numpy(), num_clusters, pca_dim=pca_dim, iterations=iterations, seed=seed
+                rows.numpy(),
+                num_clusters,
+                pca_dim=pca_dim,
+                iterations=iterations,
+                seed=seed,
+                sample=method.options.kmeans_sample,
+                gpu=own_gpu,
             )
             for seed in seeds
         ]

@@ -172,9 +172,7 @@ class PseudoLabelMethod(KeptLabels):
             logits = self.head(outs["feats"][0])[1]
         loss = self._loss(logits, self.targets(index, label_logits, annotations))
         self.label_images(index, logits.detach() if label_logits is None else label_logits)
-        self.log(
-            f"train_{self.name}_loss", loss.detach(), on_epoch=True, sync_dist=True, prog_bar=True
-        )
+        self.log_loss(loss)
         self.steps_done += 1
         # Here rather than in a later hook: checkpoint callbacks run before those, and what they
         # save has to hold the new labels already.

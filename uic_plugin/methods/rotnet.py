@@ -47,11 +47,10 @@ class RotNet(OwnMethod, HostMethod):
         features = self._network(rotated(images))
         turned = torch.arange(NUM_ROTATIONS, device=images.device)
         loss = F.cross_entropy(self.head(features), turned.repeat_interleave(len(images)))
-        self.log("train_rotnet_loss", loss.detach(), on_epoch=True, sync_dist=True, prog_bar=True)
+        self.log_loss(loss)
         upright = features[: len(images)].detach()
         online = self.classifier(upright)
         if self.knn_eval:  # the host's online k-NN, as its own step feeds it
-            known = annotations != -1
-            self.knn(train_features=upright[known], train_targets=annotations[known])
+            self.knn(train_features=upright, train_targets=annotations)
         probed = F.cross_entropy(online, annotations, ignore_index=-1)
         return self.with_online_loss(loss, probed, annotations)

@@ -12,6 +12,8 @@ do so at an epoch boundary.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+
 import torch
 
 from uic_plugin.methods.kept_labels import LabelPlan
@@ -67,12 +69,12 @@ class SelfLabel(PseudoLabelMethod):
         keeps_logits = self.options.heads == 1
         width = head.num_classes if keeps_logits else head.embedding_dim
         num_rows = len(loader.batch_sampler.sampler)
-        with open_scores(num_rows, width) as kept:
+        with self._open_scores(num_rows, width) as kept:
             order, done = [], 0
             for index, features in features_of_share(self, training=True):
                 embeddings, logits = head(features)
                 rows = logits if keeps_logits else embeddings
-                kept[done : done + len(rows)] = rows.float().cpu()
+                kept[done : done + len(rows)] = rows.float()
                 order.append(index)
                 done += len(rows)
             index = torch.cat(order)
@@ -96,8 +98,14 @@ class SelfLabel(PseudoLabelMethod):
 
         if options.heads == 1:
             return solve(kept)
-        with open_scores(len(kept), head.num_classes) as scores:
+        with self._open_scores(len(kept), head.num_classes) as scores:
             for first in range(0, len(kept), 8192):
                 rows = slice(first, first + 8192)
-                scores[rows] = head.one_head(kept[rows].to(device), number).float().cpu()
+                scores[rows] = head.one_head(kept[rows].to(device), number).float()
             return solve(scores)
+
+    def _open_scores(self, num_rows: int, width: int) -> AbstractContextManager[torch.Tensor]:
+        """Return a place for scores (n, width), on the device while they fit."""
+        device = next(self.head.parameters()).device
+        limit = self.options.device_scores_gb * 1e9
+        return open_scores(num_rows, width, device=device, device_bytes=limit)

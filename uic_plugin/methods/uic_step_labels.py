@@ -19,7 +19,7 @@ from uic_plugin.pseudo_labels import (
     StepTelemetry,
 )
 from uic_plugin.pseudo_labels.telemetry import size_metrics
-from uic_plugin.ranks import RankInfo, max_over_ranks, sum_over_ranks, world_size
+from uic_plugin.ranks import RankInfo, sum_over_ranks, world_size
 
 
 class StepLabelled(UIC):
@@ -71,7 +71,8 @@ class StepLabelled(UIC):
             )
             return
         classes, window = self.options.num_pseudo_classes, self.options.prior_window
-        self.telemetry, self.agreement = EpochTelemetry(), StepTelemetry(classes)
+        self.telemetry = EpochTelemetry()
+        self.agreement = StepTelemetry(classes, self.num_classes)
         if not self.step_labels:
             self.step_labels = tuple(
                 StepLabels(num_samples, classes, seed=seed, window=window)
@@ -101,11 +102,10 @@ class StepLabelled(UIC):
         if not self._is_of_step:
             return super().commit()
         agreement = self.agreement
-        agreement.widen(int(max_over_ranks(torch.tensor([len(agreement.table)]))))
-        agreement.table = sum_over_ranks(torch.from_numpy(agreement.table)).numpy()
+        agreement.table = sum_over_ranks(agreement.table)
         for own in self.step_labels:
             own.running = sum_over_ranks(own.running) / world_size()
-            own.counts = sum_over_ranks(torch.from_numpy(own.counts)).numpy()
+            own.counts = sum_over_ranks(own.counts)
             own.commit()
         first = self.step_labels[0]
         sizes = self.telemetry.class_sizes = first.class_sizes().numpy()

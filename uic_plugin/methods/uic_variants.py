@@ -45,6 +45,7 @@ class AveragedLabels(UIC):
     """
 
     label_network: nn.ModuleDict | None
+    _averaged: tuple[list[nn.Parameter], ...] = ()  # averages, and what they are of
 
     def build_head(self, features_dim: int, options: PseudoLabelOptions, seed: int) -> None:
         """Add the head and, as a copy of network and head, their moving average."""
@@ -61,8 +62,10 @@ class AveragedLabels(UIC):
         """Move the average towards the present weights, and return its logits."""
         if self.label_network is None:
             return super().label_logits(view)
-        weights = [*self._network.parameters(), *self.head.parameters()]
-        self._average(list(self.label_network.parameters()), weights, 0)
+        if not self._averaged:  # kept: to walk through all modules in every step takes its time
+            weights = [*self._network.parameters(), *self.head.parameters()]
+            self._averaged = (list(self.label_network.parameters()), weights)
+        self._average(*self._averaged, 0)
         return self.label_network["head"](self.label_network["network"](view))[1]
 
 

@@ -186,7 +186,12 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
     if not state:
         raise ValueError(f"{path} holds no weights: give a checkpoint or a state dict")
     # DataParallel wraps the whole network, in DeepCluster's files its convolutions only
-    return {name.replace("module.", ""): value for name, value in state.items()}
+    return uncompiled({name.replace("module.", ""): value for name, value in state.items()})
+
+
+def uncompiled(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return weights by the names that they have without the wrapper of `torch.compile`."""
+    return {name.replace("_orig_mod.", ""): value for name, value in state.items()}
 
 
 def backbone_state(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

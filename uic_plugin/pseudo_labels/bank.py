@@ -92,6 +92,8 @@ class PseudoLabelBank:
         self.num_samples, self.num_classes = num_samples, num_classes
         self.seed, self.fingerprint, self.epoch = seed, fingerprint, 0
         self.is_writer = is_writer
+        self._index_check = checks.RangeCheck("image indices", num_samples)
+        self._label_check = checks.RangeCheck("labels", num_classes)
         self.storage = "device" if device is not None and storage == "memory" else storage
         dtype = torch.int16 if num_classes <= 1 << 15 else torch.int32
         self._targets, self._staged = allocate(
@@ -128,10 +130,11 @@ class PseudoLabelBank:
             (B,) int64 on the device of `index`.
 
         Raises:
-            ValueError: if an index is out of range.
+            ValueError: if an index is out of range; on a GPU only some calls later, or at the
+                epoch boundary, because nothing here waits for the device.
         """
-        own_index = checks.checked_index(index, self.num_samples, self._targets.device)
-        return self._targets[own_index].to(device=index.device, dtype=torch.int64)
+        rows = self._rows(index)
+        return self._targets[rows].to(device=index.device, dtype=torch.int64)
 
     def update(self, index: torch.Tensor, labels: torch.Tensor) -> None:
         """Stage labels for the next epoch; this epoch's targets do not move.
@@ -143,21 +146,36 @@ class PseudoLabelBank:
             labels: (B,) labels in [0, K).
 
         Raises:
-            ValueError: for shapes that differ, or values out of range.
+            ValueError: for shapes that differ; for values out of range, as in `targets`.
         """
         if index.shape != labels.shape:
             shapes = f"{tuple(index.shape)} and {tuple(labels.shape)}"
             raise ValueError(f"index and labels must have one shape, got {shapes}")
         if index.numel() == 0 or not self.is_writer:
             return
-        own_index = checks.checked_index(index, self.num_samples, self._targets.device)
-        labels = labels.to(own_index.device)
-        checks.check_range(labels, self.num_classes)
-        # An indexed write with repeated indices is undefined in torch: keep each one's last.
-        own_index, order = torch.sort(own_index, stable=True)
-        is_last = torch.ones_like(own_index, dtype=torch.bool)
-        is_last[:-1] = own_index[1:] != own_index[:-1]
-        self._staged[own_index[is_last]] = labels[order[is_last]].to(self._staged.dtype)
+        rows = self._rows(index)
+        labels = labels.to(device=rows.device, dtype=torch.int64)
+        self._label_check.note(labels)
+        # An indexed write with repeated indices is undefined in torch, unless all write the same:
+        # the label of the last one.
+        rows, order = torch.sort(rows, stable=True)
+        last = torch.searchsorted(rows, rows, right=True) - 1
+        self._staged[rows] = labels[order[last]].to(self._staged.dtype)
+
+    def check(self) -> None:
+        """Wait for the range checks of all calls so far.
+
+        Raises:
+            ValueError: if an index or a label was out of range.
+        """
+        self._index_check.settle()
+        self._label_check.settle()
+
+    def _rows(self, index: torch.Tensor) -> torch.Tensor:
+        """Return indices (B,) int64 where the labels are; what is out of range stays within."""
+        rows = index.to(device=self._targets.device, dtype=torch.int64)
+        self._index_check.note(rows)
+        return rows.clamp(0, self.num_samples - 1)
 
     def commit(
         self,
@@ -175,8 +193,13 @@ class PseudoLabelBank:
 
         Returns:
             What happened, counted.
+
+        Raises:
+            ValueError: for a fixer of another number of classes, or an index or label of this
+                epoch that was out of range.
         """
-        if fixer is not None:  # before anything changes
+        self.check()  # before anything changes
+        if fixer is not None:
             checks.check_fixer(fixer.num_classes, self.num_classes)
         num_seen = self._complete_staged()
         num_splits = self._fix(self._staged, fixer, self.epoch + 1)
@@ -214,7 +237,11 @@ class PseudoLabelBank:
 
         The state holds tensors, integers and strings alone, so that it loads with
         `weights_only=True`. Without staged labels, as between epochs, `staged` is None.
+
+        Raises:
+            ValueError: if an index or a label since the last epoch boundary was out of range.
         """
+        self.check()
         return {
             "version": checks.STATE_VERSION,
             "num_samples": self.num_samples,

@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from uic_plugin.readout import Readout
+
 STATE_VERSION = 1
 UNSEEN = -1  # staged value of an image that no step has labelled in this epoch
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
@@ -38,14 +40,55 @@ def check_range(labels: torch.Tensor, num_classes: int) -> None:
         raise ValueError(f"labels must lie in [0, {num_classes}), found [{low}, {high}]")
 
 
-def checked_index(index: torch.Tensor, num_samples: int, device: torch.device) -> torch.Tensor:
-    """Return image indices (B,) as int64 on a device; raise `ValueError` outside [0, N)."""
-    moved = index.to(device=device, dtype=torch.int64)
-    if moved.numel():
-        low, high = int(moved.min()), int(moved.max())
-        if low < 0 or high >= num_samples:
-            raise ValueError(f"image indices must lie in [0, {num_samples}), found [{low}, {high}]")
-    return moved
+class RangeCheck:
+    """Refuses numbers outside [0, end), without a wait for the device that they are on.
+
+    Numbers on the CPU are refused at once. Of those on a GPU the smallest and the largest are kept
+    there, and refused when they have arrived on the CPU, some calls later, or in `settle`.
+
+    Args:
+        what: what the numbers are, for the message.
+        end: smallest number that is too large.
+    """
+
+    def __init__(self, what: str, end: int) -> None:
+        self.what, self.end = what, end
+        self._readout = Readout()
+        self._seen: torch.Tensor | None = None  # (2,), smallest number and minus the largest one
+
+    def note(self, values: torch.Tensor) -> None:
+        """Look at numbers, (n,) int64.
+
+        Raises:
+            ValueError: if these, or earlier ones, are out of range.
+        """
+        if values.numel() == 0:
+            return
+        low, high = values.aminmax()
+        now = torch.stack([low, -high])
+        if self._seen is not None and values.device.type != "cpu":
+            now = torch.minimum(self._seen, now)
+        self._seen = now
+        self._readout.offer(now)
+        numbers = self._readout.poll()
+        if numbers is not None:
+            self._refuse(int(numbers[0]), -int(numbers[1]))
+
+    def settle(self) -> None:
+        """Wait for all numbers so far.
+
+        Raises:
+            ValueError: if some were out of range.
+        """
+        if self._seen is not None:
+            low, negative = self._seen.tolist()
+            self._refuse(low, -negative)
+
+    def _refuse(self, low: int, high: int) -> None:
+        if low < 0 or high >= self.end:
+            self._seen = None  # said once
+            self._readout = Readout()
+            raise ValueError(f"{self.what} must lie in [0, {self.end}), found [{low}, {high}]")
 
 
 def check_fixer(fixer_classes: int, num_classes: int) -> None:

@@ -3,6 +3,9 @@
     sampler = ClassBalancedSampler(bank, seed=0, rank=0, world_size=1)
     loader = DataLoader(dataset, batch_size=256, sampler=sampler, drop_last=True)
 
+Up to `MAX_SHUFFLED` images the order is shuffled in memory, about 20 bytes an image while it is
+made. Of more it is computed where it is asked for, see `computed_order.py`, with the same promises.
+
 Source: UIC, section 4.2, "Class balance sampling"; `floor(N/K) + 1` per class and the final cut
 to N as in the authors' released code.
 """
@@ -18,11 +21,17 @@ import torch
 from torch.utils.data import DistributedSampler
 
 from uic_plugin.pseudo_labels.bank import PseudoLabelBank
+from uic_plugin.pseudo_labels.computed_order import ComputedOrder, in_turn
 from uic_plugin.pseudo_labels.grouping import class_sizes, group_randomly
+from uic_plugin.pseudo_labels.keyed import KeyedPermutation
 from uic_plugin.pseudo_labels.storage import LabelStore
 from uic_plugin.seeding import derive_seed, make_generator
 
+MAX_SHUFFLED = 1 << 27  # images
 _BLOCK = 1 << 23  # images handled at once: bounds the memory beside the order itself
+_YIELDED = 1 << 16  # images whose indices are Python integers at once
+
+Find = Callable[[np.ndarray], np.ndarray]  # positions (n,) of an order to images (n,)
 
 
 class Draw(int):
@@ -53,6 +62,8 @@ class BankSampler(DistributedSampler[int]):
         world_size: number of shares, each of `N // world_size` images.
         take_skip: called when an iterator starts; says how many images of this rank's share have
             been seen already, where a run resumes within an epoch.
+        max_shuffled: the most images whose order is shuffled in memory; of more it is computed.
+            Two runs have the same order only if both shuffle, or both compute.
 
     An iterator yields `Draw`s, whose views can be seeded by epoch and position.
 
@@ -68,6 +79,7 @@ class BankSampler(DistributedSampler[int]):
         rank: int = 0,
         world_size: int = 1,
         take_skip: Callable[[], int] = lambda: 0,
+        max_shuffled: int = MAX_SHUFFLED,
     ) -> None:
         if world_size < 1 or not 0 <= rank < world_size:
             raise ValueError(
@@ -78,26 +90,60 @@ class BankSampler(DistributedSampler[int]):
         images: Any = range(len(bank))
         super().__init__(images, world_size, rank, shuffle=True, seed=seed, drop_last=True)  # type: ignore[arg-type]
         self.bank, self.take_skip = bank, take_skip
+        self.is_computed = len(bank) > max_shuffled
         self.num_samples = len(bank) // world_size
         self.total_size = self.num_samples * world_size
 
     def order(self) -> torch.Tensor:
         """Return the common order of the present epoch, (N,) int32 or int64 image indices."""
-        return self._order(slice(None))
+        return self._part(slice(0, len(self.bank), 1))
 
     def share(self) -> torch.Tensor:
         """Return this rank's part of the order, (N // world_size,), in the memory of a part."""
-        return self._order(slice(self.rank, self.total_size, self.num_replicas))
+        return self._part(slice(self.rank, self.total_size, self.num_replicas))
+
+    def _part(self, part: slice) -> torch.Tensor:
+        if not self.is_computed:
+            return self._order(part)
+        find, positions = self._finder(), range(part.start, part.stop, part.step)
+        found = torch.empty(len(positions), dtype=_index_dtype(len(self.bank)))
+        starts = range(0, len(positions), _YIELDED)
+
+        def fill(first: int) -> None:
+            block = positions[first : first + _YIELDED]
+            images = find(np.arange(block.start, block.stop, block.step, dtype=np.uint64))
+            found[first : first + len(block)] = torch.from_numpy(images)
+
+        for _ in in_turn(fill, starts):
+            pass
+        return found
 
     def _order(self, part: slice) -> torch.Tensor:
+        """Return a part of the order of few images, shuffled in memory."""
         raise NotImplementedError
+
+    def _finder(self) -> Find:
+        """Return what finds the images at positions of the order of many images."""
+        raise NotImplementedError
+
+    def _blocks(self, done: int) -> Iterator[torch.Tensor]:
+        """Yield this rank's share from its number `done` on, in blocks."""
+        if not self.is_computed:
+            yield from self.share()[done:].split(_YIELDED)  # not one list of N Python integers
+            return
+        find = self._finder()
+        positions = range(self.rank, self.total_size, self.num_replicas)
+        for first in range(done, self.num_samples, _YIELDED):
+            block = positions[first : first + _YIELDED]
+            numbers = np.arange(block.start, block.stop, block.step, dtype=np.uint64)
+            yield torch.from_numpy(find(numbers))
 
     def __len__(self) -> int:
         return self.num_samples
 
     def __iter__(self) -> Iterator[int]:
         epoch, number = self.bank.epoch, self.take_skip()
-        for block in self.share()[number:].split(1 << 16):  # not one list of N Python integers
+        for block in self._blocks(number):
             for index in block.tolist():
                 yield Draw.at(index, epoch, self.rank + number * self.num_replicas)
                 number += 1
@@ -111,6 +157,12 @@ class ShuffledSampler(BankSampler):
         dtype = _index_dtype(len(self.bank))
         return torch.randperm(len(self.bank), generator=generator, dtype=dtype)[part]
 
+    def _finder(self) -> Find:
+        key = derive_seed(self.seed, "computed order", self.bank.epoch)
+        permutation = KeyedPermutation(len(self.bank), key)
+        dtype = np.int32 if len(self.bank) < 1 << 31 else np.int64
+        return lambda positions: permutation(positions).astype(dtype)
+
 
 class ClassBalancedSampler(BankSampler):
     """Draws `floor(N/K) + 1` images of every class, shuffles them together, cuts to N.
@@ -118,7 +170,7 @@ class ClassBalancedSampler(BankSampler):
     Without replacement from a class that has more images than that, with replacement otherwise.
 
     Args:
-        bank, seed, rank, world_size, take_skip: see `BankSampler`.
+        bank, seed, rank, world_size, take_skip, max_shuffled: see `BankSampler`.
         skip_empty: leave classes without an image out, K counts the others: for labels that
             nothing may change. Off, an empty class is an error.
         more_banks: labels of further heads; the classes of each head are balanced one
@@ -137,14 +189,27 @@ class ClassBalancedSampler(BankSampler):
         skip_empty: bool = False,
         more_banks: Sequence[PseudoLabelBank] = (),
         take_skip: Callable[[], int] = lambda: 0,
+        max_shuffled: int = MAX_SHUFFLED,
     ) -> None:
-        super().__init__(bank, seed=seed, rank=rank, world_size=world_size, take_skip=take_skip)
+        super().__init__(
+            bank,
+            seed=seed,
+            rank=rank,
+            world_size=world_size,
+            take_skip=take_skip,
+            max_shuffled=max_shuffled,
+        )
         self.skip_empty = skip_empty
         self.banks = (bank, *more_banks)
 
-    def _order(self, part: slice) -> torch.Tensor:
+    def _labels(self) -> tuple[PseudoLabelBank, np.ndarray]:
+        """Return the bank that this epoch balances, and the sizes of its classes (K,).
+
+        Raises:
+            ValueError: for an empty class, unless it may be left out.
+        """
         bank = self.banks[self.bank.epoch % len(self.banks)]
-        num_images, num_classes = len(bank), bank.num_classes
+        num_classes = bank.num_classes
         sizes = class_sizes(bank.labels, num_classes)
         num_empty = int((sizes == 0).sum())
         if num_empty and not self.skip_empty:
@@ -153,6 +218,16 @@ class ClassBalancedSampler(BankSampler):
                 f"pass an EmptyClassFixer to PseudoLabelBank.commit, or call "
                 f"bank.fix_empty_classes(EmptyClassFixer({num_classes})) before the first epoch"
             )
+        return bank, sizes
+
+    def _finder(self) -> Find:
+        bank, sizes = self._labels()
+        labels = bank.labels.cpu().numpy()
+        return ComputedOrder(labels, sizes, seed=self.seed, epoch=self.bank.epoch)
+
+    def _order(self, part: slice) -> torch.Tensor:
+        bank, sizes = self._labels()
+        num_images, num_classes = len(bank), bank.num_classes
         filled = sizes[sizes > 0]  # images class by class are the same without empty ones
         quota = num_images // len(filled) + 1
         dtype = _index_dtype(quota * len(filled))

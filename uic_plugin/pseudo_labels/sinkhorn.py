@@ -232,18 +232,30 @@ def _kept_bytes(device: torch.device) -> int:
 
 @contextmanager
 def open_scores(
-    num_images: int, width: int, *, kept_bytes: int = _KEPT_BYTES
+    num_images: int,
+    width: int,
+    *,
+    kept_bytes: int = _KEPT_BYTES,
+    device: torch.device | None = None,
+    device_bytes: float = 0,
 ) -> Iterator[torch.Tensor]:
-    """Yield an uninitialised (num_images, width) float32 tensor, in memory or a temporary file.
+    """Yield an uninitialised (num_images, width) float32 tensor, where there is room for it.
+
+    On the device, in memory or in a temporary file, the first that it fits.
 
     Args:
         num_images, width: its shape.
         kept_bytes: the largest that is kept in memory.
+        device: the device of the training, None for no other than the CPU.
+        device_bytes: the largest that is kept there.
 
     Raises:
         OSError: if the disk has no room for the file.
     """
     size = 4 * num_images * width
+    if device is not None and device.type != "cpu" and size <= min(device_bytes, _free(device)):
+        yield torch.empty(num_images, width, device=device)
+        return
     if size <= kept_bytes:
         yield torch.empty(num_images, width)
         return
@@ -255,3 +267,8 @@ def open_scores(
         )
     with tempfile.NamedTemporaryFile(prefix="uic-scores-") as file:
         yield torch.from_numpy(np.memmap(file, np.float32, "w+", shape=(num_images, width)))
+
+
+def _free(device: torch.device) -> float:
+    """Return half the bytes that are free on a device: the other half is for the network's pass."""
+    return torch.cuda.mem_get_info(device)[0] / 2 if device.type == "cuda" else math.inf

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 
 from uic_plugin.pseudo_labels.telemetry import nmi_of, purity_of
@@ -32,7 +31,7 @@ class StepLabels:
         epoch: number of the present epoch; the first is 0.
         running: (3, K) means over the last steps of each class's log probability, of its variance,
             and of the class's share of the labels: the running prior.
-        counts: (K,) int64 labels given in this epoch.
+        counts: (K,) int64 labels given in this epoch, on the device of the logits.
     """
 
     def __init__(
@@ -42,7 +41,7 @@ class StepLabels:
         self.epoch, self.seed, self.window = 0, seed, window
         self.running = torch.full((3, num_classes), 1 / num_classes)
         self._has_begun = False
-        self.counts = np.zeros(num_classes, np.int64)
+        self.counts = torch.zeros(num_classes, dtype=torch.int64)
 
     def __len__(self) -> int:
         return self.num_samples
@@ -65,21 +64,25 @@ class StepLabels:
         mean = log_p.mean(0)
         variance = (log_p - mean).square().mean(0)
         if not self._has_begun:
-            self.running = torch.stack([mean, variance, self.running[2].to(mean)])
+            share = self.running[2].to(mean, non_blocking=True)
+            self.running = torch.stack([mean, variance, share])
             self._has_begun = True
-        usual, spread, share = self.running.to(mean)
+        self.running = self.running.to(mean, non_blocking=True)
+        usual, spread, share = self.running
         scores = (log_p - usual) / spread.sqrt().clamp_min(1e-6)
         scores -= (share * self.num_classes).clamp_min(1e-3).log()
         labels = scores.argmax(1)
-        counts = torch.bincount(labels, minlength=self.num_classes)
+        # no bincount, which waits for the largest label
+        counts = labels.new_zeros(self.num_classes)
+        counts.scatter_add_(0, labels, torch.ones_like(labels))
         now = torch.stack([mean, variance, counts / len(labels)])
-        self.running = self.running.to(mean).lerp(now, 1 / self.window)
-        self.counts += counts.cpu().numpy()
+        self.running = self.running.lerp(now, 1 / self.window)
+        self.counts = self.counts.to(labels.device, non_blocking=True) + counts
         return labels
 
     def class_sizes(self) -> torch.Tensor:
         """Return the labels given in this epoch to each class, (K,) int64."""
-        return torch.from_numpy(self.counts)
+        return self.counts.cpu()
 
     def commit(self) -> None:
         """Begin the next epoch; the running means stay."""
@@ -87,7 +90,7 @@ class StepLabels:
 
     def start_counts(self) -> None:
         """Count the labels of an epoch from 0."""
-        self.counts = np.zeros_like(self.counts)
+        self.counts = torch.zeros_like(self.counts)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the epoch and a copy of the running means."""
@@ -123,34 +126,31 @@ class StepTelemetry:
 
     Args:
         num_classes: number of pseudo classes K.
+        num_annotated: number of classes by people A.
 
     Attributes:
-        table: (A, K) int64 images of each annotated and each pseudo class.
+        table: (A + 1, K) int64 images of each annotated and each pseudo class, on the device of the
+            labels; in the last row those without an annotation.
     """
 
-    def __init__(self, num_classes: int) -> None:
-        self.table = np.zeros((0, num_classes), np.int64)
+    def __init__(self, num_classes: int, num_annotated: int) -> None:
+        self.table = torch.zeros(num_annotated + 1, num_classes, dtype=torch.int64)
 
     def note(self, labels: torch.Tensor, annotations: torch.Tensor) -> None:
-        """Count a batch's labels and annotations, (B,) each; negative ones are unknown."""
-        known = (annotations >= 0).cpu()
-        rows, columns = annotations.cpu()[known].numpy(), labels.cpu()[known].numpy()
-        if len(rows):
-            self.widen(int(rows.max()) + 1)
-            np.add.at(self.table, (rows, columns), 1)
-
-    def widen(self, rows: int) -> None:
-        """Have room for so many annotated classes."""
-        missing = max(0, rows - len(self.table))
-        self.table = np.pad(self.table, ((0, missing), (0, 0)))
+        """Count a batch's labels and annotations, (B,) each; annotations below 0 are unknown."""
+        self.table = self.table.to(labels.device, non_blocking=True)
+        rows, columns = self.table.shape
+        row = torch.where(annotations < 0, rows - 1, annotations.clamp(max=rows - 1))
+        self.table.view(-1).scatter_add_(0, row * columns + labels, torch.ones_like(labels))
 
     def summary(self) -> dict[str, float]:
         """Return NMI and purity in [0, 1], nothing without annotations, and count from 0."""
         metrics = {}
-        if self.table.any():
+        known = self.table[:-1].cpu().numpy()
+        if known.any():
             from scipy.sparse import csr_matrix
 
-            table = csr_matrix(self.table)
+            table = csr_matrix(known)
             metrics = {"nmi": nmi_of(table), "purity": purity_of(table)}
-        self.table = np.zeros_like(self.table)
+        self.table = torch.zeros_like(self.table)
         return metrics

@@ -54,10 +54,10 @@ class EpochTelemetry:
         """
         log_p = logits.float().log_softmax(1)
         p = log_p.exp()
-        batch = torch.stack([p.amax(1).sum(), -(p * log_p).sum(), p.new_tensor(len(p))])
+        batch = torch.stack([p.amax(1).sum(), -(p * log_p).sum(), p.new_full((), len(p))])
         if batch.device.type == "mps":  # has no float64
             batch = batch.cpu()
-        self.sums = self.sums.to(batch.device) + batch.double()
+        self.sums = self.sums.to(batch.device, non_blocking=True) + batch.double()
 
     def means(self) -> dict[str, float]:
         """Return mean confidence in [0, 1] and entropy in nats, and start the means anew."""

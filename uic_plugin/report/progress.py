@@ -56,6 +56,11 @@ class EpochReporter:
             self._task = self._progress.add_task(self.title, total=epochs * batches, numbers="")
             self._progress.start()
 
+    @property
+    def shows_steps(self) -> bool:
+        """Tell whether there is a bar that moves with every batch."""
+        return self._progress is not None
+
     def step(self, epoch: int, batch: int, loss: float) -> None:
         """Show that a batch is done."""
         if self._progress is not None:

@@ -14,6 +14,7 @@ from uic_plugin.hardware import hardware, peak_memory
 from uic_plugin.hosts import backbone_of
 from uic_plugin.hosts.lightning import pl
 from uic_plugin.pseudo_labels import PseudoLabelBank
+from uic_plugin.readout import Readout
 from uic_plugin.report.progress import EpochReporter
 from uic_plugin.report.tables import read_csv, write_csv
 from uic_plugin.runs.checkpoints import CheckpointError, reason_of
@@ -32,6 +33,7 @@ class History(pl.Callback):
         self.reporter = reporter
         self.rows: list[dict[str, Any]] = []
         self._started = 0.0
+        self._loss = Readout()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take over the rows of the epochs that a resumed run has behind it."""
@@ -56,14 +58,18 @@ class History(pl.Callback):
         batch_idx: int,
         *_: Any,
     ) -> None:
-        """Move the bar."""
-        if trainer.is_global_zero:
-            total = outputs.get("loss") if isinstance(outputs, dict) else outputs
-            # without the host's online classifier, where the method logs its own loss
-            own = f"train_{getattr(pl_module, 'name', '')}_loss_step"
-            loss = trainer.callback_metrics.get(own, total)
-            shown = float(loss) if isinstance(loss, torch.Tensor) else float("nan")
-            self.reporter.step(trainer.current_epoch, batch_idx, shown)
+        """Move the bar; on a GPU it shows the loss of some steps before, nobody waits for it."""
+        if not trainer.is_global_zero or not self.reporter.shows_steps:
+            return
+        # the method's own, without the host's online classifier, where it tells
+        loss = getattr(pl_module, "own_loss", None)
+        if loss is None:
+            loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
+        if isinstance(loss, torch.Tensor):
+            self._loss.offer(loss)
+        arrived = self._loss.poll()
+        shown = float("nan") if arrived is None else float(arrived)
+        self.reporter.step(trainer.current_epoch, batch_idx, shown)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the row, print the line."""

@@ -22,7 +22,9 @@ class RunCheckpoint(pl.Callback):
     """Keeps `last.ckpt`, and `previous.ckpt`, the one before it.
 
     After every epoch; within it after so many steps, and when the run is asked to stop (SIGTERM),
-    where the method can resume at a step.
+    where the method can resume at a step. Ranks tell each other in every step whether one of them
+    has been asked to, on the CPU and without waiting for the answer: it is read a step later, so
+    that all stop at the same step.
 
     Args:
         last: the checkpoint; its folder exists.
@@ -34,6 +36,9 @@ class RunCheckpoint(pl.Callback):
         self.last, self.previous, self.every_steps = last, previous, every_steps
         self._is_asked_to_stop = False
         self._handler: Any = None
+        self._group: Any = None  # of the ranks, on the CPU
+        self._flag = torch.zeros(1, dtype=torch.uint8)
+        self._answer: Any = None  # of the ranks, on its way
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take the request to stop into our own hands: Lightning drops the epoch's work."""
@@ -43,6 +48,8 @@ class RunCheckpoint(pl.Callback):
 
         if threading.current_thread() is threading.main_thread():  # no other may
             self._handler = signal.signal(signal.SIGTERM, take_note)
+        if world_size() > 1:
+            self._group = torch.distributed.new_group(backend="gloo")
 
     def on_train_batch_end(
         self,
@@ -55,7 +62,7 @@ class RunCheckpoint(pl.Callback):
     ) -> None:
         """Save within the epoch, where it is time to; not after its last step, when it is over."""
         steps = getattr(pl_module, "steps_done", 0)
-        must_stop = self._must_stop(trainer)
+        must_stop = self._must_stop()
         if steps % trainer.accumulate_grad_batches:
             return  # gradients of the steps since are in no checkpoint
         if batch_idx + 1 >= trainer.num_training_batches:
@@ -72,7 +79,7 @@ class RunCheckpoint(pl.Callback):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop, if asked to: not before, loggers get an epoch's metrics after its last hook."""
-        if self._must_stop(trainer):
+        if self._must_stop():
             raise SystemExit(128 + signal.SIGTERM)
 
     def teardown(
@@ -83,15 +90,19 @@ class RunCheckpoint(pl.Callback):
             signal.signal(signal.SIGTERM, self._handler)
             self._handler = None
 
-    def _must_stop(self, trainer: pl.Trainer) -> bool:
-        """Return whether any rank has been asked to: all have to save at the same step."""
-        if world_size() == 1:
+    def _must_stop(self) -> bool:
+        """Return whether any rank had been asked to one step ago: all have to save at one step."""
+        if self._group is None:
             return self._is_asked_to_stop
-        flag = torch.tensor(
-            [self._is_asked_to_stop], dtype=torch.uint8, device=trainer.strategy.root_device
+        must_stop = False
+        if self._answer is not None:
+            self._answer.wait()  # of the step before: it has long been there
+            must_stop = bool(self._flag.numpy()[0])
+        self._flag = torch.full((1,), int(self._is_asked_to_stop or must_stop), dtype=torch.uint8)
+        self._answer = torch.distributed.all_reduce(
+            self._flag, torch.distributed.ReduceOp.MAX, group=self._group, async_op=True
         )
-        torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX)
-        return bool(flag)
+        return must_stop
 
     def _save(self, trainer: pl.Trainer) -> None:
         new = self.last.with_name(self.last.name + ".new")

@@ -19,6 +19,7 @@ from uic_plugin.data.loaders import view_loader
 from uic_plugin.data.parquet import ParquetImages
 from uic_plugin.data.resolve import DataSource, class_folders
 from uic_plugin.hosts import load_host
+from uic_plugin.runs.performance import setting
 
 
 def pretrain_loader(cfg: DictConfig, source: DataSource) -> DataLoader[Any]:
@@ -210,4 +211,5 @@ def image_loader(
         max_bad_images=cfg.data.get("max_bad_images"),
         shuffle=shuffle,
         drop_last=drop_last,
+        persistent=bool(setting(cfg, "persistent_workers")),
     )

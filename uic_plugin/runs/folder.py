@@ -37,12 +37,17 @@ _FREE_KEYS = (
     "knn",
     "resume_from_checkpoint",
     "data.num_workers",
+    "performance.compile",
+    "performance.matmul_precision",
+    "performance.cudnn_benchmark",
+    "performance.persistent_workers",
     "data.on_bad_image",
     "data.max_bad_images",
     "method_kwargs.on_bad_image",
     "method_kwargs.max_bad_images",
     "method_kwargs.bank_storage",
     "method_kwargs.bank_folder",
+    "method_kwargs.device_scores_gb",
 )
 
 

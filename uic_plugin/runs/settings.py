@@ -21,6 +21,7 @@ from uic_plugin.methods.base import HostMethod
 from uic_plugin.networks import find_backbone
 from uic_plugin.recipes_path import TYPED_KEY
 from uic_plugin.runs.partial_training import check_partial_training
+from uic_plugin.runs.performance import check_performance
 
 
 def prepare_config(cfg: DictConfig, *, needs_images: bool = True) -> tuple[DictConfig, DataSource]:
@@ -73,6 +74,7 @@ def validate(cfg: DictConfig) -> None:
         raise ValueError(f"scheduler.interval must be epoch or step, got {interval!r}")
     _check_numbers(cfg)
     check_partial_training(cfg)
+    check_performance(cfg)
     allowed = cfg.get("weights_allow_missing") or ListConfig([])
     if not isinstance(allowed, ListConfig) or not all(type(name) is str for name in allowed):
         raise ValueError(

@@ -27,7 +27,7 @@ from uic_plugin.hosts import backbone_of
 from uic_plugin.hosts.attach import images_of
 from uic_plugin.hosts.guards import FiniteLoss, write_whole_checkpoints
 from uic_plugin.hosts.lightning import pl
-from uic_plugin.methods import has_pseudo_labels
+from uic_plugin.methods import OWN_METHODS, has_pseudo_labels
 from uic_plugin.methods.base import HostMethod
 from uic_plugin.networks.layers import FEATURES, layer_shapes
 from uic_plugin.ranks import is_lost_rank
@@ -49,6 +49,7 @@ from uic_plugin.runs.folder import (
 )
 from uic_plugin.runs.loggers import logger_names, logging_to
 from uic_plugin.runs.partial_training import prepare_partial_training
+from uic_plugin.runs.performance import compile_network, setting, tuned
 from uic_plugin.runs.settings import (
     build_method,
     lightning_precision,
@@ -140,7 +141,8 @@ def pretrain(
     if trainer.is_global_zero:
         _write_recipe(cfg, run_dir, loader, resume)
     log = logging_to(trainer, cfg, run_dir, resume, images_of(loader))
-    with _told_in_one_line(cfg, run_dir, resume, trainer, reporter), log:
+    compile_network(method, cfg)
+    with _told_in_one_line(cfg, run_dir, resume, trainer, reporter), log, tuned(cfg):
         fit(trainer, method, loader, val_loader, resume)
     return PretrainResult(
         run_dir, time.perf_counter() - started, done, is_main=trainer.is_global_zero
@@ -301,13 +303,17 @@ def make_trainer(
         "enable_progress_bar": False,
         "enable_model_summary": False,
         "num_sanity_val_steps": 0,
+        "benchmark": setting(cfg, "cudnn_benchmark"),
         "sync_batchnorm": cfg.get("sync_batchnorm", False) and torch.cuda.is_available(),
     }
     if num_devices(cfg) > 1:
         strategy = cfg.get("strategy") or "ddp"
         if strategy == "ddp":
             patience = timedelta(seconds=cfg.get("rank_timeout", _RANK_TIMEOUT))
-            strategy = pl.strategies.DDPStrategy(timeout=patience)
+            # Our methods use all their parameters in every step; to look for unused ones, as
+            # Lightning 1 does by default, is a wait for the device for each parameter.
+            known = {"find_unused_parameters": False} if cfg.method in OWN_METHODS else {}
+            strategy = pl.strategies.DDPStrategy(timeout=patience, **known)
         arguments["strategy"] = strategy
     if not evaluates:
         arguments.update({name: cfg[name] for name in _TRAINER_KEYS if cfg.get(name) is not None})

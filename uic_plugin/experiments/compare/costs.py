@@ -28,7 +28,7 @@ from uic_plugin.pseudo_labels import (
     PseudoLabelBank,
     ShuffledSampler,
 )
-from uic_plugin.pseudo_labels.kmeans import cluster_features
+from uic_plugin.pseudo_labels.kmeans import cluster_features, own_gpu
 from uic_plugin.pseudo_labels.sinkhorn import sinkhorn_labels
 from uic_plugin.runs.datasets import pretrain_loader
 from uic_plugin.runs.run import Run
@@ -158,7 +158,7 @@ def _uic(features: torch.Tensor, classes: int) -> dict[str, float]:
 
 
 def _deepcluster(features: torch.Tensor, classes: int) -> dict[str, float]:
-    seconds, labels = _timed(lambda: cluster_features(features.numpy(), classes))
+    seconds, labels = _timed(lambda: cluster_features(features.numpy(), classes, gpu=own_gpu()))
     return {
         "label_seconds": seconds,
         "order_seconds": _ordered(torch.from_numpy(labels), classes, balanced=True),

@@ -14,7 +14,7 @@ from torch import nn
 from uic_plugin.files import replacing
 from uic_plugin.hosts.checkpoint_files import read_checkpoint
 from uic_plugin.pseudo_labels import nmi, purity
-from uic_plugin.pseudo_labels.kmeans import check_faiss, cluster_features
+from uic_plugin.pseudo_labels.kmeans import check_faiss, cluster_features, own_gpu
 from uic_plugin.report.tables import read_csv
 from uic_plugin.runs.datasets import eval_loaders
 from uic_plugin.runs.evaluation import Features, knn_accuracy, linear_accuracy
@@ -52,7 +52,7 @@ def measure_run(run: Path, *, clusters: int, overrides: tuple[str, ...] = ()) ->
     features = images.features(network)
     knn = {"k": cfg.knn.k, "temperature": cfg.knn.temperature, "distance": cfg.knn.distance}
     annotated = features.train_targets.numpy()
-    labels = cluster_features(features.train.numpy(), clusters, seed=cfg.seed)
+    labels = cluster_features(features.train.numpy(), clusters, seed=cfg.seed, gpu=own_gpu())
     measures: dict[str, Any] = {
         "method": cfg.method,
         "seed": cfg.seed,
