@@ -116,6 +116,13 @@ def files_digest(paths: Sequence[str]) -> str:
     return digest.hexdigest()
 
 
+def digest_of_all(root: Path, names: list[str]) -> str:
+    """Return the `files` of a pack of these images, as their files are now."""
+    paths = [os.path.join(root, name) for name in names]
+    chunks = (files_digest(paths[i : i + CHUNK]) for i in range(0, len(paths), CHUNK))
+    return hashlib.blake2b("".join(chunks).encode(), digest_size=8).hexdigest()
+
+
 def written_chunks(
     job: PixelJob, *, first: int, offset: int, workers: int
 ) -> Iterator[WrittenChunk | None]:

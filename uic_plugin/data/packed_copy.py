@@ -22,8 +22,9 @@ from PIL import Image
 from uic_plugin.data.images import names_fingerprint
 from uic_plugin.data.index import folder_groups
 from uic_plugin.data.pack import PackSettings
+from uic_plugin.data.pack_pixels import digest_of_all
 from uic_plugin.data.packed import PackStore, is_packed
-from uic_plugin.data.packing import digest_of_all, pack_images
+from uic_plugin.data.packing import pack_images
 from uic_plugin.data.resolve import default_data_dir
 from uic_plugin.data.views import BAD_IMAGE_ERRORS
 

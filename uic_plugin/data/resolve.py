@@ -15,7 +15,7 @@ from uic_plugin.data.packed import is_packed, open_packed
 # Class counts of datasets that the host reads through torchvision.
 _TORCHVISION = {"cifar10": 10, "cifar100": 100, "stl10": 10}
 _TORCHVISION_FOLDERS = {"cifar-10-batches-py", "cifar-100-python", "stl10_binary"}
-FORMATS = ("image_folder", "packed", "parquet", "h5")
+FORMATS = ("image_folder", "parquet", "h5", "packed")
 _COPIED = ("cifar10", "digits")  # datasets of small images that the plugin writes
 KNOWN_DATASETS = ("digits", *_TORCHVISION, "imagenet", "imagenet100", "custom")
 
@@ -32,7 +32,7 @@ class DataSource:
         val: folder of labelled test images, or None.
         labelled: whether the training folder has one subfolder per class.
         num_classes: number of annotated classes, 1 without annotations.
-        format: "image_folder", "packed", "parquet" or "h5".
+        format: "image_folder", "parquet", "h5" or "packed".
         index: list of the training images, which avoids a walk through their folder.
         has_copy: whether images are read from a decoded copy that is made on first use.
     """
@@ -85,6 +85,12 @@ def resolve_data(data: DictConfig) -> DataSource:
         return _in_files(data, kind)
     if data.get("index") is not None:
         return _indexed(data)
+    return _folders(data)
+
+
+def _folders(data: DictConfig) -> DataSource:
+    """Resolve folders of images."""
+    name = data.dataset
     train = _existing_folder("data.train_path", data.train_path)
     if is_packed(train):
         raise ValueError(f"data.train_path={train} is a packed folder: set data.format=packed")

@@ -219,11 +219,10 @@ def _take_fraction(dataset: Any, fraction: float) -> None:
     from sklearn.model_selection import train_test_split
 
     if isinstance(dataset, PackedImages):
-        stratify = dataset.targets if dataset.targets.min() >= 0 else None
-        rows, _ = train_test_split(
-            np.arange(len(dataset)), train_size=fraction, stratify=stratify, random_state=42
-        )
-        dataset.keep(np.asarray(rows))
+        classes = dataset.targets if dataset.targets.min() >= 0 else None
+        rows: Any = np.arange(len(dataset))
+        rows, _ = train_test_split(rows, train_size=fraction, stratify=classes, random_state=42)
+        dataset.keep(rows)
     elif hasattr(dataset, "samples"):
         paths, annotations = zip(*dataset.samples, strict=True)
         stratify = annotations if min(annotations) >= 0 else None
