@@ -18,6 +18,7 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from uic_plugin.data import pack_work
+from uic_plugin.data.folders import images_below
 from uic_plugin.data.images import BadImageError, fingerprint_of, path_of, relative_paths
 from uic_plugin.data.index import write_index
 from uic_plugin.data.pack import PackSettings
@@ -233,6 +234,11 @@ class TestSource:
         with pytest.raises(FileExistsError, match="holds something else"):
             pack_images(tmp_path / "empty", root, AS_THEY_ARE)
         assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "photos"]
+
+    def test_commands_that_need_files_say_so(self, photos, tmp_path):
+        pack_images(photos[0], tmp_path / "packed", AS_THEY_ARE)
+        with pytest.raises(FileNotFoundError, match=f"made of, {photos[0].resolve()}"):
+            images_below(tmp_path / "packed")
 
     def test_what_is_there_stays(self, photos, tmp_path):
         root, _ = photos
