@@ -2,8 +2,8 @@
 
     UIC_PHOTOS=FOLDER pytest -m benchmark --benchmark-enable -s tests/benchmarks/test_pack.py
 
-FOLDER holds photographs in class folders, as imagenette160/train; without it JPEGs of 160 pixels are
-drawn. All figures are ratios within one run, measured in turns.
+FOLDER holds photographs in class folders, as imagenette160/train; without it JPEGs of 160 pixels
+are drawn. All figures are ratios within one run, measured in turns.
 """
 
 import multiprocessing

@@ -320,6 +320,14 @@ class TestKill:
         with Image.open(names[3 * CHUNK]) as image:
             assert store.image(3 * CHUNK).tobytes() == image.tobytes()
 
+    def test_half_a_file_of_sizes(self, digits, tmp_path):
+        out = tmp_path / "packed"
+        forked(pack_and_die, digits / "val", out, 2 * CHUNK, 0)
+        os.truncate(tmp_path / ".packed.part" / "sizes.npy", 200)
+        pack_images(digits / "val", out, AS_THEY_ARE)
+        pack_images(digits / "val", tmp_path / "whole", AS_THEY_ARE)
+        same_files(out, tmp_path / "whole")
+
     def test_other_settings_begin_anew(self, digits, tmp_path):
         source, out = digits / "train", tmp_path / "packed"
         forked(pack_and_die, source, out, 2 * CHUNK, 0)

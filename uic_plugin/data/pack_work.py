@@ -61,10 +61,19 @@ class PackWork:
         self._ahead: dict[int, WrittenChunk] = {}
         self._lines: list[str] = []
         self._saved_at = time.monotonic()
-        is_new = not (part / SIZES_FILE).exists()
-        self.sizes = np.lib.format.open_memmap(
-            part / SIZES_FILE, "w+" if is_new else "r+", np.dtype("<i4"), (len(index), 2)
-        )
+        self.sizes = self._sizes()
+
+    def _sizes(self) -> np.ndarray:
+        """Map the file of sizes; without a whole one nothing else that is there counts."""
+        path, shape = self.part / SIZES_FILE, (len(self.index), 2)
+        try:
+            sizes = np.load(path, mmap_mode="r+")
+            if sizes.shape == shape:
+                return sizes
+        except (OSError, ValueError):
+            pass
+        (self.part / _JOURNAL_FILE).unlink(missing_ok=True)
+        return np.lib.format.open_memmap(path, "w+", np.dtype("<i4"), shape)
 
     def _fits(self) -> bool:
         """Return whether what lies in the folder was begun for the same images and settings."""
@@ -114,7 +123,7 @@ class PackWork:
         if not now and time.monotonic() - self._saved_at < _SAFE_SECONDS:
             return
         os.fsync(file)
-        self.sizes.flush()
+        self.sizes.flush()  # type: ignore[attr-defined]
         with open(self.part / _JOURNAL_FILE, "a", encoding="utf-8") as journal:
             journal.write("".join(self._lines))
             journal.flush()

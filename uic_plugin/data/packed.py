@@ -222,7 +222,9 @@ class PackedImages(ListedImages):
         self.originals = originals
         self.store, self.fingerprint = store, store.about.fingerprint
         self.rows: np.ndarray | None = None
-        self.targets = store.annotations if labelled else np.full(len(store), -1, np.int8)
+        self.targets = np.full(len(store), -1, np.int8)
+        if labelled:
+            self.targets = np.array(store.annotations)  # mapped ones cannot be written to
 
     def keep(self, rows: np.ndarray) -> None:
         """Keep only some of the images, in a given order.
