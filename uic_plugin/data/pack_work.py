@@ -28,6 +28,7 @@ from uic_plugin.data.packed import (
 _PLAN_FILE, _JOURNAL_FILE = "plan.json", "journal.jsonl"
 _SAFE_SECONDS = 5.0  # between two moments at which what is done is safe on disk
 _PATIENCE = 5.0  # seconds that processes of a killed call may take to end
+_SIDE = np.dtype("<i4")  # a height or width
 _ROWS = 1 << 20  # images at once in sums over all of them
 
 
@@ -66,14 +67,12 @@ class PackWork:
     def _sizes(self) -> np.ndarray:
         """Map the file of sizes; without a whole one nothing else that is there counts."""
         path, shape = self.part / SIZES_FILE, (len(self.index), 2)
-        try:
-            sizes = np.load(path, mmap_mode="r+")
-            if sizes.shape == shape:
-                return sizes
-        except (OSError, ValueError):
-            pass
-        (self.part / _JOURNAL_FILE).unlink(missing_ok=True)
-        return np.lib.format.open_memmap(path, "w+", np.dtype("<i4"), shape)
+        whole = HEADER_BYTES + 2 * len(self.index) * _SIDE.itemsize
+        if not path.exists() or path.stat().st_size != whole:
+            (self.part / _JOURNAL_FILE).unlink(missing_ok=True)
+            path.write_bytes(npy_header(_SIDE, shape))
+            os.truncate(path, whole)
+        return np.memmap(path, _SIDE, "r+", HEADER_BYTES, shape)
 
     def _fits(self) -> bool:
         """Return whether what lies in the folder was begun for the same images and settings."""
