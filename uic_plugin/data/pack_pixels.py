@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from uic_plugin.data.listed import decode
 from uic_plugin.data.views import BAD_IMAGE_ERRORS
 
 CHUNK = 64  # images
@@ -102,6 +101,16 @@ def fitted(image: Image.Image, size: int, square: bool) -> Image.Image:
         left, top = (round((side - size) / 2) for side in image.size)
         image = image.crop((left, top, left + size, top + size))
     return image
+
+
+def _pixels(path: str, size: int, square: bool) -> tuple[tuple[int, int], bytes]:
+    """Return width and height of an image as it is packed, and its pixels."""
+    with Image.open(path) as image:
+        image.load()
+        # as `decode`, without the copy that `convert` makes of an RGB image
+        rgb = image if image.mode == "RGB" else image.convert("RGB")
+        rgb = fitted(rgb, size, square)
+        return rgb.size, rgb.tobytes()
 
 
 def files_digest(paths: Sequence[str]) -> str:
@@ -200,14 +209,13 @@ class _Decoded:
         self.bad: list[tuple[int, str]] = []
         for row, path in enumerate(paths):
             try:
-                image = fitted(decode(path), job.size, job.square)
-                pixels = image.tobytes()
+                size, pixels = _pixels(path, job.size, job.square)
             except BAD_IMAGE_ERRORS as error:
                 is_none = isinstance(error, UnidentifiedImageError)
                 reason = "not an image" if is_none else str(error)
                 self.bad.append((chunk * CHUNK + row, reason))
                 continue
-            self.sizes[row] = image.height, image.width
+            self.sizes[row] = size[::-1]
             self.pixels.append(pixels)
         self.num_bytes = sum(map(len, self.pixels))
 

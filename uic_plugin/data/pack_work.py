@@ -26,7 +26,7 @@ from uic_plugin.data.packed import (
 )
 
 _PLAN_FILE, _JOURNAL_FILE = "plan.json", "journal.jsonl"
-_SAFE_SECONDS = 5.0  # between two moments at which what is done is safe on disk
+_SAFE_SECONDS = 2.0  # between two moments at which what is done is safe on disk
 _PATIENCE = 5.0  # seconds that processes of a killed call may take to end
 _SIDE = np.dtype("<i4")  # a height or width
 _ROWS = 1 << 20  # images at once in sums over all of them
