@@ -54,7 +54,7 @@ def test_it_is_made_once_and_not_among_the_images(cache, folder, packings):
     same(packed_copy(folder), folder)
     assert packings == [folder]
     assert sorted(folder.parent.iterdir()) == sorted([*before, cache])
-    assert [path.name.rpartition("-")[0] for path in (cache / "packed").iterdir()] == ["digits"]
+    assert [path.name.rpartition("-")[0] for path in (cache / "packed").glob("*-*")] == ["digits"]
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_it_follows_the_files(cache, folder, packings, change):
     same(packed_copy(folder), folder)
     assert packings == [folder, folder]
     assert old.raw(3).tolist() == kept.tolist()  # a run that has it open goes on with it
-    assert len(list((cache / "packed").iterdir())) == 1
+    assert {path.name[:7] for path in (cache / "packed").iterdir()} == {".lock", "digits-"}
 
 
 def test_where_it_cannot_be_written_there_is_none(cache, folder, packings, monkeypatch):

@@ -25,7 +25,7 @@ from uic_plugin.data.packed import (
     PackAbout,
 )
 
-_PLAN_FILE, _JOURNAL_FILE = "plan.json", "journal.jsonl"
+_PLAN_FILE, _JOURNAL_FILE, _LOCK_FILE = "plan.json", "journal.jsonl", ".lock"
 _SAFE_SECONDS = 2.0  # between two moments at which what is done is safe on disk
 _PATIENCE = 5.0  # seconds that processes of a killed call may take to end
 _SIDE = np.dtype("<i4")  # a height or width
@@ -52,7 +52,7 @@ class PackWork:
         self.part, self.root, self.index, self.about = part, root, index, about
         if not self._fits():
             for path in part.iterdir():
-                if path != index.path:
+                if path != index.path and path.name != _LOCK_FILE:
                     path.unlink()
             about.write(part / _PLAN_FILE)
         os.replace(index.path, part / LIST_FILE)
@@ -165,7 +165,7 @@ def finish(work: PackWork, file: int) -> None:
     PackAbout(about.fingerprint, about.size, about.square, about.folder, digest, work.bad).write(
         part / ABOUT_FILE
     )
-    for name in (_PLAN_FILE, _JOURNAL_FILE):
+    for name in (_PLAN_FILE, _JOURNAL_FILE, _LOCK_FILE):
         (part / name).unlink()
     for name in (ANNOTATIONS_FILE, ABOUT_FILE, OFFSETS_FILE, SIZES_FILE, LIST_FILE):
         with open(part / name, "rb") as written:
@@ -181,32 +181,36 @@ def own_folder(part: Path) -> Iterator[None]:
         OSError: if another process is at work there.
     """
     part.parent.mkdir(parents=True, exist_ok=True)
-    folder = _locked(part)
+    lock = _locked(part)
     try:
         yield
     finally:
-        os.close(folder)
-        with suppress(OSError):
-            part.rmdir()  # if nothing was begun
+        if part.exists() and os.listdir(part) == [_LOCK_FILE]:  # nothing was begun
+            with suppress(OSError):
+                (part / _LOCK_FILE).unlink()
+                part.rmdir()
+        os.close(lock)
 
 
 def _locked(part: Path) -> int:
-    """Return a descriptor of the temporary folder that no other process has locked."""
+    """Return a descriptor of the temporary folder's lock, which no other process has."""
     until = time.monotonic() + _PATIENCE
     while True:
-        part.mkdir(exist_ok=True)
-        folder = os.open(part, os.O_RDONLY)
+        lock = -1
         try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.samestat(os.fstat(folder), os.stat(part)):
-                return folder
+            part.mkdir(exist_ok=True)
+            lock = os.open(part / _LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o666)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(lock), os.stat(part / _LOCK_FILE)):
+                return lock
         except FileNotFoundError:
-            pass  # the other process has put its result in place
+            pass  # another process has put its result in place
         except BlockingIOError:
             if time.monotonic() > until:
-                os.close(folder)
+                os.close(lock)
                 raise OSError(f"{part}: another process is packing there") from None
-        os.close(folder)
+        if lock >= 0:
+            os.close(lock)
         time.sleep(0.05)
 
 
@@ -214,6 +218,7 @@ def sync_folder(path: Path) -> None:
     """Bring the names in a folder safely to disk."""
     folder = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        with suppress(OSError):  # not every file system can
+            os.fsync(folder)
     finally:
         os.close(folder)

@@ -51,9 +51,11 @@ def packed_copy(folder: Path) -> PackStore | None:
     files = digest_of_all(folder, names)
     fingerprint = names_fingerprint(names)
     try:
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(copy.parent):  # other ranks wait, and find it
-            store = _whole(copy, fingerprint, files) or _made(folder, copy)
+        store = _whole(copy, fingerprint, files)
+        if store is None:
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            with _alone(copy.parent / ".lock"):  # other ranks wait, and find it
+                store = _whole(copy, fingerprint, files) or _made(folder, copy)
     except (OSError, ValueError):  # no permission, no room, no image that can be read
         return None
     is_current = (store.about.fingerprint, store.about.files) == (fingerprint, files)
@@ -61,14 +63,11 @@ def packed_copy(folder: Path) -> PackStore | None:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Keep other processes out of a folder."""
-    opened = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(opened, fcntl.LOCK_EX)
+def _alone(lock: Path) -> Iterator[None]:
+    """Wait until no other process holds a lock."""
+    with open(lock, "ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
         yield
-    finally:
-        os.close(opened)
 
 
 def _whole(copy: Path, fingerprint: str, files: str) -> PackStore | None:
