@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,3 +24,17 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def told_where(path: Path) -> Iterator[None]:
+    """Add `path` to the message of a full disk, and that the same command resumes."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise OSError(
+                f"{path}: {os.strerror(error.errno)}; make room, the same command resumes from "
+                f"what is there"
+            ) from error
+        raise

@@ -126,7 +126,7 @@ def test_h5(folder, recipe, digits, tmp_path, monkeypatch, uic):
 @pytest.mark.parametrize(
     ("given", "error", "message"),
     [
-        (["data.format=zip"], ValueError, "one of image_folder, parquet, h5, got 'zip'"),
+        (["data.format=zip"], ValueError, "one of image_folder, parquet, h5, packed, got 'zip'"),
         (["data.index=none.index"], FileNotFoundError, "no such index"),
         (["data.format=parquet"], FileNotFoundError, "no .parquet files"),
         (["data.format=h5"], ValueError, "needs an HDF5 file"),

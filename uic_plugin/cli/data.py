@@ -8,8 +8,10 @@ from typing import Annotated
 import typer
 
 from uic_plugin.cli.common import terminal
+from uic_plugin.cli.options import options_of
+from uic_plugin.data.pack import PackSettings
 
-data_app = typer.Typer(help="Write a dataset as a tree of image folders.", no_args_is_help=True)
+data_app = typer.Typer(help="Prepare a dataset, once.", no_args_is_help=True)
 
 
 @data_app.command("cifar10")
@@ -45,6 +47,34 @@ def data_index(
     with counting("class folders", terminal()) as progress:
         count = write_index(folder, out, progress)
     terminal().print(f"{out}: {count} images of {folder}")
+
+
+@data_app.command("pack")
+@options_of(PackSettings, defaults={"size": ...})
+def data_pack(
+    source: Annotated[
+        Path, typer.Argument(help="Folder of images or of class folders, an index, a split's .csv.")
+    ],
+    out: Annotated[Path, typer.Argument(help="Folder to make, for data.format=packed.")],
+    folder: Annotated[
+        Path | None,
+        typer.Option(help="Folder of an index's images; images/ beside it, or what it lies in."),
+    ] = None,
+    *,
+    settings: PackSettings,
+) -> None:
+    """Decode images once, into arrays that every run maps into memory; resumes when stopped."""
+    from uic_plugin.data.packing import pack_images
+    from uic_plugin.report.progress import counting
+
+    with counting("images packed", terminal()) as progress:
+        store = pack_images(source, out, settings, folder=folder, progress=progress)
+    sides = " x ".join(map(str, store.pixels.shape[1:3])) if store.is_uniform else "various"
+    bad = f", {len(store.about.bad)} of them unreadable" if store.about.bad else ""
+    terminal().print(
+        f"{out}: {len(store)} images{bad}, {sides} pixels, {store.pixels.size / 1e9:.2f} GB: "
+        f"data.format=packed data.train_path={out}"
+    )
 
 
 @data_app.command("digits")

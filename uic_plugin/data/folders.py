@@ -11,6 +11,7 @@ import numpy as np
 
 from uic_plugin.data.held_out import SplitImages
 from uic_plugin.data.images import IMAGE_SUFFIXES
+from uic_plugin.data.packed import is_packed, open_packed
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,11 @@ def images_below(root: Path) -> list[str]:
         for name in names
         if name.lower().endswith(IMAGE_SUFFIXES)
     )
+    if not names and is_packed(root):
+        raise FileNotFoundError(
+            f"{root} is a packed folder, and this needs image files: give the folder that it was "
+            f"made of, {open_packed(root).folder}"
+        )
     if not names:
         raise FileNotFoundError(f"{root}: no images there ({' '.join(IMAGE_SUFFIXES)})")
     return names

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,16 +75,22 @@ def fingerprint_of(dataset: Any) -> str:
     """
     if isinstance(dataset, ListedImages):
         return dataset.fingerprint
-    digest = hashlib.blake2b(digest_size=8)
-    digest.update(str(len(dataset)).encode())
     paths = relative_paths(dataset)
     if paths is not None:
-        for path in paths:
-            digest.update(b"\0" + path.encode(errors="surrogateescape"))
-    elif isinstance(getattr(dataset, "data", None), np.ndarray):
+        return names_fingerprint(paths)
+    digest = hashlib.blake2b(str(len(dataset)).encode(), digest_size=8)
+    if isinstance(getattr(dataset, "data", None), np.ndarray):
         digest.update(np.ascontiguousarray(dataset.data).data)
     else:
         digest.update(type(dataset).__name__.encode())
+    return digest.hexdigest()
+
+
+def names_fingerprint(names: Sequence[str]) -> str:
+    """Return the fingerprint of a dataset of files with these paths, in this order."""
+    digest = hashlib.blake2b(str(len(names)).encode(), digest_size=8)
+    for name in names:
+        digest.update(b"\0" + name.encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 

@@ -94,16 +94,24 @@ def write_index(
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: there is no such folder of images")
+    return save_index(out, folder_groups(folder, progress))
+
+
+def folder_groups(
+    folder: Path, progress: Callable[[int, int], None] = lambda done, total: None
+) -> Iterator[tuple[str, Iterable[str]]]:
+    """Iterate over class folders, or "" for a flat folder, each with the paths of its images.
+
+    Args:
+        folder: the folder.
+        progress: called with the number of class folders done, and of all.
+    """
     classes = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
-
-    def groups() -> Iterator[tuple[str, Iterable[str]]]:
-        for number, name in enumerate(classes):
-            yield name, _below(folder, name)
-            progress(number + 1, len(classes))
-        if not classes:
-            yield "", sorted(_images(os.listdir(folder)))
-
-    return save_index(out, groups())
+    for number, name in enumerate(classes):
+        yield name, _below(folder, name)
+        progress(number + 1, len(classes))
+    if not classes:
+        yield "", sorted(_images(os.listdir(folder)))
 
 
 def save_index(out: Path, groups: Iterable[tuple[str, Iterable[str]]]) -> int:

@@ -10,11 +10,13 @@ from omegaconf import DictConfig
 
 from uic_plugin.data.images import IMAGE_SUFFIXES
 from uic_plugin.data.index import read_index
+from uic_plugin.data.packed import is_packed, open_packed
 
 # Class counts of datasets that the host reads through torchvision.
 _TORCHVISION = {"cifar10": 10, "cifar100": 100, "stl10": 10}
 _TORCHVISION_FOLDERS = {"cifar-10-batches-py", "cifar-100-python", "stl10_binary"}
-FORMATS = ("image_folder", "parquet", "h5")
+FORMATS = ("image_folder", "parquet", "h5", "packed")
+_COPIED = ("cifar10", "digits")  # datasets of small images that the plugin writes
 KNOWN_DATASETS = ("digits", *_TORCHVISION, "imagenet", "imagenet100", "custom")
 
 
@@ -30,8 +32,9 @@ class DataSource:
         val: folder of labelled test images, or None.
         labelled: whether the training folder has one subfolder per class.
         num_classes: number of annotated classes, 1 without annotations.
-        format: "image_folder", "parquet" or "h5".
+        format: "image_folder", "parquet", "h5" or "packed".
         index: list of the training images, which avoids a walk through their folder.
+        has_copy: whether images are read from a decoded copy that is made on first use.
     """
 
     reader: str
@@ -42,6 +45,7 @@ class DataSource:
     num_classes: int
     format: str = "image_folder"
     index: Path | None = None
+    has_copy: bool = False
 
 
 def resolve_data(data: DictConfig) -> DataSource:
@@ -63,7 +67,8 @@ def resolve_data(data: DictConfig) -> DataSource:
         root = prepare_digits(default_data_dir() / "digits")
         labelled = not data.get("no_labels", False)
         count = 10 if labelled else 1
-        return DataSource("custom", "custom", root / "train", root / "val", labelled, count)
+        folders = root / "train", root / "val"
+        return DataSource("custom", "custom", *folders, labelled, count, has_copy=True)
     if data.train_path is None:
         raise ValueError(
             "data.train_path is not set: give the folder of the training images, "
@@ -74,14 +79,24 @@ def resolve_data(data: DictConfig) -> DataSource:
             f"data.train_path={data.train_path}: there is no such folder; "
             f"'uic data cifar10 datasets/cifar10' makes it"
         )
+    if kind == "packed":
+        return _packed(data)
     if kind != "image_folder":
-        return _packed(data, kind)
+        return _in_files(data, kind)
     if data.get("index") is not None:
         return _indexed(data)
+    return _folders(data)
+
+
+def _folders(data: DictConfig) -> DataSource:
+    """Resolve folders of images."""
+    name = data.dataset
     train = _existing_folder("data.train_path", data.train_path)
+    if is_packed(train):
+        raise ValueError(f"data.train_path={train} is a packed folder: set data.format=packed")
     val = None
     if data.get("val_path") is not None:
-        val = _existing_folder("data.val_path", data.val_path)
+        val = _test_folder(data.val_path)
     classes = class_folders(train)
     if name in _TORCHVISION and _TORCHVISION_FOLDERS & set(classes):
         labelled = not data.get("no_labels", False)
@@ -94,7 +109,7 @@ def resolve_data(data: DictConfig) -> DataSource:
     else:
         labelled, count = False, 1
         _check_flat_folder(train)
-    if val is not None and not class_folders(val):
+    if val is not None and not classes_below(val):
         raise ValueError(
             f"data.val_path={val} has no subfolder with images per class: evaluation needs "
             f"annotated images, or leave data.val_path out"
@@ -102,10 +117,37 @@ def resolve_data(data: DictConfig) -> DataSource:
     if val is not None and labelled:
         _check_same_classes(train, val)
     transforms = "custom" if name == "digits" else name
-    return DataSource("custom", transforms, train, val, labelled, count)
+    has_copy = name in _COPIED
+    return DataSource("custom", transforms, train, val, labelled, count, has_copy=has_copy)
 
 
-def _packed(data: DictConfig, kind: str) -> DataSource:
+def _packed(data: DictConfig) -> DataSource:
+    """Resolve a packed folder; the test images may lie in one, too, or in a folder of images."""
+    train = Path(data.train_path).expanduser()
+    classes = open_packed(train).index.classes
+    labelled = bool(classes) and not data.get("no_labels", False)
+    val = None
+    if data.get("val_path") is not None:
+        val = _test_folder(data.val_path)
+        if labelled:
+            _check_same_classes(train, val)
+    transforms = "custom" if data.dataset == "digits" else data.dataset
+    count = len(classes) if labelled else 1
+    return DataSource("custom", transforms, train, val, labelled, count, format="packed")
+
+
+def classes_below(path: Path) -> list[str]:
+    """Return the names of the class folders of a folder of images, also of a packed one."""
+    return open_packed(path).index.classes if is_packed(path) else class_folders(path)
+
+
+def _test_folder(path: str) -> Path:
+    """Return a folder of test images, which may be packed whatever the training images are."""
+    folder = Path(path).expanduser()
+    return folder if is_packed(folder) else _existing_folder("data.val_path", path)
+
+
+def _in_files(data: DictConfig, kind: str) -> DataSource:
     """Resolve images in files that hold many of them."""
     paths = {"train": Path(data.train_path).expanduser()}
     if data.get("val_path") is not None:
@@ -150,9 +192,9 @@ def _indexed(data: DictConfig) -> DataSource:
         raise FileNotFoundError(f"data.train_path={train}: there is no such folder")
     val = None
     if data.get("val_path") is not None:
-        val = _existing_folder("data.val_path", data.val_path)
+        val = _test_folder(data.val_path)
     labelled = bool(classes) and not data.get("no_labels", False)
-    if labelled and val is not None and class_folders(val) != classes:
+    if labelled and val is not None and classes_below(val) != classes:
         raise ValueError(
             f"the class folders in {index} and {val} differ: annotations are numbered by folder"
         )
@@ -213,7 +255,7 @@ def _check_flat_folder(folder: Path) -> None:
 
 
 def _check_same_classes(train: Path, val: Path) -> None:
-    ours, theirs = class_folders(train), class_folders(val)
+    ours, theirs = classes_below(train), classes_below(val)
     if ours != theirs:
         only = sorted(set(ours) ^ set(theirs))
         raise ValueError(

@@ -16,7 +16,6 @@ leaves at most a batch of such rows, which the next one overwrites.
 from __future__ import annotations
 
 import dataclasses
-import errno
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -27,13 +26,13 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from uic_plugin.files import replacing
+from uic_plugin.data.npy import HEADER_BYTES, npy_header
+from uic_plugin.files import replacing, told_where
 
 ABOUT_FILE, ROWS_FILE, IMAGES_FILE = "store.json", "features.npy", "images.jsonl"
 _LOCK_FILE = ".lock"
 _VERSION = 1
 _ROW_TYPE = np.dtype("<f2")
-_HEADER_BYTES = 128
 
 
 @dataclass(frozen=True)
@@ -144,7 +143,7 @@ class FeatureStore:
         for entry in _entries(path / IMAGES_FILE):
             entries[entry.name] = entry
             rows = max(rows, -1 if entry.row is None else entry.row) + (entry.row is not None)
-        held = (_size(path / ROWS_FILE) - _HEADER_BYTES) // (identity.dim * _ROW_TYPE.itemsize)
+        held = (_size(path / ROWS_FILE) - HEADER_BYTES) // (identity.dim * _ROW_TYPE.itemsize)
         if held < rows:
             raise ValueError(
                 f"{path / ROWS_FILE} has {max(held, 0)} rows, {IMAGES_FILE} names {rows}: it is "
@@ -171,7 +170,7 @@ class FeatureStore:
             self.path / ROWS_FILE,
             _ROW_TYPE,
             "r",
-            offset=_HEADER_BYTES,
+            offset=HEADER_BYTES,
             shape=(self.rows, self.identity.dim),
         )
         if rows == list(range(self.rows)):
@@ -208,7 +207,7 @@ class StoreWriter:
                 placed.append(dataclasses.replace(entry, row=row))
                 row += 1
             lines.append(json.dumps(line) + "\n")
-        with _told_where(self.store.path):
+        with told_where(self.store.path):
             self._rows.write(rows.tobytes())
             self._rows.flush()
             os.fsync(self._rows.fileno())
@@ -226,7 +225,7 @@ def writing(path: Path, identity: StoreIdentity) -> Iterator[StoreWriter]:
         ValueError: if the store has features of another network, layer or folder.
         OSError: if another process writes to it, or the disk is full.
     """
-    with _told_where(path):
+    with told_where(path):
         path.mkdir(parents=True, exist_ok=True)
     with _lock(path):
         if (path / ABOUT_FILE).exists():
@@ -238,38 +237,24 @@ def writing(path: Path, identity: StoreIdentity) -> Iterator[StoreWriter]:
                 )
         else:
             store = FeatureStore(path, identity, {}, 0)
-            with _told_where(path), replacing(path / ABOUT_FILE) as part:
+            with told_where(path), replacing(path / ABOUT_FILE) as part:
                 about = {"version": _VERSION, **dataclasses.asdict(identity)}
                 part.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
         row_bytes = identity.dim * _ROW_TYPE.itemsize
         with (
-            _told_where(path),
+            told_where(path),
             open(_present(path / ROWS_FILE), "r+b") as rows,
             open(_present(path / IMAGES_FILE), "r+b") as lines,
         ):
             lines.truncate(_whole_lines(path / IMAGES_FILE))
             lines.seek(0, os.SEEK_END)
-            rows.truncate(_HEADER_BYTES + store.rows * row_bytes)
-            rows.seek(_HEADER_BYTES + store.rows * row_bytes)
+            rows.truncate(HEADER_BYTES + store.rows * row_bytes)
+            rows.seek(HEADER_BYTES + store.rows * row_bytes)
             try:
                 yield StoreWriter(store, rows, lines)
             finally:
                 rows.seek(0)
-                rows.write(_header(store.rows, identity.dim))
-
-
-@contextmanager
-def _told_where(path: Path) -> Iterator[None]:
-    """Add the folder to the message of a full disk, and that the same command resumes."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise OSError(
-                f"{path}: {os.strerror(error.errno)}; make room, the same command resumes from "
-                f"what is there"
-            ) from error
-        raise
+                rows.write(npy_header(_ROW_TYPE, (store.rows, identity.dim)))
 
 
 @contextmanager
@@ -285,14 +270,6 @@ def _lock(path: Path) -> Iterator[None]:
         except BlockingIOError as error:
             raise OSError(f"{path}: another process is writing features there") from error
         yield
-
-
-def _header(rows: int, dim: int) -> bytes:
-    """Return numpy's header of version 1.0, in a fixed number of bytes."""
-    facts = {"descr": _ROW_TYPE.str, "fortran_order": False, "shape": (rows, dim)}
-    text = repr(facts).encode()
-    start = np.lib.format.magic(1, 0) + (_HEADER_BYTES - 10).to_bytes(2, "little")
-    return start + text.ljust(_HEADER_BYTES - 11) + b"\n"
 
 
 def _entries(path: Path) -> Iterator[Entry]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from uic_plugin.data.labels import read_labels
+from uic_plugin.data.packed import open_packed
 from uic_plugin.methods import has_pseudo_labels
 from uic_plugin.report.page import PageOptions, write_class_page
 from uic_plugin.runs.datasets import training_paths
@@ -29,7 +30,7 @@ def page_of_run(run_dir: Path, console: Console) -> Path | None:
 
     Returns:
         The page; None for a run without pseudo labels or image files, of more than 100,000
-        images, or of several processes.
+        images, or of several processes. That of a packed folder shows the files it was made of.
 
     Raises:
         ValueError, OSError: if an image cannot be read or the page not be written.
@@ -39,14 +40,17 @@ def page_of_run(run_dir: Path, console: Console) -> Path | None:
         return None
     run = Run.open(run_dir / CHECKPOINT_FILE, needs_images=True)
     source = run.source
-    if source.format != "image_folder":
+    folder = source.train
+    if source.format == "packed":
+        folder = open_packed(source.train).folder  # the page shows the originals
+    if source.format not in ("image_folder", "packed") or not folder.is_dir():
         return None
     images = training_paths(run.config, source)
     labels, page = run_dir / LABELS_FILE, run_dir / PAGE_FOLDER
     if len(images) > _MOST_IMAGES or int(os.environ.get("WORLD_SIZE", "1")) > 1:
         console.print(
             f"A page of the classes: uic label {run_dir} --out {labels}, then "
-            f"uic classes {labels} {source.train} --out {page}"
+            f"uic classes {labels} {folder} --out {page}"
         )
         return None
     label_images(run, labels)
@@ -54,7 +58,7 @@ def page_of_run(run_dir: Path, console: Console) -> Path | None:
     return write_class_page(
         table,
         labels,
-        source.train,
+        folder,
         page,
         history=history_of_run(run_dir, table),
         options=PageOptions(title=f"Classes of {run_dir.name}"),

@@ -16,6 +16,8 @@ from uic_plugin.data.center import center_crop
 from uic_plugin.data.images import relative_paths, sort_files
 from uic_plugin.data.index import IndexedImages, read_index
 from uic_plugin.data.loaders import view_loader
+from uic_plugin.data.packed import PackedImages, check_decoded_size, is_packed, open_packed
+from uic_plugin.data.packed_copy import packed_copy
 from uic_plugin.data.parquet import ParquetImages
 from uic_plugin.data.resolve import DataSource, class_folders
 from uic_plugin.hosts import load_host
@@ -53,8 +55,13 @@ def pretrain_dataset(cfg: DictConfig, source: DataSource) -> Any:
     """Return the training images, items [number, crops, annotation]."""
     host = load_host()
     transform = host.augmentation(source.transforms, cfg.augmentations)
+    dataset: Any = None
     if source.index is not None or source.format != "image_folder":
+        _check_crops(cfg, source)
         dataset = _listed(source, source.train, transform, with_number=True)
+    elif source.has_copy:
+        dataset = _copied(source.train, transform, labelled=source.labelled, with_number=True)
+    if dataset is not None:
         _take_fraction(dataset, cfg.data.get("fraction", -1))
         return dataset
     is_flat = source.reader == "custom" and not class_folders(source.train)
@@ -76,6 +83,8 @@ def _listed(
 ) -> Any:
     """Return images that no walk through folders finds."""
     given: dict[str, Any] = {"labelled": source.labelled, "with_number": with_number}
+    if source.format == "packed":
+        return PackedImages(open_packed(path), transform, **given)
     if source.format == "parquet":
         return ParquetImages(path, transform, **given)
     if source.format == "h5":
@@ -83,6 +92,29 @@ def _listed(
     if source.index is None:
         raise ValueError("a list of images needs data.index")
     return IndexedImages(path, transform, read_index(source.index), **given)
+
+
+def _annotated(folder: Path, transform: Callable[[Any], Any], *, has_copy: bool = False) -> Any:
+    """Return the images of a folder with class folders, or of a packed one."""
+    if is_packed(folder):
+        return PackedImages(open_packed(folder), transform)
+    copied = _copied(folder, transform) if has_copy else None
+    return copied or ImageFolder(str(folder), transform)
+
+
+def _copied(folder: Path, transform: Callable[[Any], Any], **given: bool) -> PackedImages | None:
+    """Return the images of a folder from its decoded copy, or None if it has none."""
+    store = packed_copy(folder)
+    if store is None:
+        return None
+    return PackedImages(store, transform, originals=folder, **given)
+
+
+def _check_crops(cfg: DictConfig, source: DataSource) -> None:
+    """Refuse images that were packed with fewer pixels than a crop has."""
+    if source.format == "packed":
+        largest = max(int(pipeline.crop_size) for pipeline in cfg.augmentations)
+        check_decoded_size(open_packed(source.train), largest)
 
 
 def eval_loaders(
@@ -133,13 +165,20 @@ def annotated_datasets(
         )
     kinds = (train_transform, val_transform)
     if source.format != "image_folder":
-        return _listed(source, source.train, kinds[0]), _listed(source, source.val, kinds[1])
+        train = _listed(source, source.train, kinds[0])
+        if source.format != "packed":
+            return train, _listed(source, source.val, kinds[1])
+        _check_crops(cfg, source)
+        _take_fraction(train, cfg.data.get("fraction", -1))
+        return train, _annotated(source.val, kinds[1])
     if source.index is not None:
         train = _listed(source, source.train, kinds[0])
-        return train, ImageFolder(str(source.val), kinds[1])
+        return train, _annotated(source.val, kinds[1])
     if source.reader == "custom":
-        train = ImageFolder(str(source.train), kinds[0])
-        val = ImageFolder(str(source.val), kinds[1])
+        train, val = (
+            _annotated(folder, kind, has_copy=source.has_copy)
+            for folder, kind in zip((source.train, source.val), kinds, strict=True)
+        )
     else:
         import torchvision.datasets
 
@@ -180,7 +219,12 @@ def _take_fraction(dataset: Any, fraction: float) -> None:
         raise ValueError(f"data.fraction must lie below 1, or be -1 for all images; got {fraction}")
     from sklearn.model_selection import train_test_split
 
-    if hasattr(dataset, "samples"):
+    if isinstance(dataset, PackedImages):
+        classes = dataset.targets if dataset.targets.min() >= 0 else None
+        rows: Any = np.arange(len(dataset))
+        rows, _ = train_test_split(rows, train_size=fraction, stratify=classes, random_state=42)
+        dataset.keep(rows)
+    elif hasattr(dataset, "samples"):
         paths, annotations = zip(*dataset.samples, strict=True)
         stratify = annotations if min(annotations) >= 0 else None
         paths, _, annotations, _ = train_test_split(

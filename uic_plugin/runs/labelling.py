@@ -26,7 +26,9 @@ from uic_plugin.data.labels import (
     relabel_like,
     write_labels,
 )
+from uic_plugin.data.listed import decode
 from uic_plugin.data.loaders import view_loader
+from uic_plugin.data.packed import PackedByPath, check_decoded_size, is_packed, open_packed
 from uic_plugin.data.views import BAD_IMAGE_ERRORS
 from uic_plugin.networks.weights import weights_fingerprint
 from uic_plugin.runs.datasets import training_paths
@@ -50,7 +52,7 @@ class ImageFiles(Dataset[tuple[torch.Tensor, bool]]):
     """Images below a folder, items (image, whether it could be read).
 
     Args:
-        root: the folder.
+        root: the folder, or a packed one.
         transform: an image to a tensor.
         images: paths below the folder; by default all images, sorted.
         skip_bad: put a black image where one cannot be read, and warn; else it is an error.
@@ -73,7 +75,8 @@ class ImageFiles(Dataset[tuple[torch.Tensor, bool]]):
         if not root.is_dir():
             raise FileNotFoundError(f"{root}: there is no such folder of images")
         self.root, self.transform, self.skip_bad = root, transform, skip_bad
-        self.images = images or images_below(root)
+        self._packed = PackedByPath(root) if is_packed(root) else None
+        self.images = images or (self._packed.names if self._packed else images_below(root))
 
     def __len__(self) -> int:
         return len(self.images)
@@ -81,8 +84,8 @@ class ImageFiles(Dataset[tuple[torch.Tensor, bool]]):
     def __getitem__(self, index: int) -> tuple[torch.Tensor, bool]:
         path = self.root / self.images[index]
         try:
-            with Image.open(path) as image:
-                return self.transform(image.convert("RGB")), True
+            image = self._packed.image(self.images[index]) if self._packed else decode(path)
+            return self.transform(image), True
         except BAD_IMAGE_ERRORS as error:
             if not self.skip_bad:
                 raise
@@ -108,8 +111,8 @@ def label_images(
     Args:
         run: a trained run with pseudo classes.
         out: `.parquet` or `.csv`.
-        data: a folder; all images below it are labelled. By default the run's own training
-            images, no more of them than it was trained on.
+        data: a folder, or a packed one; all images below it are labelled. By default the run's own
+            training images, no more of them than it was trained on.
         settings: how.
         like: an edited label file of this run's classes, whose numbers and names are used.
         progress: is told how many images of how many are done.
@@ -142,6 +145,8 @@ def _images_to_label(run: Run, data: Path | None, settings: LabelSettings) -> Im
     transform = run.view if settings.view == "center" else _FirstView(run.augmentation)
     own = training_paths(cfg, run.source) if data is None else None
     skip = cfg.data.on_bad_image == "skip"
+    if data is not None and is_packed(data):
+        check_decoded_size(open_packed(data), cfg.augmentations[0].crop_size)
     dataset = ImageFiles(data or run.source.train, transform, own, skip_bad=skip)
     if settings.mode == "train" and len(dataset) % settings.batch_size == 1:
         raise ValueError(

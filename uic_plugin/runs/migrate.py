@@ -15,6 +15,7 @@ from torch.utils.data import Subset
 from uic_plugin.data.images import fingerprint_of, relative_paths
 from uic_plugin.data.index import ImageIndex, read_index
 from uic_plugin.data.loaders import view_loader
+from uic_plugin.data.packed import is_packed
 from uic_plugin.files import replacing
 from uic_plugin.hosts.attach import centered
 from uic_plugin.hosts.checkpoint_files import read_checkpoint
@@ -59,7 +60,7 @@ def migrate_labels(
 
     Args:
         run: a run folder or a checkpoint in it.
-        data: the folder as it is now.
+        data: the folder as it is now, or a packed one.
         out: checkpoint to write.
         index: list of the images as they were; by default the run folder's own.
         progress: is told how many new images of how many are labelled.
@@ -74,6 +75,7 @@ def migrate_labels(
     state = content[CHECKPOINT_KEY]
     before = _names_before(checkpoint, index, state["bank"].get("fingerprint"))
     cfg.data.train_path, cfg.data.index, cfg.data.fraction = str(data), None, -1
+    cfg.data.format = "packed" if is_packed(data) else _unpacked(cfg.data.get("format"))
     moved_run = Run.of_recipe(cfg, checkpoint.parent, checkpoint)
     dataset = pretrain_dataset(moved_run.config, moved_run.source)
     was = _indices_before(data, before, relative_paths(dataset))
@@ -101,6 +103,11 @@ def migrate_labels(
         torch.save(content, part)
     kept = len(was) - len(added)
     return Migration(kept, len(added), len(before) - kept, splits)
+
+
+def _unpacked(kind: str | None) -> str:
+    """Return the format of images that are not packed, of a run on images of a given format."""
+    return "image_folder" if kind in (None, "packed") else kind
 
 
 def _checked_content(cfg: DictConfig, checkpoint: Path) -> dict[str, Any]:

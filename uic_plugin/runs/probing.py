@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ from PIL import Image, UnidentifiedImageError
 from torchvision import transforms
 
 from uic_plugin.data.center import find_normalize, with_border
+from uic_plugin.data.images import path_of
+from uic_plugin.data.packed import PackedImages
 from uic_plugin.evaluation.probe_settings import ProbeResult, ProbeSettings
 from uic_plugin.evaluation.probes import ProbeTrainer
 from uic_plugin.networks.layers import FEATURES, MLP, layer_modules
@@ -121,16 +123,27 @@ def _probed_images(
 
 def _check_size(dataset: Any, size: int, looked_at: int = 64) -> None:
     """Refuse images smaller than the crop; looks at some, evenly spread."""
-    samples = getattr(dataset, "samples", None) or []
-    for path, _ in samples[:: max(1, len(samples) // looked_at)]:
-        try:
-            with Image.open(path) as image:
-                width, height = image.size
-        except (OSError, UnidentifiedImageError):
-            continue  # named, or skipped, when it is read
+    for path, width, height in _some_sizes(dataset, looked_at):
         if min(width, height) < size:
             raise ValueError(
                 f"{path} has {width}x{height} pixels, less than the crop of {size}: "
                 f"--resize {with_border(size)} enlarges such images, --image-size takes a "
                 f"smaller crop"
             )
+
+
+def _some_sizes(dataset: Any, looked_at: int) -> Iterator[tuple[str, int, int]]:
+    """Iterate over path, width and height of some readable images, evenly spread."""
+    for number in range(0, len(dataset), max(1, len(dataset) // looked_at)):
+        if isinstance(dataset, PackedImages):
+            height, width = dataset.store.sizes[dataset.row(number)].tolist()
+            if height:
+                yield path_of(dataset, number), width, height
+        elif getattr(dataset, "samples", None):
+            path = dataset.samples[number][0]
+            try:
+                with Image.open(path) as image:
+                    width, height = image.size
+            except (OSError, UnidentifiedImageError):
+                continue  # named, or skipped, when it is read
+            yield path, width, height

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -20,6 +20,7 @@ from torch import nn
 
 from uic_plugin.data.center import center_view
 from uic_plugin.data.folders import images_below
+from uic_plugin.data.packed import PackedByPath, is_packed
 from uic_plugin.data.resolve import DataSource
 from uic_plugin.hosts import backbone_of, load_host
 from uic_plugin.hosts.checkpoint_files import read_checkpoint
@@ -32,7 +33,8 @@ from uic_plugin.networks.layers import Encoder
 from uic_plugin.runs.folder import open_recipe
 from uic_plugin.runs.settings import build_method, prepare_config
 
-Images = Path | str | Sequence[Path | str | Image.Image] | torch.Tensor
+_Picture = Path | str | Image.Image | Callable[[], Image.Image]
+Images = Path | str | Sequence[_Picture] | torch.Tensor
 _BATCH = 256
 
 
@@ -183,8 +185,9 @@ class Run:
         """Return the pseudo class of each image and how sure the classifier is.
 
         Args:
-            images: a folder, or image files or PIL images, which get the run's centered view; or
-                views (N, 3, H, W) that are prepared already.
+            images: a folder, also a packed one, or image files or PIL images, or functions that
+                return one, which get the run's centered view; or views (N, 3, H, W) that are
+                prepared already.
 
         Returns:
             Labels (N,) int64 in [0, K) and their probabilities (N,) float32, on the CPU.
@@ -205,7 +208,11 @@ class Run:
     def _computed(self, network: nn.Module, images: Images) -> torch.Tensor:
         if isinstance(images, (str, Path)):
             path = Path(images)
-            images = [path / name for name in images_below(path)] if path.is_dir() else [path]
+            if is_packed(path):
+                packed = PackedByPath(path)
+                images = [partial(packed.image, name) for name in packed.names]
+            else:
+                images = [path / name for name in images_below(path)] if path.is_dir() else [path]
         network = network.eval().to(self.device)
         outputs = []
         for first in range(0, len(images), _BATCH):
@@ -231,9 +238,9 @@ class FirstLogits(nn.Module):
         return logits[:, : self.head.num_classes]
 
 
-def _view_of(
-    image: Path | str | Image.Image, view: Callable[[Image.Image], torch.Tensor]
-) -> torch.Tensor:
+def _view_of(image: _Picture, view: Callable[[Image.Image], torch.Tensor]) -> torch.Tensor:
+    if callable(image):
+        image = image()
     if isinstance(image, Image.Image):
         return view(image.convert("RGB"))
     with Image.open(image) as opened:

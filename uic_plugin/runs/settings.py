@@ -119,6 +119,8 @@ def resolve(cfg: DictConfig, *, needs_images: bool = True) -> tuple[DictConfig, 
         cfg.data.val_path = str(source.val.resolve()) if source.val else None
         if source.index is not None:
             cfg.data.index = str(source.index.resolve())
+        elif source.format == "packed":
+            cfg.data.index = None  # it has a list of its own
     else:
         source = without_images(cfg.data)
     cfg.data.num_classes = source.num_classes

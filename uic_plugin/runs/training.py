@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader
 
 from uic_plugin.data.images import path_of, relative_paths
 from uic_plugin.data.index import save_index
+from uic_plugin.data.packed import PackedImages
 from uic_plugin.errors import Interrupted, RankLostError
 from uic_plugin.files import replacing
 from uic_plugin.hosts import backbone_of
@@ -236,12 +237,15 @@ def _keep_list(path: Path, cfg: DictConfig, dataset: Any) -> None:
     """Write down which images labels will belong to."""
     if not has_pseudo_labels(cfg.method):
         return
-    if cfg.data.get("index"):
+    index = cfg.data.get("index")
+    if isinstance(dataset, PackedImages) and dataset.rows is None:
+        index = dataset.store.index.path
+    if index:
         path.unlink(missing_ok=True)
         try:
-            os.link(cfg.data.index, path)  # keeps the content, also when the file is made anew
+            os.link(index, path)  # keeps the content, also when the file is made anew
         except OSError:
-            shutil.copyfile(cfg.data.index, path)
+            shutil.copyfile(index, path)
         return
     names = relative_paths(dataset)
     if names is not None:
