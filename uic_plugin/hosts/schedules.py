@@ -1,17 +1,23 @@
-"""The paper's learning rate, "decaying linearly" (section 4.2), which the host does not have."""
+"""Learning rates that the host does not have: the paper's linear decay, and cosine step by step.
+
+The paper's rate is "decaying linearly" (section 4.2), which neither line has. The PyPI line steps
+its cosine once per epoch: in a run of a few epochs it ends far above zero.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 from torch.optim.lr_scheduler import LambdaLR
 
 LINEAR = "linear"
+COSINES = ("cosine", "warmup_cosine")
 
 
 def linear_factor(warmup: float, total: float, start: float) -> Callable[[int], float]:
-    """Factor of the base learning rate after so many steps or epochs.
+    """Factor of the base learning rate after so many steps or epochs, with a linear decay.
 
     Args:
         warmup: length of the linear warm-up.
@@ -21,6 +27,26 @@ def linear_factor(warmup: float, total: float, start: float) -> Callable[[int], 
     Raises:
         ValueError: for a warm-up that is not shorter than the whole.
     """
+    return _factor(warmup, total, start, lambda left: left)
+
+
+def cosine_factor(
+    warmup: float, total: float, start: float, end: float = 0.0
+) -> Callable[[int], float]:
+    """Return the same with half a cosine as the decay, down to the factor `end`.
+
+    Raises:
+        ValueError: for a warm-up that is not shorter than the whole.
+    """
+    return _factor(
+        warmup, total, start, lambda left: end + (1 - end) * (1 - math.cos(math.pi * left)) / 2
+    )
+
+
+def _factor(
+    warmup: float, total: float, start: float, decay: Callable[[float], float]
+) -> Callable[[int], float]:
+    """Return a factor with a linear warm-up; `decay` takes the share of the rest that is left."""
     if not 0 <= warmup < total:
         raise ValueError(
             f"scheduler.warmup_epochs must be at least 0 and less than max_epochs, got {warmup} "
@@ -30,7 +56,7 @@ def linear_factor(warmup: float, total: float, start: float) -> Callable[[int], 
     def factor(done: int) -> float:
         if done < warmup:
             return start + (1 - start) * done / warmup
-        return max(0.0, (total - done) / (total - warmup))
+        return decay(max(0.0, (total - done) / (total - warmup)))
 
     return factor
 
@@ -39,14 +65,20 @@ def _constant(done: int) -> float:
     return 1.0
 
 
-def with_linear_decay(method: Any, configure: Callable[[], Any]) -> Any:
-    """Return the host's optimizers, with a linear schedule where the recipe asks for one.
+def with_own_schedule(method: Any, configure: Callable[[], Any]) -> Any:
+    """Return the host's optimizers, with a schedule of ours where the host has none such.
+
+    Ours are the linear one, and cosine after every step on the PyPI line.
 
     Args:
         method: a method of the host.
         configure: its own `configure_optimizers`.
     """
-    if method.scheduler != LINEAR:
+    name = method.scheduler
+    # the PyPI line has no such setting and steps every schedule of its own once per epoch
+    interval = getattr(method, "scheduler_interval", "epoch")
+    is_cosine = name in COSINES and getattr(method, "steps_cosine_by_epoch", False)
+    if name != LINEAR and not (is_cosine and interval == "step"):
         return configure()
     # the host keeps some groups' rate as it is, SimSiam's predictor for one
     static = {
@@ -59,18 +91,17 @@ def with_linear_decay(method: Any, configure: Callable[[], Any]) -> Any:
     try:
         optimizer = configure()
     finally:
-        method.scheduler = LINEAR
-    # the PyPI line has no such setting and steps every other schedule once per epoch
-    interval = getattr(method, "scheduler_interval", "epoch")
+        method.scheduler = name
     per_epoch = 1.0
     if interval == "step":
         per_epoch = method.trainer.estimated_stepping_batches / method.max_epochs
-    warmup = method.warmup_epochs or 0
-    factor = linear_factor(
-        warmup * per_epoch,
-        method.max_epochs * per_epoch,
-        method.warmup_start_lr / method.lr if method.lr else 0.0,
-    )
+    warmup = 0 if name == "cosine" else method.warmup_epochs or 0
+    length = (warmup * per_epoch, method.max_epochs * per_epoch)
+    start = method.warmup_start_lr / method.lr if method.lr else 0.0
+    if name == LINEAR:
+        factor = linear_factor(*length, start)
+    else:
+        factor = cosine_factor(*length, start, method.min_lr / method.lr if method.lr else 0.0)
     factors = [
         _constant if all(id(p) in static for p in group["params"]) else factor
         for group in optimizer.param_groups

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from uic_plugin.pseudo_labels import PseudoLabelBank
 from uic_plugin.report.progress import EpochReporter
 from uic_plugin.report.tables import read_csv, write_csv
 from uic_plugin.runs.checkpoints import CheckpointError, reason_of
+from uic_plugin.runs.clock import EpochClock
 
 
 class History(pl.Callback):
@@ -31,11 +31,11 @@ class History(pl.Callback):
         self.path = path
         self.reporter = reporter
         self.rows: list[dict[str, Any]] = []
-        self._started = 0.0
+        self._clock = EpochClock()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take over the rows of the epochs that a resumed run has behind it."""
-        self._started = time.perf_counter()  # within an epoch nothing else starts it
+        self._clock.start()  # within an epoch nothing else starts it
         if self.path.exists() and trainer.current_epoch > 0:
             rows: list[dict[str, Any]] = [*read_csv(self.path)]
             self.rows = [row for row in rows if int(row["epoch"]) <= trainer.current_epoch]
@@ -45,7 +45,7 @@ class History(pl.Callback):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the epoch's clock."""
-        self._started = time.perf_counter()
+        self._clock.start()
 
     def on_train_batch_end(
         self,
@@ -57,6 +57,7 @@ class History(pl.Callback):
         *_: Any,
     ) -> None:
         """Move the bar."""
+        self._clock.step()
         if trainer.is_global_zero:
             total = outputs.get("loss") if isinstance(outputs, dict) else outputs
             # without the host's online classifier, where the method logs its own loss
@@ -76,13 +77,14 @@ class History(pl.Callback):
         values.update(
             {f"uic_{k}": v for k, v in (getattr(pl_module, "epoch_metrics", None) or {}).items()}
         )
-        # labels of the first epoch are part of it, though they come before its clock
-        begun = getattr(pl_module, "begin_seconds", 0.0) if trainer.current_epoch == 0 else 0.0
-        row: dict[str, Any] = {
-            "epoch": trainer.current_epoch + 1,
-            "seconds": round(time.perf_counter() - self._started + begun, 3),
-            **values,
-        }
+        row: dict[str, Any] = {"epoch": trainer.current_epoch + 1, **self._clock.read(), **values}
+        if trainer.current_epoch == 0:
+            # labels of the first epoch are part of it, though they come before its clock
+            for column, name in (
+                ("seconds", "begin_seconds"),
+                ("cpu_seconds", "begin_cpu_seconds"),
+            ):
+                row[column] = round(row[column] + getattr(pl_module, name, 0.0), 3)
         bad_images = getattr(pl_module, "bad_images", None)
         if bad_images is not None and (bad_images.value or "bad_images" in self._columns()):
             row["bad_images"] = bad_images.value  # of this process and its workers

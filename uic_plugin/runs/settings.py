@@ -15,7 +15,7 @@ from uic_plugin.data.resolve import DataSource, resolve_data, without_images
 from uic_plugin.hosts import load_host, register
 from uic_plugin.hosts.foreign import HOST_OPTIONS, own_options, set_views, without_dali
 from uic_plugin.hosts.lightning import pl
-from uic_plugin.hosts.schedules import with_linear_decay
+from uic_plugin.hosts.schedules import with_own_schedule
 from uic_plugin.methods import NUM_ROTATIONS, OWN_METHODS, RotNet
 from uic_plugin.methods.base import HostMethod
 from uic_plugin.networks import find_backbone
@@ -184,7 +184,7 @@ def build_method(cfg: DictConfig) -> HostMethod:
         ) from error
     if cfg.method not in OWN_METHODS:  # which bring it along
         method.configure_optimizers = partial(  # type: ignore[method-assign]
-            with_linear_decay, method, method.configure_optimizers
+            with_own_schedule, method, method.configure_optimizers
         )
     if not cfg.performance.disable_channel_last:  # the host's scripts do this outside the method
         method = method.to(memory_format=torch.channels_last)
