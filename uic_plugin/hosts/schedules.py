@@ -16,7 +16,7 @@ LINEAR = "linear"
 COSINES = ("cosine", "warmup_cosine")
 
 
-def linear_factor(warmup: float, total: float, start: float) -> Callable[[int], float]:
+def linear_factor(warmup: float, total: float, start: float) -> Callable[[float], float]:
     """Factor of the base learning rate after so many steps or epochs, with a linear decay.
 
     Args:
@@ -32,7 +32,7 @@ def linear_factor(warmup: float, total: float, start: float) -> Callable[[int], 
 
 def cosine_factor(
     warmup: float, total: float, start: float, end: float = 0.0
-) -> Callable[[int], float]:
+) -> Callable[[float], float]:
     """Return the same with half a cosine as the decay, down to the factor `end`.
 
     Raises:
@@ -45,7 +45,7 @@ def cosine_factor(
 
 def _factor(
     warmup: float, total: float, start: float, decay: Callable[[float], float]
-) -> Callable[[int], float]:
+) -> Callable[[float], float]:
     """Return a factor with a linear warm-up; `decay` takes the share of the rest that is left."""
     if not 0 <= warmup < total:
         raise ValueError(
@@ -53,7 +53,7 @@ def _factor(
             f"of {total}"
         )
 
-    def factor(done: int) -> float:
+    def factor(done: float) -> float:
         if done < warmup:
             return start + (1 - start) * done / warmup
         return decay(max(0.0, (total - done) / (total - warmup)))
@@ -68,7 +68,8 @@ def _constant(done: int) -> float:
 def with_own_schedule(method: Any, configure: Callable[[], Any]) -> Any:
     """Return the host's optimizers, with a schedule of ours where the host has none such.
 
-    Ours are the linear one, and cosine after every step on the PyPI line.
+    Ours are the linear one, cosine after every step on the PyPI line, and both where the method has
+    a `progress`: a function that says how much of the training is over, in [0, 1].
 
     Args:
         method: a method of the host.
@@ -77,8 +78,9 @@ def with_own_schedule(method: Any, configure: Callable[[], Any]) -> Any:
     name = method.scheduler
     # the PyPI line has no such setting and steps every schedule of its own once per epoch
     interval = getattr(method, "scheduler_interval", "epoch")
-    is_cosine = name in COSINES and getattr(method, "steps_cosine_by_epoch", False)
-    if name != LINEAR and not (is_cosine and interval == "step"):
+    progress = getattr(method, "progress", None)
+    is_ours = interval == "step" and getattr(method, "steps_cosine_by_epoch", False)
+    if name != LINEAR and not (name in COSINES and (is_ours or progress)):
         return configure()
     # the host keeps some groups' rate as it is, SimSiam's predictor for one
     static = {
@@ -92,19 +94,33 @@ def with_own_schedule(method: Any, configure: Callable[[], Any]) -> Any:
         optimizer = configure()
     finally:
         method.scheduler = name
-    per_epoch = 1.0
-    if interval == "step":
-        per_epoch = method.trainer.estimated_stepping_batches / method.max_epochs
-    warmup = 0 if name == "cosine" else method.warmup_epochs or 0
-    length = (warmup * per_epoch, method.max_epochs * per_epoch)
-    start = method.warmup_start_lr / method.lr if method.lr else 0.0
-    if name == LINEAR:
-        factor = linear_factor(*length, start)
-    else:
-        factor = cosine_factor(*length, start, method.min_lr / method.lr if method.lr else 0.0)
+    factor = _schedule(method, name, interval, progress)
     factors = [
         _constant if all(id(p) in static for p in group["params"]) else factor
         for group in optimizer.param_groups
     ]
-    schedule = {"scheduler": LambdaLR(optimizer, factors), "interval": interval, "frequency": 1}
+    when = "step" if progress else interval
+    schedule = {"scheduler": LambdaLR(optimizer, factors), "interval": when, "frequency": 1}
     return [optimizer], [schedule]
+
+
+def _schedule(
+    method: Any, name: str, interval: str, progress: Callable[[], float] | None
+) -> Callable[[int], float]:
+    """Return the factor of the learning rate after so many steps or epochs."""
+    warmup = 0 if name == "cosine" else method.warmup_epochs or 0
+    start = method.warmup_start_lr / method.lr if method.lr else 0.0
+    end = method.min_lr / method.lr if name != LINEAR and method.lr else 0.0
+
+    def of(unit: float) -> Callable[[float], float]:
+        length = (warmup * unit, method.max_epochs * unit)
+        return (
+            linear_factor(*length, start) if name == LINEAR else cosine_factor(*length, start, end)
+        )
+
+    if progress is not None:
+        factor = of(1 / method.max_epochs)
+        return lambda done: factor(progress())
+    if interval == "step":
+        return of(method.trainer.estimated_stepping_batches / method.max_epochs)
+    return of(1.0)

@@ -29,14 +29,15 @@ class EpochClock:
         self._steps += 1
 
     def read(self) -> dict[str, float]:
-        """Return `seconds` and `cpu_seconds` of the epoch so far, and those of a step.
+        """Return `seconds` and `cpu_seconds` of the epoch so far, its `steps`, and the time of one.
 
         `step_seconds` and `step_cpu_seconds` are means between the ends of two successive steps,
         without the first step, which warms up, and the last, in which an epoch boundary may lie;
         0 with fewer than four steps.
         """
         wall, cpu = time.perf_counter() - self._wall, time.process_time() - self._cpu
-        read = {"seconds": round(wall, 3), "cpu_seconds": round(cpu, 3)}
+        read: dict[str, float] = {"seconds": round(wall, 3), "cpu_seconds": round(cpu, 3)}
+        read["steps"] = self._steps
         steps = self._steps - 2
         if steps > 1:
             first, last = self._first, self._last_but_one

@@ -69,6 +69,14 @@ def validate(cfg: DictConfig) -> None:
     if interval not in ("epoch", "step"):
         raise ValueError(f"scheduler.interval must be epoch or step, got {interval!r}")
     _check_numbers(cfg)
+    seconds = cfg.get("max_seconds")
+    if seconds is not None and (type(seconds) not in (int, float) or not seconds > 0):
+        raise ValueError(f"max_seconds must be null or a number above 0, got {seconds!r}")
+    if seconds and num_devices(cfg) > 1:
+        raise ValueError(
+            "max_seconds works in one process, because ranks would end their epochs at different "
+            "steps: set devices=1"
+        )
     allowed = cfg.get("weights_allow_missing") or ListConfig([])
     if not isinstance(allowed, ListConfig) or not all(type(name) is str for name in allowed):
         raise ValueError(
@@ -225,6 +233,16 @@ def num_devices(cfg: DictConfig) -> int:
     if count < 1:
         raise ValueError(f"devices must be at least 1, got {cfg.devices!r}")
     return count * int(cfg.get("num_nodes") or 1)
+
+
+def uses_processor_clock(cfg: DictConfig) -> bool:
+    """Return whether `max_seconds` are the processor's: one process on the CPU does all the work.
+
+    Other programs add nothing to them. On a GPU, or with workers that load images, they would not
+    count all of the work, and the wall's seconds have to do.
+    """
+    on_cpu = cfg.accelerator == "cpu" or not torch.cuda.is_available()
+    return on_cpu and cfg.data.num_workers == 0
 
 
 def lightning_precision(name: Any) -> Any:

@@ -54,9 +54,11 @@ from uic_plugin.runs.settings import (
     num_devices,
     prepare_config,
     unknown_options_named,
+    uses_processor_clock,
     views_per_image,
 )
 from uic_plugin.runs.start_weights import start_from
+from uic_plugin.runs.time_budget import TimeBudget
 
 # Sections of solo-learn's recipes that its own scripts read and `uic pretrain` does not.
 _UNUSED_SECTIONS = ("checkpoint", "auto_resume", "auto_umap", "dali")
@@ -254,8 +256,12 @@ def _records(
         ),
         FiniteLoss(),
     ]
+    if cfg.get("max_seconds"):
+        on_processor = uses_processor_clock(cfg)
+        history = run_dir / HISTORY_FILE
+        records.insert(0, TimeBudget(cfg.max_seconds, on_processor=on_processor, history=history))
     if cfg.get("snapshots"):
-        records.insert(2, Snapshots(run_dir / SNAPSHOTS, cfg.snapshots))
+        records.insert(-2, Snapshots(run_dir / SNAPSHOTS, cfg.snapshots))
     return records
 
 

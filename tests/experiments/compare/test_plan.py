@@ -137,9 +137,8 @@ def test_values_of_variants_reach_hydra(tmp_path):
 
 def test_views_that_whole_epochs_miss_are_told(setting):
     said = []
-    epochs = length_of_budget(
-        setting("views=1000"), Entry("rotnet", "rotnet"), 0, said.append
-    ).epochs
+    entry = Entry("rotnet", "rotnet")
+    length = length_of_budget(setting("views=1000"), entry, 0, said.append)
     assert length.epochs == 1
     assert said == ["rotnet: 1 whole epochs are 5,632 image views, not 1,000 image views"]
 

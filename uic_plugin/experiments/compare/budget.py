@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-_CLOSE = 0.03  # whole epochs that miss a budget by no more than this share are not cut
+_SPARE = 1.05  # epochs that there could be, for each that the timing says
 
 
 @dataclass(frozen=True)
@@ -60,11 +60,13 @@ class Length:
         batches: of each epoch; None for all that there are.
         by_step: whether the learning rate changes after every step, so that it ends at zero however
             few the epochs are.
+        seconds: that the epochs are cut to; None for whole ones.
     """
 
     epochs: int
     batches: int | None = None
     by_step: bool = False
+    seconds: float | None = None
 
     @property
     def overrides(self) -> list[str]:
@@ -72,6 +74,8 @@ class Length:
         given = [f"max_epochs={self.epochs}"]
         if self.batches is not None:
             given.append(f"++limit_train_batches={self.batches}")
+        if self.seconds is not None:
+            given.append(f"max_seconds={self.seconds:g}")
         if self.by_step:
             given.append("scheduler.interval=step")
         return given
@@ -101,35 +105,36 @@ class Costs:
         return self.once + epochs * (self.epoch + batches * self.step)
 
 
-def costs_of(rows: Sequence[Mapping[str, str]], batches: int, clock: str) -> Costs:
-    """Return the costs of a finished run.
+def costs_of(rows: Sequence[Mapping[str, str]], clock: str) -> Costs:
+    """Return the costs of a finished run, those of its fastest epoch: other work adds to them.
 
     Args:
         rows: of its `epochs.csv`; at least two.
-        batches: of each epoch.
         clock: "" for the wall's, "cpu_" for the processor's.
 
     Raises:
-        ValueError: for fewer than two epochs or too few batches to time a step.
+        ValueError: for fewer than two epochs or too few steps to time one.
     """
-    whole = [float(row[f"{clock}seconds"]) for row in rows]
     steps = [float(row[f"step_{clock}seconds"]) for row in rows]
     if len(rows) < 2 or min(steps) <= 0:
         raise ValueError(
-            f"{len(rows)} epochs of {batches} batches are too few to time a step: choose a smaller "
-            f"optimizer.batch_size"
+            f"{len(rows)} epochs of {rows[0]['steps']} steps are too few to time one: choose a "
+            f"smaller optimizer.batch_size"
         )
-    step = sum(steps[1:]) / len(steps[1:])
-    rest = [max(0.0, seconds - batches * step) for seconds in whole]
-    epoch = sum(rest[1:]) / len(rest[1:])
-    return Costs(rest[0] - epoch, epoch, step)
+    rest = [
+        max(0.0, float(row[f"{clock}seconds"]) - int(row["steps"]) * step)
+        for row, step in zip(rows, steps, strict=True)
+    ]
+    epoch = min(rest[1:])
+    return Costs(rest[0] - epoch, epoch, min(steps))
 
 
 def length_within(seconds: float, costs: Costs, batches: int) -> Length:
     """Return the length of a run that takes so many seconds.
 
-    There are at least two epochs, because the labels that some methods learn from are made at the
-    end of the first; where whole epochs do not fit, all of them are cut to as many batches as do.
+    Its epochs are whole or a little shorter: a machine that turns out faster than it was when timed
+    has images left. There are at least two, because the labels that some methods learn from are
+    made at the end of the first.
 
     Args:
         seconds: the budget.
@@ -144,14 +149,5 @@ def length_within(seconds: float, costs: Costs, batches: int) -> Length:
             f"{seconds:.0f} seconds are not enough: first labels, two epochs of one step each and "
             f"their labels take {costs.seconds(2, 1):.0f}"
         )
-    exact = (seconds - costs.once) / (costs.epoch + batches * costs.step)
-    near = round(exact)
-    if near >= 2 and abs(costs.seconds(near, batches) / seconds - 1) <= _CLOSE:
-        return Length(near, None, by_step=True)
-    epochs = max(2, math.ceil(exact))
-    spent = costs.once + epochs * costs.epoch
-    while costs.seconds(epochs, 1) > seconds:  # the labels of one epoch more do not fit
-        epochs -= 1
-        spent = costs.once + epochs * costs.epoch
-    cut = round((seconds - spent) / (epochs * costs.step))
-    return Length(epochs, min(batches, max(1, cut)), by_step=True)
+    whole = (seconds - costs.once) / (costs.epoch + batches * costs.step)
+    return Length(max(2, math.ceil(_SPARE * whole)), by_step=True, seconds=seconds)

@@ -31,7 +31,6 @@ from uic_plugin.experiments.compare.records import (
 from uic_plugin.experiments.compare.stages import (
     Tuned,
     calibrate,
-    has_costs,
     is_trained,
     plan_reported,
     plan_trials,
@@ -91,10 +90,10 @@ def compare(
         for entry in entries
         if entry.label not in tuned.failed
     ]
-    timed, failed_timings = _timings(setting, chosen, tuned, console)
-    early = {**tuned.failed, **{entry.label: why for entry, why in failed_timings.items()}}
-    ready = [entry for entry in chosen if entry not in failed_timings]
-    runs, unplanned = plan_reported(setting, ready, seeds, timed, console)
+    untimed = calibrate(setting, chosen, console)
+    early = {**tuned.failed, **{entry.label: why for entry, why in untimed.items()}}
+    ready = [entry for entry in chosen if entry not in untimed]
+    runs, unplanned = plan_reported(setting, ready, seeds, console)
     early.update(unplanned)
     commands = list({job.name: job for run in runs for job in run.jobs}.values())
     title = f"{len(entries)} methods, {len(seeds)} seeds, {setting.budget} each: "
@@ -107,19 +106,6 @@ def compare(
         write_csv(folder / "trials.csv", trial_rows(tuned))
     _write(folder, setting, runs, rows, tuned, console)
     return not any(row["failed"] for row in rows)
-
-
-def _timings(
-    setting: Setting, chosen: Sequence[Entry], tuned: Tuned, console: Console
-) -> tuple[dict[Entry, Path], dict[Entry, str]]:
-    """Return where each setting was timed: in its trial if that was long enough."""
-    timed = {}
-    if setting.budget.kind == "minutes":
-        for trial in tuned.best.values():
-            if has_costs(tuned.runs[trial].folder):
-                timed[trial.entry] = tuned.runs[trial].folder
-    others, early = calibrate(setting, [e for e in chosen if e not in timed], console)
-    return {**timed, **others}, early
 
 
 def _repeat(out: Path, setting: Setting, runs: Sequence[PlannedRun], console: Console) -> None:
@@ -175,7 +161,7 @@ def _print_commands(
         console.print("these say how many epochs fit into the minutes; the runs then follow")
         return
     numbers = [tuning_seed(seeds)] if trials else seeds
-    for run in plan_reported(few, first, numbers, {}, console)[0]:
+    for run in plan_reported(few, first, numbers, console)[0]:
         for job in run.jobs:
             console.print(job.command)
     if trials:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -160,11 +160,24 @@ def _costs(run: Path, method: str) -> dict[str, Any]:
         "purity": float(last["uic_purity"]) if last.get("uic_purity") else None,
     }
     if cost:
-        views = cost["images_per_epoch"] * cost["views_per_image"]
-        costs["views"] = views * len(seconds)
-        costs["steps"] = cost["images_per_epoch"] // cost["batch_size"] * len(seconds)
-        costs["views_per_second"] = views / per_epoch if per_epoch else None
+        images = [images_of_epoch(row, cost) for row in rows[: len(seconds)]]
+        views = [count * cost["views_per_image"] for count in images]
+        costs["views"] = sum(views)
+        costs["steps"] = sum(images) // cost["batch_size"]
+        costs["views_per_second"] = statistics.median(views) / per_epoch if per_epoch else None
     return costs
+
+
+def images_of_epoch(row: Mapping[str, str], cost: Mapping[str, Any]) -> int:
+    """Return how many images an epoch drew, of all ranks together.
+
+    Args:
+        row: of `epochs.csv`.
+        cost: content of `cost.json`, for runs whose history does not say the steps of an epoch.
+    """
+    if row.get("steps"):
+        return int(row["steps"]) * int(cost["batch_size"])
+    return int(cost["images_per_epoch"])
 
 
 def _times(run: Path, measures: dict[str, Any]) -> list[dict[str, Any]]:
@@ -176,11 +189,11 @@ def _times(run: Path, measures: dict[str, Any]) -> list[dict[str, Any]]:
         name: [0.0, *(float(row.get(name) or 0) for row in rows)]
         for name in ("seconds", "cpu_seconds")
     }
-    per_epoch = measures["images_per_epoch"] * measures["views_per_image"]
+    views = [images_of_epoch(row, measures) * measures["views_per_image"] for row in rows]
     return [
         {
             "epoch": epoch,
-            "views": epoch * per_epoch,
+            "views": sum(views[:epoch]),
             **{name: sum(clock[: epoch + 1]) for name, clock in clocks.items()},
         }
         for epoch in _snapshot_epochs(run)

@@ -31,7 +31,7 @@ def own_logits(method: Any, features: torch.Tensor) -> list[torch.Tensor]:
     Returns:
         One entry for each head or set of prototypes; none for a method without classes.
     """
-    head = getattr(method, "head", None)
+    head: Any = getattr(method, "head", None)
     if hasattr(head, "per_head"):
         return list(head.per_head(head(features)[1]))
     prototypes, projector = getattr(method, "prototypes", None), getattr(method, "projector", None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import re
@@ -27,7 +28,15 @@ MEASURES_FILE = "measures.json"  # what `uic measure` writes
 _CALIBRATION_EPOCHS = 3  # the first also pays for start-up
 _CALIBRATION_IMAGES = 2560  # of each of them
 # settings that a comparison makes itself
-_OURS = ("seed", "max_epochs", "run_dir", "snapshots", "limit_train_batches", "data.held_out")
+_OURS = ("seed", "max_epochs", "run_dir", "snapshots", "max_seconds", "data.held_out")
+# settings that change nothing of what a step takes: their calibration is the same
+_COSTS_NOTHING = (
+    "optimizer.lr",
+    "optimizer.weight_decay",
+    "momentum.base_tau",
+    "method_kwargs.temperature",
+    "method_kwargs.lamb",
+)
 _EVALUATION = ("linear.", "knn.")  # settings of `uic measure`, not of a training
 
 
@@ -246,17 +255,6 @@ def composed(setting: Setting, entry: Entry, seed: int) -> tuple[str, list[str],
     return name, overrides, compose_recipe(name, overrides)
 
 
-def clock_of(cfg: DictConfig) -> str:
-    """Return the clock of a recipe's budget of minutes, see `PlannedRun`.
-
-    The processor's counts nothing that other programs do, but only this process's work.
-    """
-    import torch
-
-    on_cpu = cfg.accelerator == "cpu" or not torch.cuda.is_available()
-    return "cpu_" if on_cpu and cfg.data.num_workers == 0 else ""
-
-
 def length_of_budget(
     setting: Setting, entry: Entry, seed: int, say: Callable[[str], None] = lambda text: None
 ) -> Length | None:
@@ -295,49 +293,46 @@ def _batches(cfg: DictConfig, source: DataSource) -> tuple[int, int]:
 
 
 def calibration(setting: Setting, entry: Entry) -> Job:
-    """Return the short run of this very setting that says what a step and an epoch cost."""
+    """Return the short run that says what a step and an epoch of this setting cost.
+
+    Settings that differ only in numbers that cost no time share one, and trials have that of all
+    training images.
+    """
     from uic_plugin.runs.settings import prepare_config
 
-    name, overrides, cfg = composed(setting, entry, 0)
-    folder = setting.folder / f"calibration-{cfg.method}-{_digest(cfg)}-jobs{setting.parallel}"
+    name, overrides, cfg = composed(dataclasses.replace(setting, held_out=0.0), entry, 0)
+    digest = _digest(cfg, without=_COSTS_NOTHING)
+    folder = setting.folder / f"calibration-{cfg.method}-{digest}-jobs{setting.parallel}"
     few = max(6, -(-_CALIBRATION_IMAGES // cfg.optimizer.batch_size))
     batches = min(few, _batches(*prepare_config(cfg))[0])
     length = Length(_CALIBRATION_EPOCHS, batches, by_step=True)
     return _training(name, (*overrides, *length.overrides, f"run_dir={folder}"), folder)
 
 
-def length_of_minutes(setting: Setting, entry: Entry, timed: Path | None = None) -> Length:
-    """Return the epochs and batches that fit into the minutes.
-
-    Args:
-        setting: with the budget.
-        entry: of the comparison.
-        timed: folder of a finished run of this very setting, perhaps on other images; by default
-            its calibration.
+def length_of_minutes(setting: Setting, entry: Entry) -> Length:
+    """Return the epochs that fit into the minutes, by the calibration.
 
     Raises:
         ValueError: if not even two short epochs fit.
     """
-    from uic_plugin.runs.settings import prepare_config
+    from uic_plugin.runs.settings import prepare_config, uses_processor_clock
 
     cfg, source = prepare_config(composed(setting, entry, 0)[2])
-    folder = timed or calibration(setting, entry).folder
+    folder = calibration(setting, entry).folder
     cost = json.loads((folder / COST_FILE).read_text())
-    costs = costs_of(
-        read_csv(folder / HISTORY_FILE),
-        cost["images_per_epoch"] // cost["batch_size"],
-        clock_of(cfg),
-    )
+    clock = "cpu_" if uses_processor_clock(cfg) else ""
     batches, images = _batches(cfg, source)
-    costs = costs.of_images(images / cost["images"])
     try:
+        costs = costs_of(read_csv(folder / HISTORY_FILE), clock).of_images(images / cost["images"])
         return length_within(60 * setting.budget.amount, costs, batches)
     except ValueError as error:
-        raise ValueError(f"{entry.label}: {error}: raise --budget {setting.budget}") from error
+        raise ValueError(f"{entry.label}, {setting.budget}: {error}") from error
 
 
 def plan_run(setting: Setting, entry: Entry, seed: int, length: Length) -> PlannedRun:
     """Return the commands of one run, in a folder named after everything that decides it."""
+    from uic_plugin.runs.settings import uses_processor_clock
+
     name, overrides, cfg = composed(setting, entry, seed)
     if entry.method != "random":
         overrides += length.overrides
@@ -355,7 +350,8 @@ def plan_run(setting: Setting, entry: Entry, seed: int, length: Length) -> Plann
     if setting.layers and not setting.held_out:
         layers = (str(folder), f"--layers={','.join(setting.layers)}", f"--seed={seed}")
         jobs.append(_evaluation("probe", layers, folder, "probe/probe.csv", train))
-    return PlannedRun(entry, seed, folder, tuple(jobs), clock_of(cfg))
+    clock = "cpu_" if uses_processor_clock(cfg) else ""
+    return PlannedRun(entry, seed, folder, tuple(jobs), clock)
 
 
 def repetition(run: PlannedRun, name: str) -> Job:
@@ -387,13 +383,24 @@ def _evaluation(
     return Job(f"{kind} {folder.name}", (kind, *arguments), folder, folder / product, (train.name,))
 
 
-def _digest(cfg: DictConfig) -> str:
-    """Return a hash of what decides a training, not of where it runs or how it is evaluated."""
+def _digest(cfg: DictConfig, without: Sequence[str] = ()) -> str:
+    """Return a hash of what decides a training, not of where it runs or how it is evaluated.
+
+    Args:
+        cfg: the composed recipe.
+        without: further settings that are left out.
+    """
+    cfg = cfg.copy()
+    for key in without:
+        if OmegaConf.select(cfg, key) is not None:
+            OmegaConf.update(cfg, key, None)
     content: Any = OmegaConf.to_container(cfg, resolve=True)
     for key in ("name", "run_dir", "seed", "linear", "knn", TYPED_KEY):
         content.pop(key, None)
     content["data"].pop("num_workers", None)
-    if not content["data"].get("held_out"):
+    if not content["data"].get("held_out"):  # came later: earlier runs keep their names
         content["data"].pop("held_out", None)
+    if content.get("max_seconds") is None:
+        content.pop("max_seconds", None)
     text = json.dumps(content, sort_keys=True, default=str)
     return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()

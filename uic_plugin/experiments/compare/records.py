@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.table import Table
 
+from uic_plugin.experiments.compare.measure import images_of_epoch
 from uic_plugin.experiments.compare.plan import MEASURES_FILE, PlannedRun, Setting
 from uic_plugin.experiments.compare.stages import Tuned, is_trained, reason_of_trial
 from uic_plugin.experiments.compare.tune import judged
@@ -118,15 +119,17 @@ def epoch_rows(runs: Sequence[PlannedRun]) -> list[dict[str, Any]]:
         if not (cost_file.exists() and history.exists() and is_trained(run.entry)):
             continue
         cost = json.loads(cost_file.read_text())
-        per_epoch = cost["images_per_epoch"] * cost["views_per_image"]
         clocks = {"seconds": 0.0, "cpu_seconds": 0.0}
+        views = 0
         for record in read_csv(history):
             epoch = int(record["epoch"])
+            images = images_of_epoch(record, cost)
+            views += images * cost["views_per_image"]
             for name in clocks:
                 clocks[name] += float(record.get(name) or 0)
             row = {"label": run.entry.label, "seed": run.seed, "epoch": epoch}
-            row.update(views=epoch * per_epoch, **{k: round(v, 3) for k, v in clocks.items()})
-            drawn = min(1.0, cost["images_per_epoch"] / cost["images"])
+            row.update(views=views, **{k: round(v, 3) for k, v in clocks.items()})
+            drawn = min(1.0, images / cost["images"])
             row["coverage"] = float(record.get("uic_coverage") or drawn)
             for name in ("changed", "nmi", "nmi_previous"):
                 row[name] = float(v) if (v := record.get(f"uic_{name}")) else ""
@@ -167,18 +170,18 @@ def steadiness(first: PlannedRun, again: Path) -> dict[str, Any]:
     Returns:
         Views a second, by the wall's clock and by the processor's, and the ratio of the two.
     """
-    row: dict[str, Any] = {"run": first.folder.name}
+    found: dict[str, Any] = {"run": first.folder.name}
     cost = json.loads((first.folder / COST_FILE).read_text())
     for name, column in (("", "seconds"), ("cpu_", "cpu_seconds")):
         rates = []
         for folder in (first.folder, again):
-            seconds = [float(epoch[column]) for epoch in read_csv(folder / HISTORY_FILE)]
-            views = cost["images_per_epoch"] * cost["views_per_image"] * len(seconds)
-            rates.append(views / max(sum(seconds), 1e-9))
-        row[f"views_per_{name}second_first"] = round(rates[0], 1)
-        row[f"views_per_{name}second_again"] = round(rates[1], 1)
-        row[f"views_per_{name}second_ratio"] = round(rates[1] / rates[0], 4)
-    return row
+            epochs = read_csv(folder / HISTORY_FILE)
+            views = cost["views_per_image"] * sum(images_of_epoch(row, cost) for row in epochs)
+            rates.append(views / max(sum(float(row[column]) for row in epochs), 1e-9))
+        found[f"views_per_{name}second_first"] = round(rates[0], 1)
+        found[f"views_per_{name}second_again"] = round(rates[1], 1)
+        found[f"views_per_{name}second_ratio"] = round(rates[1] / rates[0], 4)
+    return found
 
 
 def summarize(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

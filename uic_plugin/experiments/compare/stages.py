@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from rich.console import Console
 
@@ -32,8 +31,6 @@ from uic_plugin.experiments.compare.tune import (
     tuning_seed,
 )
 from uic_plugin.experiments.jobs import Job, reason_of, run_jobs
-from uic_plugin.report.tables import read_csv
-from uic_plugin.runs.folder import HISTORY_FILE
 
 
 @dataclass(frozen=True)
@@ -81,12 +78,12 @@ def tune(
     few, trials = plan_trials(setting, entries, count, seeds)
     found = Tuned(trials)
     lengths: dict[Trial, Length] = {}
-    timed, early = calibrate(few, [trial.entry for trial in trials], console)
+    early = calibrate(few, [trial.entry for trial in trials], console)
     for trial in trials:
         try:
             if trial.entry in early:
                 raise ValueError(early[trial.entry])
-            lengths[trial] = _length(few, trial.entry, tuning_seed(seeds), timed, console)
+            lengths[trial] = _length(few, trial.entry, tuning_seed(seeds), console)
         except ValueError as error:
             found.reasons[_name(trial)] = str(error)
     for trial, length in lengths.items():
@@ -116,41 +113,31 @@ def _name(trial: Trial) -> str:
     return f"trial {trial.line.label} {trial.number}"
 
 
-def calibrate(
-    setting: Setting, entries: Sequence[Entry], console: Console
-) -> tuple[dict[Entry, Path], dict[Entry, str]]:
+def calibrate(setting: Setting, entries: Sequence[Entry], console: Console) -> dict[Entry, str]:
     """Time a step and an epoch of each setting, where the budget is in minutes.
 
     Returns:
-        Folders of the timings, and why those failed that did.
+        Why those failed that did.
     """
     if setting.budget.kind != "minutes":
-        return {}, {}
+        return {}
     jobs = {entry: calibration(setting, entry) for entry in entries if is_trained(entry)}
     distinct = list({job.name: job for job in jobs.values()}.values())
     failed = run_missing(setting, distinct, console, "timing: ")
-    early = {e: f"calibration: {failed[j.name]}" for e, j in jobs.items() if j.name in failed}
-    return {entry: job.folder for entry, job in jobs.items() if entry not in early}, early
-
-
-def has_costs(folder: Path) -> bool:
-    """Return whether a run was long enough to say what its steps and its epochs cost."""
-    rows = read_csv(folder / HISTORY_FILE)
-    return len(rows) >= 2 and all(float(row["step_seconds"]) > 0 for row in rows)
+    return {e: f"calibration: {failed[j.name]}" for e, j in jobs.items() if j.name in failed}
 
 
 def plan_reported(
     setting: Setting,
     entries: Sequence[Entry],
     seeds: Sequence[int],
-    timed: dict[Entry, Path],
     console: Console,
 ) -> tuple[list[PlannedRun], dict[str, str]]:
     """Return the runs that are reported, and the lines that could not be planned, with reasons."""
     runs, early = [], {}
     for entry in entries:
         try:
-            length = _length(setting, entry, seeds[0], timed, console)
+            length = _length(setting, entry, seeds[0], console)
         except ValueError as error:
             early[entry.label] = str(error)
             continue
@@ -158,13 +145,11 @@ def plan_reported(
     return runs, early
 
 
-def _length(
-    setting: Setting, entry: Entry, seed: int, timed: dict[Entry, Path], console: Console
-) -> Length:
+def _length(setting: Setting, entry: Entry, seed: int, console: Console) -> Length:
     if not is_trained(entry):
         return Length(1)
     length = length_of_budget(setting, entry, seed, console.print)
-    return length or length_of_minutes(setting, entry, timed.get(entry))
+    return length or length_of_minutes(setting, entry)
 
 
 def run_missing(
