@@ -49,11 +49,15 @@ class TimeBudget(pl.Callback):
         self._end_seconds = 0.0  # what an epoch's end takes beside its last step
 
     def progress(self) -> float:
-        """Return how much of the training is over, in [0, 1]; a schedule reads it."""
+        """Return how much of the training is over, in [0, 1]; a schedule reads it.
+
+        It is 1 at the last step: labels that are made behind it are no part of the schedule.
+        """
         if not self._is_training:
             return 0.0
         steps = self._steps / max(self._all_steps, 1)
-        return min(1.0, max(steps, self._now() / self.seconds))
+        seconds = max(self.seconds - self._end_seconds, 1e-9)
+        return min(1.0, max(steps, self._now() / seconds))
 
     def _now(self) -> float:
         return self.used + self.clock() - self._started
