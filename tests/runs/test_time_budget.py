@@ -3,8 +3,8 @@
 import time
 
 import pytest
-
 from runs.test_schedules import Rates
+
 from uic_plugin.hosts.lightning import pl
 from uic_plugin.methods import PseudoLabelMethod
 from uic_plugin.report.progress import EpochReporter
@@ -57,3 +57,23 @@ def test_the_rate_is_at_zero_when_the_seconds_are_over(recipe, monkeypatch, name
     assert sum(int(row["steps"]) for row in rows) == len(watch.rates)
     assert watch.rates == sorted(watch.rates, reverse=True)
     assert watch.rates[-1] < 0.05 * watch.rates[0]
+
+
+@pytest.mark.slow
+def test_a_resumed_training_takes_the_rest_of_its_seconds(recipe, monkeypatch, tmp_path):
+    from runs.test_training import StopAfter
+
+    cfg = recipe(*GIVEN, "max_seconds=60", f"run_dir={tmp_path / 'run'}")
+    trained(cfg, Machine(monkeypatch, 1.0, 2.0), StopAfter(1))
+    again = Machine(monkeypatch, 1.0, 2.0)
+    rows = trained(cfg, again)
+    assert len(rows) == 3
+    assert again.now == pytest.approx(40, rel=0.1)
+    assert sum(float(row["cpu_seconds"]) for row in rows) == pytest.approx(60, rel=0.05)
+
+
+def test_a_training_of_several_processes_has_no_seconds(recipe):
+    with pytest.raises(ValueError, match=r"max_seconds works in one process"):
+        pretrain(recipe(*GIVEN, "max_seconds=60", "devices=2"))
+    with pytest.raises(ValueError, match=r"max_seconds must be null or a number above 0, got -1"):
+        pretrain(recipe(*GIVEN, "max_seconds=-1"))
