@@ -58,7 +58,9 @@ def recipe_grid(name: str, overrides: list[str]) -> dict[str, list[Any]]:
     from omegaconf import OmegaConf
 
     cfg = _compose(name, overrides)
-    block = OmegaConf.to_container(cfg.tune) if cfg.get("tune") is not None else {}
+    block = cfg.get("tune", {})
+    if OmegaConf.is_config(block):
+        block = OmegaConf.to_container(block)
     if not isinstance(block, dict):
         raise ValueError(f"recipe {name!r}: `tune` must map options to lists of values")
     grid = {str(option): values for option, values in block.items() if values is not None}
