@@ -48,9 +48,6 @@ def compare(
     from uic_plugin.experiments.compare.comparison import compare as run
     from uic_plugin.experiments.compare.plan import Setting, entries_of
 
-    numbers = [part.strip() for part in seeds.split(",")]
-    if not all(part.isdigit() for part in numbers):
-        raise ValueError(f"--seeds must be whole numbers with commas, got {seeds!r}")
     if tune < 0 or tune == 1:
         raise ValueError(f"--tune must be 0, or at least 2 settings, got {tune}")
     length = Budget.parse(budget)
@@ -65,14 +62,20 @@ def compare(
         parallel=jobs,
         by_step=bool(tune) or length.kind == "minutes",
     )
-    names = [name.strip() for name in methods.split(",") if name.strip()]
     complete = run(
         setting,
-        entries_of(names, variants),
-        [int(part) for part in numbers],
+        entries_of([name.strip() for name in methods.split(",") if name.strip()], variants),
+        _numbers(seeds),
         trials=tune,
         out=out,
         console=terminal(),
         dry_run=dry_run,
     )
     raise typer.Exit(0 if complete else 1)
+
+
+def _numbers(seeds: str) -> list[int]:
+    parts = [part.strip() for part in seeds.split(",")]
+    if not all(part.isdigit() for part in parts):
+        raise ValueError(f"--seeds must be whole numbers with commas, got {seeds!r}")
+    return [int(part) for part in parts]

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from uic_plugin.experiments.compare.budget import Budget, Length
+from uic_plugin.experiments.compare.lengths import length_of_budget
 from uic_plugin.experiments.compare.plan import (
     Entry,
     Setting,
     entries_of,
-    length_of_budget,
     plan_run,
     recipe_of,
 )

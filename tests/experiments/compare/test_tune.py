@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uic_plugin.experiments.compare.budget import Budget, Costs, Length, costs_of, length_within
-from uic_plugin.experiments.compare.plan import Entry, Setting, calibration, plan_run
+from uic_plugin.experiments.compare.lengths import calibration
+from uic_plugin.experiments.compare.plan import Entry, Setting, plan_run
 from uic_plugin.experiments.compare.tune import draw_settings, trials_of, tuning_seed
 from uic_plugin.recipes_path import recipe_grid, recipes_dir
 

@@ -9,12 +9,12 @@ from typing import Any
 
 from rich.console import Console
 
+from uic_plugin.experiments.compare.lengths import calibration
 from uic_plugin.experiments.compare.page import write_page
 from uic_plugin.experiments.compare.plan import (
     Entry,
     PlannedRun,
     Setting,
-    calibration,
     composed,
     repetition,
 )
@@ -30,7 +30,6 @@ from uic_plugin.experiments.compare.records import (
 )
 from uic_plugin.experiments.compare.stages import (
     Tuned,
-    calibrate,
     is_trained,
     plan_reported,
     plan_trials,
@@ -90,14 +89,10 @@ def compare(
         for entry in entries
         if entry.label not in tuned.failed
     ]
-    untimed = calibrate(setting, chosen, console)
-    early = {**tuned.failed, **{entry.label: why for entry, why in untimed.items()}}
-    ready = [entry for entry in chosen if entry not in untimed]
-    runs, unplanned = plan_reported(setting, ready, seeds, console)
-    early.update(unplanned)
-    commands = list({job.name: job for run in runs for job in run.jobs}.values())
+    runs, early = plan_reported(setting, chosen, seeds, console)
+    early.update(tuned.failed)
     title = f"{len(entries)} methods, {len(seeds)} seeds, {setting.budget} each: "
-    failed = run_missing(setting, commands, console, title)
+    failed = run_missing(setting, [job for run in runs for job in run.jobs], console, title)
     rows = collect(runs, setting, failed, early)
     folder = out or setting.folder / f"comparison-{_digest(runs)}"
     if setting.budget.kind == "minutes":

@@ -2,41 +2,25 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from uic_plugin.experiments.compare.budget import Budget, Length, costs_of, length_within
+from uic_plugin.experiments.compare.budget import Budget, Length
 from uic_plugin.experiments.jobs import Job
 from uic_plugin.recipes_path import TYPED_KEY, compose_recipe, list_recipes, recipes_dir
-from uic_plugin.report.tables import read_csv
-from uic_plugin.runs.folder import COST_FILE, HISTORY_FILE
-
-if TYPE_CHECKING:
-    from uic_plugin.data.resolve import DataSource
 
 SNAPSHOTS = 5
 MEASURES_FILE = "measures.json"  # what `uic measure` writes
-_CALIBRATION_EPOCHS = 3  # the first also pays for start-up
-_CALIBRATION_IMAGES = 2560  # of each of them
 # settings that a comparison makes itself
 _OURS = ("seed", "max_epochs", "run_dir", "snapshots", "max_seconds", "data.held_out")
-# settings that change nothing of what a step takes: their calibration is the same
-_COSTS_NOTHING = (
-    "optimizer.lr",
-    "optimizer.weight_decay",
-    "momentum.base_tau",
-    "method_kwargs.temperature",
-    "method_kwargs.lamb",
-)
 _EVALUATION = ("linear.", "knn.")  # settings of `uic measure`, not of a training
 
 
@@ -255,80 +239,6 @@ def composed(setting: Setting, entry: Entry, seed: int) -> tuple[str, list[str],
     return name, overrides, compose_recipe(name, overrides)
 
 
-def length_of_budget(
-    setting: Setting, entry: Entry, seed: int, say: Callable[[str], None] = lambda text: None
-) -> Length | None:
-    """Return the length that a budget of epochs or views buys; None for a budget of minutes.
-
-    Args:
-        setting: with the budget.
-        entry: of the comparison.
-        seed: of the run.
-        say: called with a message if whole epochs miss a budget of views by more than a tenth.
-    """
-    from uic_plugin.runs.settings import prepare_config, views_per_image
-
-    budget = setting.budget
-    if budget.kind == "epochs":
-        return Length(int(budget.amount), by_step=setting.by_step)
-    if budget.kind == "minutes":
-        return None
-    cfg, source = prepare_config(composed(setting, entry, seed)[2])
-    per_epoch = _batches(cfg, source)[0] * cfg.optimizer.batch_size * views_per_image(cfg)
-    epochs = max(1, round(budget.amount / per_epoch))
-    if not 0.9 <= epochs * per_epoch / budget.amount <= 1.1:
-        say(
-            f"{entry.label}: {epochs} whole epochs are {epochs * per_epoch:,} image views, not "
-            f"{budget}"
-        )
-    return Length(epochs, by_step=setting.by_step)
-
-
-def _batches(cfg: DictConfig, source: DataSource) -> tuple[int, int]:
-    """Return the batches of an epoch of a prepared recipe, and the number of its images."""
-    from uic_plugin.runs.datasets import pretrain_loader
-
-    loader = pretrain_loader(cfg, source)
-    return len(loader), len(loader.dataset)  # type: ignore[arg-type]
-
-
-def calibration(setting: Setting, entry: Entry) -> Job:
-    """Return the short run that says what a step and an epoch of this setting cost.
-
-    Settings that differ only in numbers that cost no time share one, and trials have that of all
-    training images.
-    """
-    from uic_plugin.runs.settings import prepare_config
-
-    name, overrides, cfg = composed(dataclasses.replace(setting, held_out=0.0), entry, 0)
-    digest = _digest(cfg, without=_COSTS_NOTHING)
-    folder = setting.folder / f"calibration-{cfg.method}-{digest}-jobs{setting.parallel}"
-    few = max(6, -(-_CALIBRATION_IMAGES // cfg.optimizer.batch_size))
-    batches = min(few, _batches(*prepare_config(cfg))[0])
-    length = Length(_CALIBRATION_EPOCHS, batches, by_step=True)
-    return _training(name, (*overrides, *length.overrides, f"run_dir={folder}"), folder)
-
-
-def length_of_minutes(setting: Setting, entry: Entry) -> Length:
-    """Return the epochs that fit into the minutes, by the calibration.
-
-    Raises:
-        ValueError: if not even two short epochs fit.
-    """
-    from uic_plugin.runs.settings import prepare_config, uses_processor_clock
-
-    cfg, source = prepare_config(composed(setting, entry, 0)[2])
-    folder = calibration(setting, entry).folder
-    cost = json.loads((folder / COST_FILE).read_text())
-    clock = "cpu_" if uses_processor_clock(cfg) else ""
-    batches, images = _batches(cfg, source)
-    try:
-        costs = costs_of(read_csv(folder / HISTORY_FILE), clock).of_images(images / cost["images"])
-        return length_within(60 * setting.budget.amount, costs, batches)
-    except ValueError as error:
-        raise ValueError(f"{entry.label}, {setting.budget}: {error}") from error
-
-
 def plan_run(setting: Setting, entry: Entry, seed: int, length: Length) -> PlannedRun:
     """Return the commands of one run, in a folder named after everything that decides it."""
     from uic_plugin.runs.settings import uses_processor_clock
@@ -339,8 +249,8 @@ def plan_run(setting: Setting, entry: Entry, seed: int, length: Length) -> Plann
     if not setting.held_out:
         overrides.append(f"snapshots={min(SNAPSHOTS, length.epochs)}")
     cfg = compose_recipe(name, overrides)
-    folder = setting.folder / f"{cfg.method}-{_digest(cfg)}-seed{seed}"
-    train = _training(name, (*overrides, f"run_dir={folder}"), folder)
+    folder = setting.folder / f"{cfg.method}-{settings_digest(cfg)}-seed{seed}"
+    train = training_job(name, (*overrides, f"run_dir={folder}"), folder)
     given = [*setting.overrides, *entry.overrides]
     options = [f"--clusters={setting.clusters}"]
     if setting.held_out:
@@ -359,10 +269,11 @@ def repetition(run: PlannedRun, name: str) -> Job:
     train = run.jobs[0]
     folder = run.folder.with_name(f"repetition-{name}")
     overrides = (*train.overrides[:-1], f"run_dir={folder}")
-    return _training(str(train.recipe), overrides, folder)
+    return training_job(str(train.recipe), overrides, folder)
 
 
-def _training(name: str, overrides: Sequence[str], folder: Path) -> Job:
+def training_job(name: str, overrides: Sequence[str], folder: Path) -> Job:
+    """Return the command that trains a recipe in a folder."""
     arguments = ("pretrain", f"--config-name={name}", *overrides, "--no-page")
     product = folder / "last.ckpt"
     # the folder is named after the settings, whatever recipe and overrides make them
@@ -383,7 +294,7 @@ def _evaluation(
     return Job(f"{kind} {folder.name}", (kind, *arguments), folder, folder / product, (train.name,))
 
 
-def _digest(cfg: DictConfig, without: Sequence[str] = ()) -> str:
+def settings_digest(cfg: DictConfig, without: Sequence[str] = ()) -> str:
     """Return a hash of what decides a training, not of where it runs or how it is evaluated.
 
     Args:

@@ -13,15 +13,12 @@ from dataclasses import dataclass, field
 from rich.console import Console
 
 from uic_plugin.experiments.compare.budget import Length
-from uic_plugin.experiments.compare.plan import (
-    Entry,
-    PlannedRun,
-    Setting,
+from uic_plugin.experiments.compare.lengths import (
     calibration,
     length_of_budget,
     length_of_minutes,
-    plan_run,
 )
+from uic_plugin.experiments.compare.plan import Entry, PlannedRun, Setting, plan_run
 from uic_plugin.experiments.compare.tune import (
     HELD_OUT,
     SHARE,
@@ -88,7 +85,7 @@ def tune(
             found.reasons[_name(trial)] = str(error)
     for trial, length in lengths.items():
         found.runs[trial] = plan_run(few, trial.entry, tuning_seed(seeds), length)
-    jobs = list({job.name: job for run in found.runs.values() for job in run.jobs}.values())
+    jobs = [job for run in found.runs.values() for job in run.jobs]
     found.reasons.update(run_missing(few, jobs, console, f"{len(trials)} trials, {few.budget}: "))
     for entry in dict.fromkeys(trial.line for trial in trials):
         own = [trial for trial in trials if trial.line == entry]
@@ -122,8 +119,7 @@ def calibrate(setting: Setting, entries: Sequence[Entry], console: Console) -> d
     if setting.budget.kind != "minutes":
         return {}
     jobs = {entry: calibration(setting, entry) for entry in entries if is_trained(entry)}
-    distinct = list({job.name: job for job in jobs.values()}.values())
-    failed = run_missing(setting, distinct, console, "timing: ")
+    failed = run_missing(setting, list(jobs.values()), console, "timing: ")
     return {e: f"calibration: {failed[j.name]}" for e, j in jobs.items() if j.name in failed}
 
 
@@ -133,9 +129,16 @@ def plan_reported(
     seeds: Sequence[int],
     console: Console,
 ) -> tuple[list[PlannedRun], dict[str, str]]:
-    """Return the runs that are reported, and the lines that could not be planned, with reasons."""
-    runs, early = [], {}
+    """Return the runs that are reported, once their settings are timed where minutes need that.
+
+    Returns:
+        The runs, and why those lines could not be planned that could not, by label.
+    """
+    untimed = calibrate(setting, entries, console)
+    runs, early = [], {entry.label: why for entry, why in untimed.items()}
     for entry in entries:
+        if entry in untimed:
+            continue
         try:
             length = _length(setting, entry, seeds[0], console)
         except ValueError as error:
@@ -155,7 +158,12 @@ def _length(setting: Setting, entry: Entry, seed: int, console: Console) -> Leng
 def run_missing(
     setting: Setting, jobs: Sequence[Job], console: Console, title: str = ""
 ) -> dict[str, str]:
-    """Run those commands that are not done yet; return names and reasons of those that failed."""
+    """Run those commands that are not done yet, equal ones once; return why those failed that did.
+
+    Returns:
+        Names of failed commands to the reasons.
+    """
+    jobs = list({job.name: job for job in jobs}.values())
     todo = [job for job in jobs if not job.is_done()]
     console.print(f"{title}{len(jobs)} commands, {len(jobs) - len(todo)} of them done already")
     failed = run_jobs(todo, setting.parallel, console.print, one_core=setting.one_core)
