@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 
@@ -38,6 +39,43 @@ def compose_recipe(name: str, overrides: list[str], config_dir: Path | None = No
         FileNotFoundError: if there is no such recipe or folder.
         ValueError: for an override that Hydra rejects.
     """
+    cfg = _compose(name, overrides, config_dir)
+    cfg.pop("needs", None)
+    cfg.pop("tune", None)
+    cfg[TYPED_KEY] = overrides
+    return cfg
+
+
+def recipe_grid(name: str, overrides: list[str]) -> dict[str, list[Any]]:
+    """Return what a packaged recipe's `tune` block says: options, and the values to choose from.
+
+    An option with null for its values is not tuned: a recipe takes one out of its method's block.
+
+    Raises:
+        FileNotFoundError, ValueError: see `compose_recipe`; also for a block of another form, or an
+            option that the recipe does not have.
+    """
+    from omegaconf import OmegaConf
+
+    cfg = _compose(name, overrides)
+    block = cfg.get("tune", {})
+    if OmegaConf.is_config(block):
+        block = OmegaConf.to_container(block)
+    if not isinstance(block, dict):
+        raise ValueError(f"recipe {name!r}: `tune` must map options to lists of values")
+    grid = {str(option): values for option, values in block.items() if values is not None}
+    for option, values in grid.items():
+        if not isinstance(values, list) or not values:
+            raise ValueError(
+                f"recipe {name!r}: `tune` must have a list of values for {option}, got {values!r}"
+            )
+        if OmegaConf.select(cfg, option, default=None) is None:
+            raise ValueError(f"recipe {name!r}: {option} of its `tune` block is no setting of it")
+    return grid
+
+
+def _compose(name: str, overrides: list[str], config_dir: Path | None = None) -> DictConfig:
+    """Compose a recipe with everything that stands in it."""
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
     from hydra.errors import HydraException, MissingConfigException
@@ -78,8 +116,6 @@ def compose_recipe(name: str, overrides: list[str], config_dir: Path | None = No
             f"recipe {name!r} with {' '.join(overrides) or 'no overrides'}: {text}"
         ) from error
     OmegaConf.set_struct(cfg, False)
-    cfg.pop("needs", None)
-    cfg[TYPED_KEY] = overrides
     return cfg
 
 

@@ -87,8 +87,6 @@ def test_same_seed_same_labels_and_weights(recipe, tmp_path):
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("schedule", ["epoch", "step"])
 def test_two_epochs_and_two_more_equal_four(recipe, tmp_path, workers, schedule):
-    if schedule == "step" and find_host().line == "pypi":
-        pytest.skip("this line steps its schedules once per epoch")
     settings = ["max_epochs=4", f"data.num_workers={workers}", f"scheduler.interval={schedule}"]
     whole = train(recipe(f"run_dir={tmp_path / 'whole'}", *settings))
     halves = recipe(f"run_dir={tmp_path / 'halves'}", *settings)

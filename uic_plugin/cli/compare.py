@@ -21,6 +21,9 @@ def compare(
         Path | None, typer.Option(help="YAML: label to method and overrides; further lines.")
     ] = None,
     budget: Annotated[str, typer.Option(help="epochs=20, views=200k or minutes=10.")] = "epochs=20",
+    tune: Annotated[
+        int, typer.Option(help="Settings of every method that are tried first; 0: none.")
+    ] = 0,
     seeds: Annotated[str, typer.Option(help="Numbers, with commas.")] = "0",
     layers: Annotated[str, typer.Option("--layers", "-l", help="Probe these layers, too.")] = "",
     clusters: Annotated[int, typer.Option(help="Of k-means on the features, for NMI.")] = 100,
@@ -41,29 +44,38 @@ def compare(
         for table in quoted_tables():
             terminal().print(table)
         return
+    from uic_plugin.experiments.compare.budget import Budget
     from uic_plugin.experiments.compare.comparison import compare as run
-    from uic_plugin.experiments.compare.plan import Budget, Setting, entries_of
+    from uic_plugin.experiments.compare.plan import Setting, entries_of
 
-    numbers = [part.strip() for part in seeds.split(",")]
-    if not all(part.isdigit() for part in numbers):
-        raise ValueError(f"--seeds must be whole numbers with commas, got {seeds!r}")
+    if tune < 0 or tune == 1:
+        raise ValueError(f"--tune must be 0, or at least 2 settings, got {tune}")
+    length = Budget.parse(budget)
     setting = Setting(
         data,
         network,
-        Budget.parse(budget),
+        length,
         runs,
         overrides=tuple(overrides or ()),
         clusters=clusters,
         layers=tuple(name for name in layers.split(",") if name),
         parallel=jobs,
+        by_step=bool(tune) or length.kind == "minutes",
     )
-    names = [name.strip() for name in methods.split(",") if name.strip()]
     complete = run(
         setting,
-        entries_of(names, variants),
-        [int(part) for part in numbers],
+        entries_of([name.strip() for name in methods.split(",") if name.strip()], variants),
+        _numbers(seeds),
+        trials=tune,
         out=out,
         console=terminal(),
         dry_run=dry_run,
     )
     raise typer.Exit(0 if complete else 1)
+
+
+def _numbers(seeds: str) -> list[int]:
+    parts = [part.strip() for part in seeds.split(",")]
+    if not all(part.isdigit() for part in parts):
+        raise ValueError(f"--seeds must be whole numbers with commas, got {seeds!r}")
+    return [int(part) for part in parts]

@@ -9,10 +9,11 @@ import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -75,7 +76,9 @@ class Job:
         return bool(record["command"] == self.command)
 
 
-def run_jobs(jobs: list[Job], parallel: int, say: Callable[[str], None]) -> dict[str, Path]:
+def run_jobs(
+    jobs: list[Job], parallel: int, say: Callable[[str], None], *, one_core: bool = False
+) -> dict[str, Path]:
     """Run jobs as soon as the jobs that they need are done.
 
     Args:
@@ -83,6 +86,8 @@ def run_jobs(jobs: list[Job], parallel: int, say: Callable[[str], None]) -> dict
         parallel: number of parallel commands. Each gets its share of the cores as OMP_NUM_THREADS,
             unless the user has set that.
         say: called with a message when a job has ended.
+        one_core: give each command one thread, on a core of its own where the system allows, so
+            that commands do not disturb each other.
 
     Returns:
         Names and logs of jobs that failed, or that need a failed one.
@@ -95,7 +100,7 @@ def run_jobs(jobs: list[Job], parallel: int, say: Callable[[str], None]) -> dict
     failed: dict[str, Path] = {}
     running: dict[Future[tuple[int, float]], Job] = {}
     processes: dict[str, subprocess.Popen[bytes]] = {}
-    cores = max(1, (os.cpu_count() or 1) // parallel)
+    cores = 0 if one_core else max(1, (os.cpu_count() or 1) // parallel)
     finished = 0
     with ThreadPoolExecutor(parallel) as pool, _terminated_like_interrupted():
         try:
@@ -143,12 +148,21 @@ def run_missing(
 
 
 def _run(job: Job, cores: int, processes: dict[str, subprocess.Popen[bytes]]) -> tuple[int, float]:
-    """Run one command with its output in a log; return its exit code and seconds."""
+    """Run one command with its output in a log; return its exit code and seconds.
+
+    Args:
+        job: the command.
+        cores: its number of threads, unless the user has set that; 0 for one thread and a core of
+            its own.
+        processes: gets the command while it runs.
+    """
     started = time.perf_counter()
     log = job.log
     log.parent.mkdir(parents=True, exist_ok=True)
     environment = {"OMP_NUM_THREADS": str(cores), **os.environ}  # the user's choice counts
-    with open(log, "ab") as file:
+    if not cores:
+        environment["OMP_NUM_THREADS"] = "1"
+    with open(log, "ab") as file, own_core() if not cores else nullcontext() as core:
         try:  # the command inherits the lock and holds it to its end, even without this process
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -165,6 +179,8 @@ def _run(job: Job, cores: int, processes: dict[str, subprocess.Popen[bytes]]) ->
             stdin=subprocess.DEVNULL,
             env=environment,
         )
+        if core is not None:
+            os.sched_setaffinity(process.pid, {core})
         processes[job.name] = process
         try:
             code = process.wait()
@@ -179,6 +195,34 @@ def _run(job: Job, cores: int, processes: dict[str, subprocess.Popen[bytes]]) ->
         with replacing(job.record) as part:
             part.write_text(json.dumps(record) + "\n")
     return code, seconds
+
+
+@contextmanager
+def own_core() -> Iterator[int | None]:
+    """Lend one of this process's cores that no other user of this function has, while it lasts.
+
+    Yields:
+        Its number; None if all are lent, or if the system cannot bind a process to a core.
+    """
+    if not hasattr(os, "sched_setaffinity"):  # macOS
+        yield None
+        return
+    folder = Path(tempfile.gettempdir())
+    for core in sorted(os.sched_getaffinity(0)):
+        try:
+            file = os.open(folder / f"uic-core-{core}.lock", os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError:  # another user's
+            continue
+        try:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            yield core
+            return
+        finally:
+            os.close(file)
+    yield None
 
 
 @contextmanager

@@ -130,7 +130,7 @@ def _begin_labels(method: Any) -> None:
     Here, before Lightning moves the network there: its first iterator over the training images
     starts, and with workers reads the order, before any hook that comes later.
     """
-    started = time.perf_counter()
+    started, cpu_started = time.perf_counter(), time.process_time()
     trainer = method.trainer
     before = next(method.parameters()).device
     method.to(trainer.strategy.root_device)
@@ -138,6 +138,7 @@ def _begin_labels(method: Any) -> None:
         method.start_labels()
     method.to(before)
     method.begin_seconds = time.perf_counter() - started
+    method.begin_cpu_seconds = time.process_time() - cpu_started
 
 
 def _fixed_labels(dataset: Any, options: Any) -> torch.Tensor | None:

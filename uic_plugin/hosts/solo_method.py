@@ -11,7 +11,7 @@ from torch import nn
 from uic_plugin.hosts.guards import FiniteLoss
 from uic_plugin.hosts.online_classifier import clip_apart, keep_gradients_finite
 from uic_plugin.hosts.resume import resume_labels
-from uic_plugin.hosts.schedules import with_linear_decay
+from uic_plugin.hosts.schedules import with_own_schedule
 from uic_plugin.hosts.solo_knn import collect_only
 from uic_plugin.methods.base import HostMethod, OwnMethod
 from uic_plugin.networks.weights import uncompiled
@@ -77,8 +77,8 @@ class SoloMethod(OwnMethod, HostMethod):
         clip_apart(clip, self, self.classifier)
 
     def configure_optimizers(self) -> Any:
-        """Return the host's optimizer, with a linear schedule where the recipe asks for one."""
-        return with_linear_decay(self, super().configure_optimizers)
+        """Return the host's optimizer, with a schedule of ours where the recipe asks for one."""
+        return with_own_schedule(self, super().configure_optimizers)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take over the labels of a checkpoint, and have Lightning resume at their step."""

@@ -24,7 +24,7 @@ from torch import nn
 
 from uic_plugin.hosts.attach import attach_method
 from uic_plugin.hosts.protocol import Augmentation, SizedDataset, View
-from uic_plugin.hosts.schedules import LINEAR
+from uic_plugin.hosts.schedules import COSINES, LINEAR
 from uic_plugin.hosts.solo_knn import collect_only, knn_accuracy
 from uic_plugin.hosts.solo_method import SoloMethod
 from uic_plugin.hosts.solo_resumer import skip_damaged_checkpoints
@@ -153,10 +153,10 @@ def build_method(cfg: DictConfig) -> HostMethod:
         name: extra.pop(name) for name in ("eta", "clip_lr", "exclude_bias_n_norm") if name in extra
     }
     interval = scheduler.get("interval", "epoch")
-    if interval != "epoch" and scheduler["name"] != LINEAR:
+    if interval != "epoch" and scheduler["name"] not in (LINEAR, "none", *COSINES):
         raise ValueError(
             f"scheduler.interval={interval} with {scheduler['name']} needs solo-learn main: this "
-            f"line steps once per epoch; scheduler.name={LINEAR} can do both"
+            f"line steps once per epoch; scheduler.name={LINEAR} or warmup_cosine can do both"
         )
     backbone_args = dict(plain["backbone"].get("kwargs") or {})
     if find_backbone(plain["backbone"]["name"]) is None:
@@ -197,7 +197,7 @@ def build_method(cfg: DictConfig) -> HostMethod:
             **(plain.get("method_kwargs") or {}),
         )
     method.encoder_name = plain["backbone"]["name"]
-    method.scheduler_interval = interval  # for our linear schedule
+    method.scheduler_interval, method.steps_cosine_by_epoch = interval, True  # for our schedules
     collect_only(method)
     return method
 

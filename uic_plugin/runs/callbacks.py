@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from uic_plugin.readout import Readout
 from uic_plugin.report.progress import EpochReporter
 from uic_plugin.report.tables import read_csv, write_csv
 from uic_plugin.runs.checkpoints import CheckpointError, reason_of
+from uic_plugin.runs.clock import EpochClock
 
 
 class History(pl.Callback):
@@ -32,12 +32,12 @@ class History(pl.Callback):
         self.path = path
         self.reporter = reporter
         self.rows: list[dict[str, Any]] = []
-        self._started = 0.0
+        self._clock = EpochClock()
         self._loss = Readout()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take over the rows of the epochs that a resumed run has behind it."""
-        self._started = time.perf_counter()  # within an epoch nothing else starts it
+        self._clock.start()  # within an epoch nothing else starts it
         if self.path.exists() and trainer.current_epoch > 0:
             rows: list[dict[str, Any]] = [*read_csv(self.path)]
             self.rows = [row for row in rows if int(row["epoch"]) <= trainer.current_epoch]
@@ -47,7 +47,7 @@ class History(pl.Callback):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the epoch's clock."""
-        self._started = time.perf_counter()
+        self._clock.start()
 
     def on_train_batch_end(
         self,
@@ -59,6 +59,7 @@ class History(pl.Callback):
         *_: Any,
     ) -> None:
         """Move the bar; on a GPU it shows the loss of some steps before, nobody waits for it."""
+        self._clock.step()
         if not trainer.is_global_zero or not self.reporter.shows_steps:
             return
         # the method's own, without the host's online classifier, where it tells
@@ -82,13 +83,14 @@ class History(pl.Callback):
         values.update(
             {f"uic_{k}": v for k, v in (getattr(pl_module, "epoch_metrics", None) or {}).items()}
         )
-        # labels of the first epoch are part of it, though they come before its clock
-        begun = getattr(pl_module, "begin_seconds", 0.0) if trainer.current_epoch == 0 else 0.0
-        row: dict[str, Any] = {
-            "epoch": trainer.current_epoch + 1,
-            "seconds": round(time.perf_counter() - self._started + begun, 3),
-            **values,
-        }
+        row: dict[str, Any] = {"epoch": trainer.current_epoch + 1, **self._clock.read(), **values}
+        if trainer.current_epoch == 0:
+            # labels of the first epoch are part of it, though they come before its clock
+            for column, name in (
+                ("seconds", "begin_seconds"),
+                ("cpu_seconds", "begin_cpu_seconds"),
+            ):
+                row[column] = round(row[column] + getattr(pl_module, name, 0.0), 3)
         bad_images = getattr(pl_module, "bad_images", None)
         if bad_images is not None and (bad_images.value or "bad_images" in self._columns()):
             row["bad_images"] = bad_images.value  # of this process and its workers

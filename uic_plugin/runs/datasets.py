@@ -20,6 +20,7 @@ from uic_plugin.data.packed import PackedImages, check_decoded_size, is_packed, 
 from uic_plugin.data.packed_copy import packed_copy
 from uic_plugin.data.parquet import ParquetImages
 from uic_plugin.data.resolve import DataSource, class_folders
+from uic_plugin.data.validation import keep_part
 from uic_plugin.hosts import load_host
 from uic_plugin.runs.performance import setting
 
@@ -62,8 +63,7 @@ def pretrain_dataset(cfg: DictConfig, source: DataSource) -> Any:
     elif source.has_copy:
         dataset = _copied(source.train, transform, labelled=source.labelled, with_number=True)
     if dataset is not None:
-        _take_fraction(dataset, cfg.data.get("fraction", -1))
-        return dataset
+        return _training_part(dataset, cfg)
     is_flat = source.reader == "custom" and not class_folders(source.train)
     dataset = host.pretrain_dataset(source.reader, transform, source.train, no_labels=is_flat)
     if not source.labelled and not is_flat:
@@ -74,8 +74,14 @@ def pretrain_dataset(cfg: DictConfig, source: DataSource) -> Any:
             name = "labels" if hasattr(dataset, "labels") else "targets"
             setattr(dataset, name, np.full(len(dataset), -1))
     sort_files(dataset)
+    return _training_part(dataset, cfg)
+
+
+def _training_part(dataset: Any, cfg: DictConfig) -> Any:
+    """Return the share of the training images that a recipe trains on."""
     _take_fraction(dataset, cfg.data.get("fraction", -1))
-    return dataset
+    share = cfg.data.get("held_out") or 0
+    return keep_part(dataset, share, "rest") if share else dataset
 
 
 def _listed(
@@ -155,41 +161,65 @@ def annotated_datasets(
 ) -> tuple[Any, Any]:
     """Return annotated training and test images with given transforms, items (view, class).
 
+    With `data.held_out` the held-out share of the training images takes the place of the test
+    images, of which none is read.
+
     Raises:
         ValueError: without annotations or without test images.
     """
+    share = cfg.data.get("held_out") or 0
+    if share:
+        if not source.labelled:
+            raise ValueError("data.held_out is evaluated on and needs annotated training images")
+        parts = zip((train_transform, val_transform), ("rest", "held_out"), strict=True)
+        rest, held_out = (
+            keep_part(_annotated_training(cfg, source, transform), share, part)  # type: ignore[arg-type]
+            for transform, part in parts
+        )
+        return rest, held_out
     if not source.labelled or source.val is None:
         raise ValueError(
             "evaluation needs annotated images: data.train_path and data.val_path with one "
             "subfolder per class"
         )
-    kinds = (train_transform, val_transform)
+    train = _annotated_training(cfg, source, train_transform)
     if source.format != "image_folder":
-        train = _listed(source, source.train, kinds[0])
-        if source.format != "packed":
-            return train, _listed(source, source.val, kinds[1])
-        _check_crops(cfg, source)
-        _take_fraction(train, cfg.data.get("fraction", -1))
-        return train, _annotated(source.val, kinds[1])
-    if source.index is not None:
-        train = _listed(source, source.train, kinds[0])
-        return train, _annotated(source.val, kinds[1])
+        if source.format == "packed":
+            return train, _annotated(source.val, val_transform)
+        return train, _listed(source, source.val, val_transform)
     if source.reader == "custom":
-        train, val = (
-            _annotated(folder, kind, has_copy=source.has_copy)
-            for folder, kind in zip((source.train, source.val), kinds, strict=True)
-        )
-    else:
-        import torchvision.datasets
+        return train, _annotated(source.val, val_transform, has_copy=source.has_copy)
+    return train, _torchvision(source, source.val, val_transform, is_train=False)
 
-        kind = getattr(torchvision.datasets, source.reader.upper())
-        splits: list[dict[str, Any]] = [{"split": "train"}, {"split": "test"}]
-        if source.reader != "stl10":
-            splits = [{"train": True}, {"train": False}]
-        train = kind(source.train, transform=kinds[0], download=True, **splits[0])
-        val = kind(source.val, transform=kinds[1], download=True, **splits[1])
+
+def _annotated_training(
+    cfg: DictConfig, source: DataSource, transform: Callable[[Any], Any]
+) -> Any:
+    """Return the fraction of the annotated training images that a recipe takes."""
+    if source.format == "packed":
+        _check_crops(cfg, source)
+        train: Any = _listed(source, source.train, transform)
+    elif source.format != "image_folder" or source.index is not None:
+        return _listed(source, source.train, transform)
+    elif source.reader == "custom":
+        train = _annotated(source.train, transform, has_copy=source.has_copy)
+    else:
+        train = _torchvision(source, source.train, transform, is_train=True)
     _take_fraction(train, cfg.data.get("fraction", -1))
-    return train, val
+    return train
+
+
+def _torchvision(
+    source: DataSource, path: Path, transform: Callable[[Any], Any], *, is_train: bool
+) -> Any:
+    """Return images that torchvision reads."""
+    import torchvision.datasets
+
+    kind = getattr(torchvision.datasets, source.reader.upper())
+    split: dict[str, Any] = {"train": is_train}
+    if source.reader == "stl10":
+        split = {"split": "train" if is_train else "test"}
+    return kind(path, transform=transform, download=True, **split)
 
 
 def _eval_transforms(

@@ -214,7 +214,12 @@ def _differences(kept: DictConfig, cfg: DictConfig) -> list[str]:
     if together is not None and together == _images_of_a_step(cfg):  # on more ranks, or fewer
         old["optimizer.batch_size"] = new["optimizer.batch_size"]
     # settings that came after the run was made stand at their defaults in it
-    defaults: dict[str, Any] = {"snapshots": 0, "data.index": None}
+    defaults: dict[str, Any] = {
+        "snapshots": 0,
+        "data.index": None,
+        "data.held_out": 0,
+        "max_seconds": None,
+    }
     if cfg.method in OWN_METHODS:
         options = OWN_METHODS[cfg.method].options_class()
         defaults.update(flat({"method_kwargs": options.as_dict()}))

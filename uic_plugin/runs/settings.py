@@ -15,7 +15,7 @@ from uic_plugin.data.resolve import DataSource, resolve_data, without_images
 from uic_plugin.hosts import load_host, register
 from uic_plugin.hosts.foreign import HOST_OPTIONS, own_options, set_views, without_dali
 from uic_plugin.hosts.lightning import pl
-from uic_plugin.hosts.schedules import with_linear_decay
+from uic_plugin.hosts.schedules import with_own_schedule
 from uic_plugin.methods import NUM_ROTATIONS, OWN_METHODS, RotNet
 from uic_plugin.methods.base import HostMethod
 from uic_plugin.networks import find_backbone
@@ -75,6 +75,14 @@ def validate(cfg: DictConfig) -> None:
     _check_numbers(cfg)
     check_partial_training(cfg)
     check_performance(cfg)
+    seconds = cfg.get("max_seconds")
+    if seconds is not None and (type(seconds) not in (int, float) or not seconds > 0):
+        raise ValueError(f"max_seconds must be null or a number above 0, got {seconds!r}")
+    if seconds and num_devices(cfg) > 1:
+        raise ValueError(
+            "max_seconds works in one process, because ranks would end their epochs at different "
+            "steps: set devices=1"
+        )
     allowed = cfg.get("weights_allow_missing") or ListConfig([])
     if not isinstance(allowed, ListConfig) or not all(type(name) is str for name in allowed):
         raise ValueError(
@@ -192,7 +200,7 @@ def build_method(cfg: DictConfig) -> HostMethod:
         ) from error
     if cfg.method not in OWN_METHODS:  # which bring it along
         method.configure_optimizers = partial(  # type: ignore[method-assign]
-            with_linear_decay, method, method.configure_optimizers
+            with_own_schedule, method, method.configure_optimizers
         )
     if not cfg.performance.disable_channel_last:  # the host's scripts do this outside the method
         method = method.to(memory_format=torch.channels_last)
@@ -233,6 +241,16 @@ def num_devices(cfg: DictConfig) -> int:
     if count < 1:
         raise ValueError(f"devices must be at least 1, got {cfg.devices!r}")
     return count * int(cfg.get("num_nodes") or 1)
+
+
+def uses_processor_clock(cfg: DictConfig) -> bool:
+    """Return whether `max_seconds` are the processor's: one process on the CPU does all the work.
+
+    Other programs add nothing to them. On a GPU, or with workers that load images, they would not
+    count all of the work, and the wall's seconds have to do.
+    """
+    on_cpu = cfg.accelerator == "cpu" or not torch.cuda.is_available()
+    return on_cpu and cfg.data.num_workers == 0
 
 
 def lightning_precision(name: Any) -> Any:

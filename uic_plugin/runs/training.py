@@ -57,9 +57,11 @@ from uic_plugin.runs.settings import (
     num_devices,
     prepare_config,
     unknown_options_named,
+    uses_processor_clock,
     views_per_image,
 )
 from uic_plugin.runs.start_weights import start_from, start_pretrained
+from uic_plugin.runs.time_budget import TimeBudget
 
 # Sections of solo-learn's recipes that its own scripts read and `uic pretrain` does not.
 _UNUSED_SECTIONS = ("checkpoint", "auto_resume", "auto_umap", "dali")
@@ -266,8 +268,12 @@ def _records(
         ),
         FiniteLoss(),
     ]
+    if cfg.get("max_seconds"):
+        on_processor = uses_processor_clock(cfg)
+        history = run_dir / HISTORY_FILE
+        records.insert(0, TimeBudget(cfg.max_seconds, on_processor=on_processor, history=history))
     if cfg.get("snapshots"):
-        records.insert(2, Snapshots(run_dir / SNAPSHOTS, cfg.snapshots))
+        records.insert(-2, Snapshots(run_dir / SNAPSHOTS, cfg.snapshots))
     return records
 
 
@@ -316,7 +322,9 @@ def make_trainer(
             patience = timedelta(seconds=cfg.get("rank_timeout", _RANK_TIMEOUT))
             # Our methods use all their parameters in every step; to look for unused ones, as
             # Lightning 1 does by default, is a wait for the device for each parameter.
-            known = {"find_unused_parameters": False} if cfg.method in OWN_METHODS else {}
+            known: dict[str, Any] = {}
+            if cfg.method in OWN_METHODS:
+                known["find_unused_parameters"] = False
             strategy = pl.strategies.DDPStrategy(timeout=patience, **known)
         arguments["strategy"] = strategy
     if not evaluates:

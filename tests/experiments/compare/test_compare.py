@@ -73,13 +73,17 @@ def test_another_evaluation_measures_the_same_training_again(uic, tmp_path, digi
 
 @pytest.mark.slow
 def test_a_budget_of_minutes_is_calibrated(uic, tmp_path, digits):
-    options = ("--methods", "uic", "--budget", "minutes=0.1", "linear.max_epochs=1", "--out", "out")
+    options = ("--methods", "uic", "--budget", "minutes=0.2", "linear.max_epochs=1", "--out", "out")
     done = uic("compare", *options, "method_kwargs.head_width=16", *SMALL)
     assert done.returncode == 0, done.stderr
     (row,) = rows_of(tmp_path / "out" / "runs.csv")
     (calibrated,) = (tmp_path / "runs" / "compare" / "digits-small").glob("calibration-*")
-    seconds = float(rows_of(calibrated / "epochs.csv")[-1]["seconds"])
-    assert int(row["epochs"]) == max(1, int(6 / seconds))
+    assert len(rows_of(calibrated / "epochs.csv")) == 3
+    assert "max_seconds=12 scheduler.interval=step" in row["command"]
+    assert row["budget_clock"] == "cpu_"
+    assert int(row["epochs"]) >= 2
+    (steady,) = rows_of(tmp_path / "out" / "steadiness.csv")
+    assert steady["run"].startswith("uic-")
 
 
 def test_typing_errors_are_one_line(uic):
@@ -92,6 +96,8 @@ def test_typing_errors_are_one_line(uic):
         (("--seeds", "0,0"), "error: --seeds must be different numbers"),
         (("--clusters", "1"), "error: --clusters must be at least 2"),
         (("--layers", "conv9"), "error: unknown layer 'conv9': this network has conv1"),
+        (("--tune", "1"), "error: --tune must be 0, or at least 2 settings, got 1"),
+        (("--tune", "99"), "error: uic: the grid of"),
         (("seed=3",), "error: seed=3: uic compare sets seed itself"),
         (("data.no_labels=true",), "error: --data digits: a comparison is measured on annotated"),
     ):

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from uic_plugin.experiments.compare.budget import Budget, Length
+from uic_plugin.experiments.compare.lengths import length_of_budget
 from uic_plugin.experiments.compare.plan import (
-    Budget,
     Entry,
     Setting,
     entries_of,
-    epochs_of_budget,
     plan_run,
     recipe_of,
 )
@@ -48,22 +48,22 @@ def setting(digits, tmp_path):
     [("uic", 1), ("deepcluster", 1), ("simclr", 2), ("byol", 2), ("rotnet", 4), ("supervised", 1)],
 )
 def test_all_methods_get_the_same_number_of_views(setting, method, views):
-    epochs = epochs_of_budget(setting("views=112640"), Entry(method, method), 0)
+    epochs = length_of_budget(setting("views=112640"), Entry(method, method), 0).epochs
     assert epochs * views * 1408 == 112640  # 22 batches of 64 in an epoch
 
 
 def test_two_views_of_uic_count_as_two(setting):
     entry = Entry("two views", "uic", ("method_kwargs.views=2",))
-    assert epochs_of_budget(setting("views=112640"), entry, 0) == 40
+    assert length_of_budget(setting("views=112640"), entry, 0).epochs == 40
 
 
 def test_the_same_configuration_is_one_run(setting):
-    one = plan_run(setting("epochs=3"), Entry("uic", "uic"), 0, 3)
-    base = plan_run(setting("epochs=3"), Entry("base", "uic"), 0, 3)
-    other = plan_run(setting("epochs=3"), Entry("lr", "uic", ("optimizer.lr=0.3",)), 0, 3)
+    one = plan_run(setting("epochs=3"), Entry("uic", "uic"), 0, Length(3))
+    base = plan_run(setting("epochs=3"), Entry("base", "uic"), 0, Length(3))
+    other = plan_run(setting("epochs=3"), Entry("lr", "uic", ("optimizer.lr=0.3",)), 0, Length(3))
     assert one.folder == base.folder
     assert other.folder != base.folder
-    assert plan_run(setting("epochs=3"), Entry("uic", "uic"), 1, 3).folder.name == (
+    assert plan_run(setting("epochs=3"), Entry("uic", "uic"), 1, Length(3)).folder.name == (
         one.folder.name.replace("seed0", "seed1")
     )
     assert [job.name.split()[0] for job in one.jobs] == ["train", "measure"]
@@ -81,13 +81,13 @@ def test_recipes_of_methods():
 
 def test_a_folder_takes_the_recipes_of_custom(digits, tmp_path):
     setting = Setting(str(digits), "resnet18", Budget("epochs", 1), tmp_path)
-    command = plan_run(setting, Entry("simclr", "simclr"), 0, 1).jobs[0].command
+    command = plan_run(setting, Entry("simclr", "simclr"), 0, Length(1)).jobs[0].command
     assert "custom/simclr" in command
     assert f"data.train_path={digits / 'train'}" in command
     assert "backbone.name=resnet18" in command
     missing = Setting(str(tmp_path / "none"), "small", Budget("epochs", 1), tmp_path)
     with pytest.raises(FileNotFoundError, match="none: no recipes of that name"):
-        plan_run(missing, Entry("simclr", "simclr"), 0, 1)
+        plan_run(missing, Entry("simclr", "simclr"), 0, Length(1))
 
 
 def test_variants(tmp_path):
@@ -137,8 +137,9 @@ def test_values_of_variants_reach_hydra(tmp_path):
 
 def test_views_that_whole_epochs_miss_are_told(setting):
     said = []
-    epochs = epochs_of_budget(setting("views=1000"), Entry("rotnet", "rotnet"), 0, said.append)
-    assert epochs == 1
+    entry = Entry("rotnet", "rotnet")
+    length = length_of_budget(setting("views=1000"), entry, 0, said.append)
+    assert length.epochs == 1
     assert said == ["rotnet: 1 whole epochs are 5,632 image views, not 1,000 image views"]
 
 
@@ -155,4 +156,4 @@ def test_labels_are_needed():
 def test_the_studys_file_is_one(setting):
     study = Path(__file__).parents[3] / "docs" / "results" / "study.yaml"
     for entry in entries_of([], study):
-        plan_run(Setting("cifar10", "small", Budget("epochs", 2), Path("r")), entry, 0, 2)
+        plan_run(Setting("cifar10", "small", Budget("epochs", 2), Path("r")), entry, 0, Length(2))

@@ -9,21 +9,36 @@ from typing import Any
 
 from rich.console import Console
 
+from uic_plugin.experiments.compare.lengths import calibration
 from uic_plugin.experiments.compare.page import write_page
 from uic_plugin.experiments.compare.plan import (
     Entry,
     PlannedRun,
     Setting,
-    calibration,
     composed,
-    epochs_of_budget,
-    epochs_of_minutes,
-    plan_run,
+    repetition,
 )
-from uic_plugin.experiments.compare.records import collect, curve_rows, summarize, summary_table
-from uic_plugin.experiments.jobs import Job, reason_of, run_jobs
+from uic_plugin.experiments.compare.records import (
+    OFF,
+    collect,
+    curve_rows,
+    epoch_rows,
+    steadiness,
+    summarize,
+    summary_table,
+    trial_rows,
+)
+from uic_plugin.experiments.compare.stages import (
+    Tuned,
+    is_trained,
+    plan_reported,
+    plan_trials,
+    run_missing,
+    tune,
+)
+from uic_plugin.experiments.compare.tune import tuning_seed
 from uic_plugin.pseudo_labels.kmeans import check_faiss
-from uic_plugin.report.tables import write_csv
+from uic_plugin.report.tables import read_csv, write_csv
 
 
 def compare(
@@ -31,19 +46,22 @@ def compare(
     entries: Sequence[Entry],
     seeds: Sequence[int],
     *,
+    trials: int = 0,
     out: Path | None = None,
     console: Console,
     dry_run: bool = False,
 ) -> bool:
     """Run the missing runs of a comparison and write its tables, curves and page.
 
-    It writes `runs.csv`, `curves.csv`, `summary.csv`, `index.html` and `curves.png`. A run that
+    It writes `runs.csv`, `curves.csv`, `epochs.csv`, `summary.csv`, `index.html` and `curves.png`;
+    `trials.csv` of a tuned comparison, and `steadiness.csv` for a budget of minutes. A run that
     fails does not stop the others and is shown as failed, with its reason.
 
     Args:
         setting: what all runs share.
         entries: lines of the comparison.
         seeds: of every line.
+        trials: settings of every line that are tried beforehand; 0 for none.
         out: folder of the results; by default one for this comparison, beside its runs.
         console: for the progress and the table.
         dry_run: print every command, run nothing.
@@ -60,39 +78,46 @@ def compare(
     if len(set(seeds)) < len(seeds) or not seeds:
         raise ValueError(f"--seeds must be different numbers, got {list(seeds)}")
     _check(setting, entries, seeds[0])
-    calibrations: dict[str, Job] = {}
-    if setting.budget.kind == "minutes":
-        calibrations = {e.label: calibration(setting, e) for e in entries if e.method != "random"}
+    if trials:
+        plan_trials(setting, entries, trials, seeds)  # too small a grid is said at once
     if dry_run:
-        _print_commands(setting, entries, seeds, calibrations, console)
+        _print_commands(setting, entries, seeds, trials, console)
         return True
-    early = _calibrate(calibrations, setting.parallel, console)
-    runs = [
-        run
+    tuned = tune(setting, entries, trials, seeds, console) if trials else Tuned()
+    chosen = [
+        tuned.best[entry.label].entry if entry.label in tuned.best else entry
         for entry in entries
-        if entry.label not in early
-        for run in _runs(setting, entry, seeds, console)
+        if entry.label not in tuned.failed
     ]
-    commands = list({job.name: job for run in runs for job in run.jobs}.values())
-    todo = [job for job in commands if not job.is_done()]
-    console.print(
-        f"{len(entries)} methods, {len(seeds)} seeds, {setting.budget} each: {len(commands)} "
-        f"commands, {len(commands) - len(todo)} of them done already"
-    )
-    failed = _run(todo, setting.parallel, console)
+    runs, early = plan_reported(setting, chosen, seeds, console)
+    early.update(tuned.failed)
+    title = f"{len(entries)} methods, {len(seeds)} seeds, {setting.budget} each: "
+    failed = run_missing(setting, [job for run in runs for job in run.jobs], console, title)
     rows = collect(runs, setting, failed, early)
-    _write(out or setting.folder / f"comparison-{_digest(runs)}", setting, runs, rows, console)
+    folder = out or setting.folder / f"comparison-{_digest(runs)}"
+    if setting.budget.kind == "minutes":
+        _repeat(folder, setting, runs, console)
+    if trials:
+        write_csv(folder / "trials.csv", trial_rows(tuned))
+    _write(folder, setting, runs, rows, tuned, console)
     return not any(row["failed"] for row in rows)
 
 
-def _calibrate(jobs: dict[str, Job], parallel: int, console: Console) -> dict[str, str]:
-    """Run the missing calibrations; return why those failed that did, by label."""
-    failed = _run([job for job in jobs.values() if not job.is_done()], parallel, console)
-    return {
-        label: f"calibration: {failed[job.name]}"
-        for label, job in jobs.items()
-        if job.name in failed
-    }
+def _repeat(out: Path, setting: Setting, runs: Sequence[PlannedRun], console: Console) -> None:
+    """Train the first run once more and write how much faster or slower it was."""
+    first = next((r for r in runs if is_trained(r.entry) and r.jobs[0].is_done()), None)
+    if first is None:
+        return
+    again = repetition(first, _digest(runs))
+    if run_missing(setting, [again], console, "the first run once more: "):
+        return
+    row = steadiness(first, again.folder)
+    write_csv(out / "steadiness.csv", [row])
+    console.print(
+        f"{row['run']}: {row['views_per_second_first']:,.0f} views a second at first, "
+        f"{row['views_per_second_again']:,.0f} at the end "
+        f"({100 * (row['views_per_second_ratio'] - 1):+.1f} %)"
+    )
 
 
 def _check(setting: Setting, entries: Sequence[Entry], seed: int) -> None:
@@ -119,18 +144,23 @@ def _print_commands(
     setting: Setting,
     entries: Sequence[Entry],
     seeds: Sequence[int],
-    calibrations: dict[str, Job],
+    trials: int,
     console: Console,
 ) -> None:
-    for job in calibrations.values():
-        console.print(job.command)
-    if calibrations:
+    """Print the commands of the first stage, and of the others where they are known already."""
+    few, tried = plan_trials(setting, entries, trials, seeds) if trials else (setting, [])
+    first = [trial.entry for trial in tried] or list(entries)
+    if setting.budget.kind == "minutes":
+        for entry in filter(is_trained, first):
+            console.print(calibration(few, entry).command)
         console.print("these say how many epochs fit into the minutes; the runs then follow")
         return
-    for entry in entries:
-        for run in _runs(setting, entry, seeds, console):
-            for job in run.jobs:
-                console.print(job.command)
+    numbers = [tuning_seed(seeds)] if trials else seeds
+    for run in plan_reported(few, first, numbers, console)[0]:
+        for job in run.jobs:
+            console.print(job.command)
+    if trials:
+        console.print("the best setting of each method then runs with the seeds")
 
 
 def _write(
@@ -138,22 +168,39 @@ def _write(
     setting: Setting,
     runs: Sequence[PlannedRun],
     rows: list[dict[str, Any]],
+    tuned: Tuned,
     console: Console,
 ) -> None:
     """Write tables, curves and page into a folder, and print failures and paths."""
     write_csv(out / "runs.csv", rows)
-    curves = curve_rows(runs)
-    for name in ("curves.csv", "curves.png"):  # of an earlier call
+    curves, epochs = curve_rows(runs), epoch_rows(runs)
+    for name in ("curves.csv", "curves.png", "epochs.csv"):  # of an earlier call
         (out / name).unlink(missing_ok=True)
     if curves:
         write_csv(out / "curves.csv", curves)
+        write_csv(out / "epochs.csv", epochs)
     summary = summarize(rows)
     write_csv(out / "summary.csv", summary)
-    page = write_page(out / "index.html", setting, summary, curves, rows)
+    steady = out / "steadiness.csv"
+    page = write_page(
+        out / "index.html",
+        setting,
+        summary,
+        rows,
+        curves=curves,
+        epochs=epochs,
+        trials=trial_rows(tuned),
+        steady=read_csv(steady) if steady.exists() else [],
+    )
     console.print(summary_table(setting, summary))
     for row in rows:
         if row["failed"]:
             console.print(f"failed: {row['label']}, seed {row['seed']}: {row['failed']}")
+        elif abs(float(row.get("budget_used") or 1) - 1) > OFF:
+            console.print(
+                f"{row['label']}, seed {row['seed']}: took {100 * row['budget_used']:.0f} % of its "
+                f"{setting.budget}"
+            )
     console.print(f"{out / 'runs.csv'} has every run, {page} the curves")
 
 
@@ -161,23 +208,3 @@ def _digest(runs: Sequence[PlannedRun]) -> str:
     """Return a hash of a comparison: another one writes elsewhere."""
     names = "\0".join(f"{run.entry.label} {run.folder.name}" for run in runs)
     return hashlib.blake2b(names.encode(), digest_size=4).hexdigest()
-
-
-def _runs(
-    setting: Setting, entry: Entry, seeds: Sequence[int], console: Console
-) -> list[PlannedRun]:
-    if entry.method == "random":
-        epochs: int | None = 1
-    else:
-        epochs = epochs_of_budget(setting, entry, seeds[0], console.print)
-    if epochs is None:
-        epochs = epochs_of_minutes(setting, entry)
-    return [plan_run(setting, entry, seed, epochs) for seed in seeds]
-
-
-def _run(jobs: list[Job], parallel: int, console: Console) -> dict[str, str]:
-    """Run jobs; return names and reasons of those that failed."""
-    return {
-        name: reason_of(log) if log.exists() else "not started"
-        for name, log in run_jobs(jobs, parallel, console.print).items()
-    }

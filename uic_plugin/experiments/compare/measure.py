@@ -4,40 +4,53 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
+from uic_plugin.experiments.compare.own_classes import (
+    kmeans_figures,
+    own_class_figures,
+    own_logits,
+)
+from uic_plugin.experiments.compare.plan import MEASURES_FILE
 from uic_plugin.files import replacing
 from uic_plugin.hosts.checkpoint_files import read_checkpoint
-from uic_plugin.pseudo_labels import nmi, purity
-from uic_plugin.pseudo_labels.kmeans import check_faiss, cluster_features, own_gpu
+from uic_plugin.pseudo_labels.kmeans import check_faiss
 from uic_plugin.report.tables import read_csv
 from uic_plugin.runs.datasets import eval_loaders
 from uic_plugin.runs.evaluation import Features, knn_accuracy, linear_accuracy
 from uic_plugin.runs.folder import COST_FILE, HISTORY_FILE, SNAPSHOTS
 from uic_plugin.runs.run import Run
 
-MEASURES_FILE = "measures.json"
+# a head that was never trained, that annotations trained, or whose classes are no groups of images
+_WITHOUT_CLASSES = ("random", "supervised", "rotnet", "instdisc")
+_BLOCK = 4096  # images whose logits are held at once
 _KEPT_BYTES = 2 << 30  # maximum size of prepared images that are kept for all snapshots
 
 
-def measure_run(run: Path, *, clusters: int, overrides: tuple[str, ...] = ()) -> dict[str, Any]:
+def measure_run(
+    run: Path, *, clusters: int, overrides: tuple[str, ...] = (), knn_only: bool = False
+) -> dict[str, Any]:
     """Evaluate a run and write `measures.json` in its folder.
 
     Args:
         run: folder of a finished run on annotated images.
         clusters: number of k-means clusters of the training images' features, for NMI and purity.
         overrides: of the run's recipe, for example `linear.max_epochs=50`.
+        knn_only: leave out all figures but `knn` and what the run cost.
 
     Returns:
         The content of the file: `knn` and `linear` (top-1 in percent, host's evaluators; linear
-        needs at least five classes), `nmi` and `purity` of the method's own labels if it has any,
-        `kmeans_nmi` and `kmeans_purity`, seconds, images per second, memory in bytes, and `curve`:
-        rows with `epoch`, `views`, `seconds` and `knn`.
+        needs at least five classes), `nmi` and `purity` of the method's own labels as they stood at
+        the end of training, the figures of `own_class_figures` and `kmeans_figures` on centered
+        views of the training images, seconds, images per second, memory in bytes, and `curve`:
+        rows with `epoch`, `views`, `seconds`, `cpu_seconds` and `knn`. With `data.held_out`
+        accuracies are on the held-out training images.
 
     Raises:
         FileNotFoundError: if there is no such run.
@@ -46,26 +59,52 @@ def measure_run(run: Path, *, clusters: int, overrides: tuple[str, ...] = ()) ->
     check_faiss()
     opened = Run.open(run, overrides, needs_images=True)
     cfg, folder = opened.config, opened.folder
-    costs = _costs(folder, cfg.method)
     images = _Images(opened)
     network = opened.backbone
     features = images.features(network)
     knn = {"k": cfg.knn.k, "temperature": cfg.knn.temperature, "distance": cfg.knn.distance}
-    annotated = features.train_targets.numpy()
-    labels = cluster_features(features.train.numpy(), clusters, seed=cfg.seed, gpu=own_gpu())
     measures: dict[str, Any] = {
         "method": cfg.method,
         "seed": cfg.seed,
-        **costs,
+        **_costs(folder, cfg.method),
         "knn": knn_accuracy(features, **knn),
-        # the host's evaluation reports top-5
-        "linear": (linear_accuracy(opened, features) if opened.source.num_classes >= 5 else None),
-        "kmeans_clusters": clusters,
-        "kmeans_nmi": nmi(annotated, labels),
-        "kmeans_purity": purity(annotated, labels),
     }
+    if not knn_only:
+        annotated, trained = features.train_targets.numpy(), features.train.numpy()
+        own = _own_labels(opened, features.train)
+        # the host's evaluation reports top-5
+        is_linear = opened.source.num_classes >= 5
+        measures["linear"] = linear_accuracy(opened, features) if is_linear else None
+        measures.update(own_class_figures(own, trained, annotated, cfg.seed))
+        measures.update(kmeans_figures(trained, annotated, clusters, cfg.seed))
+        measures["curve"] = _curve(folder, measures, images, network, knn)
+    with replacing(folder / MEASURES_FILE) as part:
+        part.write_text(json.dumps(measures, indent=1) + "\n")
+    return measures
+
+
+@torch.no_grad()
+def _own_labels(run: Run, features: torch.Tensor) -> list[tuple[np.ndarray, int]]:
+    """Return each head's own classes (N,) of images with these features, and their number."""
+    if run.config.method in _WITHOUT_CLASSES:
+        return []
+    method = run.load().to(run.device)
+    blocks = [own_logits(method, part.to(run.device)) for part in features.split(_BLOCK)]
+    return [
+        (torch.cat([part.argmax(1).cpu() for part in head]).numpy(), head[0].shape[1])
+        for head in zip(*blocks, strict=True)
+    ]
+
+
+def _curve(
+    folder: Path, measures: dict[str, Any], images: _Images, network: nn.Module, knn: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """Return the k-NN accuracy of each snapshot; leaves the network with the last one's weights."""
     curve = _times(folder, measures)
     for row in curve:
+        if row["epoch"] == measures["epochs"]:  # measured already
+            row["knn"] = measures["knn"]
+            continue
         path = folder / SNAPSHOTS / f"epoch{row['epoch']:04d}.ckpt"
         network.load_state_dict(
             {
@@ -74,10 +113,7 @@ def measure_run(run: Path, *, clusters: int, overrides: tuple[str, ...] = ()) ->
             }
         )
         row["knn"] = knn_accuracy(images.features(network), **knn)
-    measures["curve"] = curve
-    with replacing(folder / MEASURES_FILE) as part:
-        part.write_text(json.dumps(measures, indent=1) + "\n")
-    return measures
+    return curve
 
 
 class _Images:
@@ -117,17 +153,31 @@ def _costs(run: Path, method: str) -> dict[str, Any]:
         **cost,
         "epochs": len(seconds),
         "seconds": sum(seconds),
+        "cpu_seconds": sum(float(row.get("cpu_seconds") or 0) for row in rows),
         "seconds_per_epoch": per_epoch,
         "turn_seconds": statistics.median(boundaries) if boundaries else None,
         "nmi": float(last["uic_nmi"]) if last.get("uic_nmi") else None,
         "purity": float(last["uic_purity"]) if last.get("uic_purity") else None,
     }
     if cost:
-        views = cost["images_per_epoch"] * cost["views_per_image"]
-        costs["views"] = views * len(seconds)
-        costs["steps"] = cost["images_per_epoch"] // cost["batch_size"] * len(seconds)
-        costs["views_per_second"] = views / per_epoch if per_epoch else None
+        images = [images_of_epoch(row, cost) for row in rows[: len(seconds)]]
+        views = [count * cost["views_per_image"] for count in images]
+        costs["views"] = sum(views)
+        costs["steps"] = sum(images) // cost["batch_size"]
+        costs["views_per_second"] = statistics.median(views) / per_epoch if per_epoch else None
     return costs
+
+
+def images_of_epoch(row: Mapping[str, str], cost: Mapping[str, Any]) -> int:
+    """Return how many images an epoch drew, of all ranks together.
+
+    Args:
+        row: of `epochs.csv`.
+        cost: content of `cost.json`, for runs whose history does not say the steps of an epoch.
+    """
+    if row.get("steps"):
+        return int(row["steps"]) * int(cost["batch_size"])
+    return int(cost["images_per_epoch"])
 
 
 def _times(run: Path, measures: dict[str, Any]) -> list[dict[str, Any]]:
@@ -135,10 +185,17 @@ def _times(run: Path, measures: dict[str, Any]) -> list[dict[str, Any]]:
     if not measures["epochs"] or "views" not in measures:
         return []
     rows = read_csv(run / HISTORY_FILE)
-    seconds = [0.0, *(float(row["seconds"]) for row in rows)]
-    per_epoch = measures["images_per_epoch"] * measures["views_per_image"]
+    clocks = {
+        name: [0.0, *(float(row.get(name) or 0) for row in rows)]
+        for name in ("seconds", "cpu_seconds")
+    }
+    views = [images_of_epoch(row, measures) * measures["views_per_image"] for row in rows]
     return [
-        {"epoch": epoch, "views": epoch * per_epoch, "seconds": sum(seconds[: epoch + 1])}
+        {
+            "epoch": epoch,
+            "views": sum(views[:epoch]),
+            **{name: sum(clock[: epoch + 1]) for name, clock in clocks.items()},
+        }
         for epoch in _snapshot_epochs(run)
     ]
 

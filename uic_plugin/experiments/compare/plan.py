@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,50 +13,15 @@ from typing import Any
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
+from uic_plugin.experiments.compare.budget import Budget, Length
 from uic_plugin.experiments.jobs import Job
 from uic_plugin.recipes_path import TYPED_KEY, compose_recipe, list_recipes, recipes_dir
-from uic_plugin.report.tables import read_csv
 
 SNAPSHOTS = 5
-_CALIBRATION_EPOCHS = 2  # the first also pays for start-up
-_OURS = ("seed", "max_epochs", "run_dir", "snapshots")  # settings that a comparison makes itself
+MEASURES_FILE = "measures.json"  # what `uic measure` writes
+# settings that a comparison makes itself
+_OURS = ("seed", "max_epochs", "run_dir", "snapshots", "max_seconds", "data.held_out")
 _EVALUATION = ("linear.", "knn.")  # settings of `uic measure`, not of a training
-
-
-@dataclass(frozen=True)
-class Budget:
-    """The budget of each run, equal for all methods.
-
-    Attributes:
-        kind: "epochs", passes over the images; "views", of images that pass through the network in
-            training; "minutes", of training on this machine.
-        amount: number of them, per run.
-    """
-
-    kind: str
-    amount: float
-
-    @classmethod
-    def parse(cls, text: str) -> Budget:
-        """Parse a budget as one types it: `epochs=20`, `views=200k`, `minutes=10`.
-
-        Raises:
-            ValueError: for anything else.
-        """
-        match = re.fullmatch(r"(epochs|views|minutes)=(\d+(?:\.\d+)?)([kM]?)", text)
-        if not match:
-            raise ValueError(
-                f"--budget must be epochs=20, views=200k or minutes=10, say; got {text!r}"
-            )
-        kind, number, unit = match.groups()
-        amount = float(number) * {"": 1, "k": 1_000, "M": 1_000_000}[unit]
-        if amount <= 0 or (kind == "epochs" and amount != int(amount)):
-            raise ValueError(f"--budget {text}: {kind} must be a whole number above 0")
-        return cls(kind, amount)
-
-    def __str__(self) -> str:
-        amount = f"{self.amount:,.0f}" if self.kind == "views" else f"{self.amount:g}"
-        return f"{amount} {'image views' if self.kind == 'views' else self.kind}"
 
 
 @dataclass(frozen=True)
@@ -87,6 +52,9 @@ class Setting:
         clusters: of k-means, see `measure_run`.
         layers: to probe, by default none.
         parallel: number of parallel commands, each with its share of the cores.
+        held_out: share of the training images that is kept apart and judges in place of the test
+            images, see `uic_plugin.data.validation`; 0 for none.
+        by_step: whether learning rates change after every step, see `Length`.
 
     Raises:
         ValueError: for numbers out of range, or overrides of what a comparison sets itself.
@@ -100,6 +68,8 @@ class Setting:
     clusters: int = 100
     layers: tuple[str, ...] = ()
     parallel: int = 1
+    held_out: float = 0.0
+    by_step: bool = False
 
     def __post_init__(self) -> None:
         check_overrides(self.overrides)
@@ -107,6 +77,11 @@ class Setting:
             raise ValueError(f"--clusters must be at least 2, got {self.clusters}")
         if self.parallel < 1:
             raise ValueError(f"--jobs must be at least 1, got {self.parallel}")
+
+    @property
+    def one_core(self) -> bool:
+        """Whether every command gets one thread on a core of its own."""
+        return self.budget.kind == "minutes"
 
     @property
     def family(self) -> str:
@@ -127,12 +102,21 @@ class Setting:
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One training and its measurements, in its own folder."""
+    """One training and its measurements, in its own folder.
+
+    Attributes:
+        entry: the line of the comparison.
+        seed: of the run.
+        folder: of the run.
+        jobs: the training, the figures, and the probes if there are any.
+        clock: of its budget of minutes: "cpu_" for the processor's seconds, "" for the wall's.
+    """
 
     entry: Entry
     seed: int
     folder: Path
     jobs: tuple[Job, ...]
+    clock: str = ""
 
 
 def check_overrides(overrides: Sequence[str]) -> None:
@@ -180,7 +164,7 @@ def entries_of(methods: Sequence[str], variants: Path | None) -> list[Entry]:
                     f"{variants}: {label!r} must have a `method` and may have a mapping "
                     f"`overrides`, got {what!r}"
                 )
-            overrides = tuple(f"{key}={_typed(value)}" for key, value in given.items())
+            overrides = tuple(f"{key}={typed_value(value)}" for key, value in given.items())
             check_overrides(overrides)
             entries.append(Entry(str(label), what["method"], overrides))
     labels = [entry.label for entry in entries]
@@ -190,14 +174,14 @@ def entries_of(methods: Sequence[str], variants: Path | None) -> list[Entry]:
     return entries
 
 
-def _typed(value: Any) -> str:
+def typed_value(value: Any) -> str:
     """Return a YAML value as Hydra reads it on a command line."""
     if isinstance(value, str) and not re.fullmatch(r"[\w./-]+", value):
         return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
     if isinstance(value, list):
-        return "[" + ",".join(map(_typed, value)) + "]"
+        return "[" + ",".join(map(typed_value, value)) + "]"
     if isinstance(value, dict):
-        return "{" + ",".join(f"{key}:{_typed(part)}" for key, part in value.items()) + "}"
+        return "{" + ",".join(f"{key}:{typed_value(part)}" for key, part in value.items()) + "}"
     return "null" if value is None else str(value)
 
 
@@ -243,80 +227,53 @@ def composed(setting: Setting, entry: Entry, seed: int) -> tuple[str, list[str],
                     f"--data {setting.data}: no recipes of that name, and no folder with train/ "
                     f"and val/, one subfolder per class in both"
                 )
-            overrides.append(f"data.{part}_path={_typed(str(root / part))}")
+            overrides.append(f"data.{part}_path={typed_value(str(root / part))}")
     if setting.network != "small":
         overrides.append(f"backbone.name={setting.network}")
+    if setting.budget.kind == "minutes":  # one thread does all the work; one's own value counts
+        overrides.append("data.num_workers=0")
+    if setting.held_out:
+        overrides.append(f"data.held_out={setting.held_out}")
     given = [*setting.overrides, *entry.overrides]
     overrides += [override for override in given if not override.startswith(_EVALUATION)]
     return name, overrides, compose_recipe(name, overrides)
 
 
-def epochs_of_budget(
-    setting: Setting, entry: Entry, seed: int, say: Callable[[str], None] = lambda text: None
-) -> int | None:
-    """Return the epochs that a budget of epochs or views buys; None for a budget of minutes.
-
-    Args:
-        setting: with the budget.
-        entry: of the comparison.
-        seed: of the run.
-        say: called with a message if whole epochs miss a budget of views by more than a tenth.
-    """
-    from uic_plugin.runs.datasets import pretrain_loader
-    from uic_plugin.runs.settings import prepare_config, views_per_image
-
-    budget = setting.budget
-    if budget.kind == "epochs":
-        return int(budget.amount)
-    if budget.kind == "minutes":
-        return None
-    cfg, source = prepare_config(composed(setting, entry, seed)[2])
-    batches = len(pretrain_loader(cfg, source))
-    per_epoch = batches * cfg.optimizer.batch_size * views_per_image(cfg)
-    epochs = max(1, round(budget.amount / per_epoch))
-    if not 0.9 <= epochs * per_epoch / budget.amount <= 1.1:
-        say(
-            f"{entry.label}: {epochs} whole epochs are {epochs * per_epoch:,} image views, not "
-            f"{budget}"
-        )
-    return epochs
-
-
-def calibration(setting: Setting, entry: Entry) -> Job:
-    """Return the short run by which a budget of minutes is converted into epochs."""
-    name, overrides, cfg = composed(setting, entry, 0)
-    folder = setting.folder / f"calibration-{cfg.method}-{_digest(cfg)}-jobs{setting.parallel}"
-    given = (*overrides, f"max_epochs={_CALIBRATION_EPOCHS}", f"run_dir={folder}")
-    return _training(name, given, folder)
-
-
-def epochs_of_minutes(setting: Setting, entry: Entry) -> int:
-    """Return the epochs that fit into the minutes, by the calibration's last epoch."""
-    rows = read_csv(calibration(setting, entry).folder / "epochs.csv")
-    return max(1, int(60 * setting.budget.amount / float(rows[-1]["seconds"])))
-
-
-def plan_run(setting: Setting, entry: Entry, seed: int, epochs: int) -> PlannedRun:
+def plan_run(setting: Setting, entry: Entry, seed: int, length: Length) -> PlannedRun:
     """Return the commands of one run, in a folder named after everything that decides it."""
-    name, overrides, _ = composed(setting, entry, seed)
+    from uic_plugin.runs.settings import uses_processor_clock
+
+    name, overrides, cfg = composed(setting, entry, seed)
     if entry.method != "random":
-        overrides.append(f"max_epochs={epochs}")
-    overrides.append(f"snapshots={min(SNAPSHOTS, epochs)}")
+        overrides += length.overrides
+    if not setting.held_out:
+        overrides.append(f"snapshots={min(SNAPSHOTS, length.epochs)}")
     cfg = compose_recipe(name, overrides)
-    folder = setting.folder / f"{cfg.method}-{_digest(cfg)}-seed{seed}"
-    train = _training(name, (*overrides, f"run_dir={folder}"), folder)
-    jobs = [train]
+    folder = setting.folder / f"{cfg.method}-{settings_digest(cfg)}-seed{seed}"
+    train = training_job(name, (*overrides, f"run_dir={folder}"), folder)
     given = [*setting.overrides, *entry.overrides]
     options = [f"--clusters={setting.clusters}"]
+    if setting.held_out:
+        options = ["--knn-only"]
     options += [f"--set={override}" for override in given if override.startswith(_EVALUATION)]
-    jobs.append(_evaluation("measure", (str(folder), *options), folder, "measures.json", train))
-    if setting.layers:
+    jobs = [train, _evaluation("measure", (str(folder), *options), folder, MEASURES_FILE, train)]
+    if setting.layers and not setting.held_out:
         layers = (str(folder), f"--layers={','.join(setting.layers)}", f"--seed={seed}")
         jobs.append(_evaluation("probe", layers, folder, "probe/probe.csv", train))
-    return PlannedRun(entry, seed, folder, tuple(jobs))
+    clock = "cpu_" if uses_processor_clock(cfg) else ""
+    return PlannedRun(entry, seed, folder, tuple(jobs), clock)
 
 
-def _training(name: str, overrides: Sequence[str], folder: Path) -> Job:
+def repetition(run: PlannedRun, name: str) -> Job:
+    """Return a run's training once more, in a folder of its own, see `records.steadiness`."""
+    train = run.jobs[0]
+    folder = run.folder.with_name(f"repetition-{name}")
+    overrides = (*train.overrides[:-1], f"run_dir={folder}")
+    return training_job(str(train.recipe), overrides, folder)
+
+
+def training_job(name: str, overrides: Sequence[str], folder: Path) -> Job:
+    """Return the command that trains a recipe in a folder."""
     arguments = ("pretrain", f"--config-name={name}", *overrides, "--no-page")
     product = folder / "last.ckpt"
     # the folder is named after the settings, whatever recipe and overrides make them
@@ -337,11 +294,24 @@ def _evaluation(
     return Job(f"{kind} {folder.name}", (kind, *arguments), folder, folder / product, (train.name,))
 
 
-def _digest(cfg: DictConfig) -> str:
-    """Return a hash of what decides a training, not of where it runs or how it is evaluated."""
+def settings_digest(cfg: DictConfig, without: Sequence[str] = ()) -> str:
+    """Return a hash of what decides a training, not of where it runs or how it is evaluated.
+
+    Args:
+        cfg: the composed recipe.
+        without: further settings that are left out.
+    """
+    cfg = cfg.copy()
+    for key in without:
+        if OmegaConf.select(cfg, key) is not None:
+            OmegaConf.update(cfg, key, None)
     content: Any = OmegaConf.to_container(cfg, resolve=True)
     for key in ("name", "run_dir", "seed", "linear", "knn", TYPED_KEY):
         content.pop(key, None)
     content["data"].pop("num_workers", None)
+    if not content["data"].get("held_out"):  # came later: earlier runs keep their names
+        content["data"].pop("held_out", None)
+    if content.get("max_seconds") is None:
+        content.pop("max_seconds", None)
     text = json.dumps(content, sort_keys=True, default=str)
     return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()

@@ -5,13 +5,19 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
-from uic_plugin.experiments.compare.measure import MEASURES_FILE
-from uic_plugin.experiments.compare.plan import PlannedRun, Setting
+from uic_plugin.experiments.compare.measure import images_of_epoch
+from uic_plugin.experiments.compare.plan import MEASURES_FILE, PlannedRun, Setting
+from uic_plugin.experiments.compare.stages import Tuned, is_trained, reason_of_trial
+from uic_plugin.experiments.compare.tune import judged
 from uic_plugin.report.tables import read_csv
+from uic_plugin.runs.folder import COST_FILE, HISTORY_FILE
+
+OFF = 0.05  # share of a budget of minutes that a run may miss it by before that is said
 
 # column of `runs.csv`: heading, factor, format
 FIGURES: dict[str, tuple[str, float, str]] = {
@@ -19,9 +25,15 @@ FIGURES: dict[str, tuple[str, float, str]] = {
     "linear": ("linear", 1, ".1f"),
     "nmi": ("NMI, own labels", 1, ".3f"),
     "kmeans_nmi": ("NMI, k-means", 1, ".3f"),
+    "own_nmi": ("NMI, own classes", 1, ".3f"),
+    "own_nmi_annotated": ("NMI, own, K annotated", 1, ".3f"),
+    "own_accuracy_annotated": ("accuracy, own, K annotated", 100, ".1f"),
+    "kmeans_nmi_annotated": ("NMI, k-means, K annotated", 1, ".3f"),
+    "kmeans_accuracy_annotated": ("accuracy, k-means, K annotated", 100, ".1f"),
     "views": ("views", 1, ",.0f"),
     "steps": ("steps", 1, ",.0f"),
     "seconds": ("seconds", 1, ",.0f"),
+    "cpu_seconds": ("CPU seconds", 1, ",.0f"),
     "seconds_per_epoch": ("s / epoch", 1, ".1f"),
     "turn_seconds": ("s / boundary", 1, ".2f"),
     "views_per_second": ("views / s", 1, ",.0f"),
@@ -58,6 +70,7 @@ def collect(
             "seed": run.seed,
             "failed": reasons[0] if reasons else "",
             "budget": str(setting.budget),
+            "setting": " ".join(run.entry.overrides),
         }
         path = run.folder / MEASURES_FILE
         if path.exists() and not any(job.name in failed for job in run.jobs[:2]):
@@ -65,6 +78,9 @@ def collect(
             row.update({k: v for k, v in measures.items() if k not in (*row, "curve")})
             record = json.loads(run.jobs[0].record.read_text())
             row.update(date=record["date"], command=record["command"])
+            if setting.budget.kind == "minutes" and is_trained(run.entry):
+                used = float(row[f"{run.clock}seconds"]) / (60 * setting.budget.amount)
+                row.update(budget_used=round(used, 4), budget_clock=run.clock or "wall")
             if setting.layers and not reasons:
                 row.update(_probes(run))
         rows.append(row)
@@ -85,9 +101,87 @@ def curve_rows(runs: Sequence[PlannedRun]) -> list[dict[str, Any]]:
     for run in runs:
         path = run.folder / MEASURES_FILE
         if path.exists():
-            for point in json.loads(path.read_text())["curve"]:
+            for point in json.loads(path.read_text()).get("curve", []):
                 rows.append({"label": run.entry.label, "seed": run.seed, **point})
     return rows
+
+
+def epoch_rows(runs: Sequence[PlannedRun]) -> list[dict[str, Any]]:
+    """Return one row per epoch: views and seconds until its end, and what became of the labels.
+
+    `coverage` is the share of the images that the epoch drew, `changed` the share whose label it
+    changed, `nmi` and `nmi_previous` the agreement of its labels with annotations and with those of
+    the epoch before; the last three of methods that keep labels only.
+    """
+    rows = []
+    for run in runs:
+        cost_file, history = run.folder / COST_FILE, run.folder / HISTORY_FILE
+        if not (cost_file.exists() and history.exists() and is_trained(run.entry)):
+            continue
+        cost = json.loads(cost_file.read_text())
+        clocks = {"seconds": 0.0, "cpu_seconds": 0.0}
+        views = 0
+        for record in read_csv(history):
+            epoch = int(record["epoch"])
+            images = images_of_epoch(record, cost)
+            views += images * cost["views_per_image"]
+            for name in clocks:
+                clocks[name] += float(record.get(name) or 0)
+            row = {"label": run.entry.label, "seed": run.seed, "epoch": epoch}
+            row.update(views=views, **{k: round(v, 3) for k, v in clocks.items()})
+            drawn = min(1.0, images / cost["images"])
+            row["coverage"] = float(record.get("uic_coverage") or drawn)
+            for name in ("changed", "nmi", "nmi_previous"):
+                row[name] = float(v) if (v := record.get(f"uic_{name}")) else ""
+            rows.append(row)
+    return rows
+
+
+def trial_rows(tuned: Tuned) -> list[dict[str, Any]]:
+    """Return one row per trial; `knn` is on held-out training images."""
+    rows = []
+    for trial in tuned.trials:
+        run = tuned.runs.get(trial)
+        row: dict[str, Any] = {
+            "label": trial.line.label,
+            "trial": trial.number,
+            "setting": trial.setting,
+            "chosen": tuned.best.get(trial.line.label) == trial,
+            "failed": reason_of_trial(tuned, trial),
+        }
+        accuracy = judged(run) if run else None
+        if run and accuracy is not None:
+            measures = json.loads((run.folder / MEASURES_FILE).read_text())
+            row.update(knn=accuracy, seed=run.seed)
+            names = ("epochs", "views", "steps", "seconds", "cpu_seconds", "hardware")
+            row.update({name: measures.get(name) for name in names})
+            row["command"] = json.loads(run.jobs[0].record.read_text())["command"]
+        rows.append(row)
+    return rows
+
+
+def steadiness(first: PlannedRun, again: Path) -> dict[str, Any]:
+    """Return how fast a run was, and how fast its repetition after all the others.
+
+    Args:
+        first: the run.
+        again: folder of the repetition.
+
+    Returns:
+        Views a second, by the wall's clock and by the processor's, and the ratio of the two.
+    """
+    found: dict[str, Any] = {"run": first.folder.name}
+    cost = json.loads((first.folder / COST_FILE).read_text())
+    for name, column in (("", "seconds"), ("cpu_", "cpu_seconds")):
+        rates = []
+        for folder in (first.folder, again):
+            epochs = read_csv(folder / HISTORY_FILE)
+            views = cost["views_per_image"] * sum(images_of_epoch(row, cost) for row in epochs)
+            rates.append(views / max(sum(float(row[column]) for row in epochs), 1e-9))
+        found[f"views_per_{name}second_first"] = round(rates[0], 1)
+        found[f"views_per_{name}second_again"] = round(rates[1], 1)
+        found[f"views_per_{name}second_ratio"] = round(rates[1] / rates[0], 4)
+    return found
 
 
 def summarize(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -101,6 +195,7 @@ def summarize(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             "method": own[0]["method"],
             "seeds": " ".join(str(row["seed"]) for row in good),
             "failed": "; ".join(dict.fromkeys(row["failed"] for row in own if row["failed"])),
+            "setting": own[0].get("setting", ""),
         }
         probes = [name for row in good for name in row if name.startswith("probe_")]
         for name in dict.fromkeys((*FIGURES, *probes)):
@@ -118,7 +213,8 @@ def cell(line: Mapping[str, Any], name: str) -> str:
         return "-"
     form, _, unit = form.partition(" ")
     text = format(factor * line[name], form)
-    shows_spread = name in ("knn", "linear", "nmi", "kmeans_nmi") or name.startswith("probe_")
+    shows_spread = name in ("knn", "linear") or "nmi" in name or name.startswith("probe_")
+    shows_spread = shows_spread or "accuracy" in name
     if shows_spread and line.get(f"{name}_std", "") != "":
         text += f" ± {format(factor * line[f'{name}_std'], form)}"
     return f"{text} {unit}".strip()

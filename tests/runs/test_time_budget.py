@@ -1,0 +1,79 @@
+"""A training that ends with its seconds, whatever the method and the speed of the machine."""
+
+import time
+
+import pytest
+from runs.test_schedules import Rates
+
+from uic_plugin.hosts.lightning import pl
+from uic_plugin.methods import PseudoLabelMethod
+from uic_plugin.report.progress import EpochReporter
+from uic_plugin.report.tables import read_csv
+from uic_plugin.runs.training import pretrain
+
+GIVEN = ("max_epochs=3", "data.num_workers=0", "accelerator=cpu", "backbone.kwargs.width=4")
+
+
+class Machine(pl.Callback):
+    """A processor on which a step takes as long as the test says, whatever this one does."""
+
+    def __init__(self, monkeypatch, step, labels=0.0):
+        self.now, self.step = 0.0, step
+        monkeypatch.setattr(time, "process_time", lambda: self.now)
+        whole = PseudoLabelMethod.commit
+
+        def commit(method):
+            self.now += labels
+            return whole(method)
+
+        monkeypatch.setattr(PseudoLabelMethod, "commit", commit)
+
+    def on_train_batch_start(self, trainer, module, batch, batch_idx):
+        self.now += self.step
+
+
+def trained(cfg, *callbacks):
+    pretrain(cfg, reporter=EpochReporter("test"), callbacks=callbacks)
+    return read_csv(f"{cfg.run_dir}/epochs.csv")
+
+
+@pytest.mark.parametrize(
+    ("name", "step", "labels"),
+    [
+        ("digits/uic", 1.0, 4.0),
+        pytest.param("digits/uic", 3.0, 0.0, marks=pytest.mark.slow),
+        pytest.param("digits/deepcluster", 1.5, 6.0, marks=pytest.mark.slow),
+        ("digits/mocov2plus", 2.0, 0.0),
+        pytest.param("digits/byol", 1.0, 0.0, marks=pytest.mark.slow),
+    ],
+)
+def test_the_rate_is_at_zero_when_the_seconds_are_over(recipe, monkeypatch, name, step, labels):
+    machine, watch = Machine(monkeypatch, step, labels), Rates()
+    chosen = ("digits/any", ["methods=byol"]) if name == "digits/byol" else (name, [])
+    rows = trained(recipe(*GIVEN, "max_seconds=60", *chosen[1], name=chosen[0]), machine, watch)
+    assert machine.now == pytest.approx(60, rel=0.05)
+    assert sum(float(row["cpu_seconds"]) for row in rows) == pytest.approx(60, rel=0.05)
+    assert len(rows) == 3
+    assert sum(int(row["steps"]) for row in rows) == len(watch.rates)
+    assert watch.rates == sorted(watch.rates, reverse=True)
+    assert watch.rates[-1] < 0.05 * watch.rates[0]
+
+
+@pytest.mark.slow
+def test_a_resumed_training_takes_the_rest_of_its_seconds(recipe, monkeypatch, tmp_path):
+    from runs.test_training import StopAfter
+
+    cfg = recipe(*GIVEN, "max_seconds=60", f"run_dir={tmp_path / 'run'}")
+    trained(cfg, Machine(monkeypatch, 1.0, 2.0), StopAfter(1))
+    again = Machine(monkeypatch, 1.0, 2.0)
+    rows = trained(cfg, again)
+    assert len(rows) == 3
+    assert again.now == pytest.approx(40, rel=0.1)
+    assert sum(float(row["cpu_seconds"]) for row in rows) == pytest.approx(60, rel=0.05)
+
+
+def test_a_training_of_several_processes_has_no_seconds(recipe):
+    with pytest.raises(ValueError, match=r"max_seconds works in one process"):
+        pretrain(recipe(*GIVEN, "max_seconds=60", "devices=2"))
+    with pytest.raises(ValueError, match=r"max_seconds must be null or a number above 0, got -1"):
+        pretrain(recipe(*GIVEN, "max_seconds=-1"))
