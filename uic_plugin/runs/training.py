@@ -306,7 +306,9 @@ def make_trainer(
             patience = timedelta(seconds=cfg.get("rank_timeout", _RANK_TIMEOUT))
             # Our methods use all their parameters in every step; to look for unused ones, as
             # Lightning 1 does by default, is a wait for the device for each parameter.
-            known = {"find_unused_parameters": False} if cfg.method in OWN_METHODS else {}
+            known: dict[str, Any] = {}
+            if cfg.method in OWN_METHODS:
+                known["find_unused_parameters"] = False
             strategy = pl.strategies.DDPStrategy(timeout=patience, **known)
         arguments["strategy"] = strategy
     if not evaluates:
