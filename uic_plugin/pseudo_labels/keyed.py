@@ -87,7 +87,7 @@ class KeyedPermutation:
             mixed ^= shifted
             mixed &= mask
             own ^= mixed
-        joined = high.astype(self._kind, copy=False) << shift
+        joined: Numbers = np.left_shift(high.astype(self._kind, copy=False), shift)
         joined |= low
         return joined
 
