@@ -59,5 +59,5 @@ def test_folders_that_do_not_fit(tree):
         resolve(train_path=str(root / "train"), val_path=str(root / "flat"))
     with pytest.raises(FileNotFoundError, match=r"data.val_path=.*no such folder"):
         resolve(train_path=str(root / "train"), val_path=str(root / "nowhere"))
-    with pytest.raises(ValueError, match="parquet, h5, got 'zip'"):
+    with pytest.raises(ValueError, match="parquet, h5, packed, got 'zip'"):
         resolve(train_path=str(root / "train"), format="zip")

@@ -158,6 +158,26 @@ def test_flat_folders(data, recipe, tmp_path):
     same_items(items(packed), items(recipe(*given, f"data.train_path={flat}")))
 
 
+@pytest.mark.parametrize("form", ["folder", "packed"])
+def test_test_images_may_be_packed_as_well(data, recipe, digits, tmp_path, form):
+    pack_images(digits / "val", tmp_path / "val", PackSettings(0, workers=0))
+    pairs = [
+        datasets.eval_datasets(*prepare_config(recipe(*data[form], *more)))
+        for more in ([], [f"data.val_path={tmp_path / 'val'}"])
+    ]
+    assert isinstance(pairs[1][1], PackedImages)
+    for one, two in zip(*pairs, strict=True):
+        assert len(one) == len(two)
+        for number in range(0, len(one), 50):
+            assert torch.equal(one[number][0], two[number][0])
+            assert one[number][1] == two[number][1]
+    shutil.copytree(digits / "val", tmp_path / "other")
+    shutil.rmtree(tmp_path / "other" / "9")
+    pack_images(tmp_path / "other", tmp_path / "less", PackSettings(0, workers=0))
+    with pytest.raises(ValueError, match=r"class folders of .* differ .9."):
+        prepare_config(recipe(*data[form], f"data.val_path={tmp_path / 'less'}"))
+
+
 def test_a_run_on_the_copy_is_the_run_without(recipe, tmp_path, monkeypatch):
     small = ["max_epochs=1", "data.fraction=0.2", "optimizer.batch_size=32"]
     copied = train(recipe(*small, f"run_dir={tmp_path / 'copied'}"))
