@@ -36,6 +36,8 @@ from uic_plugin.runs.settings import build_method, prepare_config
 _Picture = Path | str | Image.Image | Callable[[], Image.Image]
 Images = Path | str | Sequence[_Picture] | torch.Tensor
 _BATCH = 256
+# buffers that DeepCluster v2 and SwAV of the host add when training starts
+_MADE_IN_TRAINING = ("local_memory_index", "local_memory_embeddings", "queue")
 
 
 @dataclass(frozen=True)
@@ -118,11 +120,12 @@ class Run:
                 f"the weights in {self.checkpoint} are of another network than the recipe's "
                 f"{config.backbone.name}: {str(error).splitlines()[1].strip()}"
             ) from error
-        if result.missing_keys or result.unexpected_keys:
+        unknown = [name for name in result.unexpected_keys if name not in _MADE_IN_TRAINING]
+        if result.missing_keys or unknown:
             raise ValueError(
                 f"the weights in {self.checkpoint} are not of method {config.method} with "
                 f"{config.backbone.name}: missing {result.missing_keys[:2]}, unknown "
-                f"{result.unexpected_keys[:2]}"
+                f"{unknown[:2]}"
             )
         return method.eval()
 
