@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from uic_plugin.data.images import path_of
 from uic_plugin.errors import NonFiniteError
 from uic_plugin.hosts import guards
 from uic_plugin.hosts.guards import FiniteLoss
@@ -72,7 +73,7 @@ def pl_names(cfg, images):
 
     cfg, source = prepare_config(cfg)
     dataset = pretrain_loader(cfg, source).dataset.dataset
-    return [Path(dataset.samples[image][0]).name for image in images]
+    return [Path(path_of(dataset, image)).name for image in images]
 
 
 def test_finite_losses_are_forgotten_and_a_large_sum_is_no_error():

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from uic_plugin.data.listed import ListedImages
+from uic_plugin.data.packed import PackedImages
 from uic_plugin.seeding import derive_seed
 
 Part = Literal["rest", "held_out"]
@@ -41,8 +42,8 @@ def keep_part(dataset: Any, share: float, part: Part) -> Any:
     """Return a dataset of images with one of its two parts.
 
     Args:
-        dataset: a folder of images, with or without classes, arrays, or a list; the first three
-            are changed in place.
+        dataset: a folder of images, with or without classes or packed, arrays, or a list; all but
+            the list are changed in place.
         share: that is held out, see `held_out_numbers`.
         part: which of the two.
 
@@ -50,6 +51,9 @@ def keep_part(dataset: Any, share: float, part: Part) -> Any:
         ValueError: for images of another kind.
     """
     numbers = held_out_numbers(len(dataset), share, part)
+    if isinstance(dataset, PackedImages):
+        dataset.keep(numbers)
+        return dataset
     if isinstance(dataset, ListedImages):
         return PartOfList(dataset, numbers)
     if hasattr(dataset, "samples"):
