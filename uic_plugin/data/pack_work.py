@@ -26,7 +26,7 @@ from uic_plugin.data.packed import (
 )
 
 _PLAN_FILE, _JOURNAL_FILE, _LOCK_FILE = "plan.json", "journal.jsonl", ".lock"
-_SAFE_SECONDS = 2.0  # between two moments at which what is done is safe on disk
+_SAFE_SECONDS = 1.0  # between two moments at which what is done is safe on disk
 _PATIENCE = 5.0  # seconds that processes of a killed call may take to end
 _SIDE = np.dtype("<i4")  # a height or width
 _ROWS = 1 << 20  # images at once in sums over all of them
@@ -119,7 +119,7 @@ class PackWork:
 
     def save(self, file: int, *, now: bool = False) -> None:
         """Every few seconds, bring pixels and then the journal safely to disk."""
-        if not now and time.monotonic() - self._saved_at < _SAFE_SECONDS:
+        if not self._lines or (not now and time.monotonic() - self._saved_at < _SAFE_SECONDS):
             return
         os.fsync(file)
         self.sizes.flush()  # type: ignore[attr-defined]

@@ -112,8 +112,9 @@ def _run(
                 count += len(written.sizes)
                 progress(count, job.total)
             work.save(job.file)
-    finally:
+    except BaseException:
         work.save(job.file, now=True)
+        raise
 
 
 def _check_bad(
