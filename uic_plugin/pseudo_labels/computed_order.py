@@ -4,8 +4,8 @@
     order(np.arange(256))            # the first 256 images of the epoch
 
 A position of the order becomes, by a keyed permutation, a position in the selection class by class,
-of which each class has `floor(N/K) + 1`. Images class by class, each class in the random order
-that a second permutation gives, are all that is kept: 4 bytes an image, 8 above 2 ** 31 images.
+of which each class has `floor(N/K) + 1`. Images class by class, each class in random order, are all
+that is kept: 4 bytes an image, 8 above 2 ** 31 images.
 """
 
 from __future__ import annotations
@@ -43,8 +43,10 @@ class ComputedOrder:
             self.quota * len(filled), derive_seed(seed, "computed order", epoch)
         )
         self._draws = derive_seed(seed, "computed draws", epoch)
-        members = KeyedPermutation(len(labels), derive_seed(seed, "computed members", epoch))
-        self._grouped = group_in_order(labels, sizes, members)
+        self._grouped = group_in_blocks(labels, sizes)
+        rng = np.random.default_rng(derive_seed(seed, "computed members", epoch))
+        for start, size in zip(self._starts, filled, strict=True):
+            rng.shuffle(self._grouped[start : start + size])
 
     def __call__(self, positions: np.ndarray) -> np.ndarray:
         """Return the images (n,) int32 or int64 at positions (n,) in [0, N)."""
@@ -58,36 +60,31 @@ class ComputedOrder:
         return images
 
 
-def group_in_order(
-    labels: np.ndarray, sizes: np.ndarray, permutation: KeyedPermutation
-) -> np.ndarray:
-    """Return images class by class, each class in the order of a permutation of all, (N,).
+def group_in_blocks(labels: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Return images class by class, each class in the order of its images, (N,).
 
-    A counting sort in blocks: threads look up and sort the labels of a block, and its runs of one
-    class are then appended to the classes, block after block.
+    A counting sort in blocks, which reads labels from first to last: threads sort the labels of a
+    block, and its runs of one class are then appended to the classes, block after block.
 
     Args:
         labels: (N,) integer classes, in memory or mapped.
         sizes: (K,) images of each class.
-        permutation: of [0, N).
     """
     count = len(labels)
     grouped = np.empty(count, np.int32 if count < 1 << 31 else np.int64)
     ends = np.cumsum(sizes) - sizes  # of what each class has so far
 
-    def sort(first: int) -> tuple[np.ndarray, np.ndarray]:
-        images = permutation(np.arange(first, min(first + _BLOCK, count), dtype=np.uint64))
-        kept = images.astype(grouped.dtype)
-        classes = np.take(labels, kept)
-        order = np.argsort(classes, kind="stable")
-        return kept[order], classes[order]
+    def sort(first: int) -> tuple[int, np.ndarray, np.ndarray]:
+        classes = labels[first : first + _BLOCK]
+        order = np.argsort(classes, kind="stable")  # of 16 bits: a radix sort
+        return first, order, classes[order]
 
-    for images, classes in in_turn(sort, range(0, count, _BLOCK)):
+    for first, order, classes in in_turn(sort, range(0, count, _BLOCK)):
         counts = np.bincount(classes, minlength=len(sizes))
-        shift = ends - (np.cumsum(counts) - counts)
-        target = shift[classes]
+        target = (ends - (np.cumsum(counts) - counts))[classes]
         target += np.arange(len(classes))
-        grouped[target] = images
+        order += first
+        grouped[target] = order
         ends += counts
     return grouped
 

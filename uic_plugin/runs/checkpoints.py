@@ -49,7 +49,8 @@ class RunCheckpoint(pl.Callback):
         if threading.current_thread() is threading.main_thread():  # no other may
             self._handler = signal.signal(signal.SIGTERM, take_note)
         if world_size() > 1:
-            self._group = torch.distributed.new_group(backend="gloo")
+            patience = getattr(trainer.strategy, "_timeout", None)  # rank_timeout
+            self._group = torch.distributed.new_group(backend="gloo", timeout=patience)
 
     def on_train_batch_end(
         self,
