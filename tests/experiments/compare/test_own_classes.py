@@ -34,9 +34,9 @@ def test_a_head_with_as_many_classes_as_are_annotated_is_taken():
     assert figures["own_nmi_annotated"] == pytest.approx(0, abs=1e-9)
 
 
-def test_too_few_classes_are_not_merged():
-    figures = own_class_figures([(np.zeros(12, int), 1)], POINTS, ANNOTATED, 0)
-    assert "own_nmi_annotated" not in figures
+def test_few_classes_in_use_are_taken_as_they_are():
+    figures = own_class_figures([(np.zeros(12, int), 9)], POINTS, ANNOTATED, 0)
+    assert (figures["own_nmi_annotated"], figures["own_accuracy_annotated"]) == (0, 0.5)
     assert own_class_figures([], POINTS, ANNOTATED, 0) == {}
 
 

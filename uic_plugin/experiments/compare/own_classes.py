@@ -58,8 +58,8 @@ def own_class_figures(
     Returns:
         `own_classes` (K of the first head), `own_nmi`, `own_accuracy` (of the best one-to-one
         mapping), `own_purity`; and `own_nmi_annotated`, `own_accuracy_annotated` at K = the number
-        C of annotated classes: of the head that has C, else of the first one's classes merged into
-        C (see `merged`). Empty without classes, and without the last two if C > K.
+        C of annotated classes: of the head that has C, else of the first one's classes, merged into
+        C (see `merged`) where more of them have images. Empty for a method without classes.
     """
     if not labels:
         return {}
@@ -72,11 +72,11 @@ def own_class_figures(
     }
     wanted = len(np.unique(annotations))
     fitting = next((own for own, number in labels if number == wanted), None)
-    if fitting is None and len(np.unique(first)) >= wanted:
-        fitting = merged(first, features, wanted, seed=seed)
-    if fitting is not None:
-        figures["own_nmi_annotated"] = nmi(annotations, fitting)
-        figures["own_accuracy_annotated"] = hungarian_accuracy(annotations, fitting)
+    if fitting is None:
+        has_more = len(np.unique(first)) > wanted
+        fitting = merged(first, features, wanted, seed=seed) if has_more else first
+    figures["own_nmi_annotated"] = nmi(annotations, fitting)
+    figures["own_accuracy_annotated"] = hungarian_accuracy(annotations, fitting)
     return figures
 
 
