@@ -50,7 +50,7 @@ def features_of_share(
 
 def cluster_images(
     method: PseudoLabelMethod,
-    num_clusters: int,
+    num_clusters: int | Sequence[int],
     *,
     seeds: Sequence[int],
     forward: Forward | None = None,
@@ -61,7 +61,7 @@ def cluster_images(
 
     Args:
         method: with its `label_loader`.
-        num_clusters: K.
+        num_clusters: K, of each clustering where they differ.
         seeds: seed of each clustering.
         forward: see `features_of_share`.
         pca_dim, iterations: see `cluster_features`.
@@ -69,6 +69,7 @@ def cluster_images(
     Returns:
         (N, number of seeds) int64.
     """
+    counts = [num_clusters] * len(seeds) if isinstance(num_clusters, int) else num_clusters
     indices, parts = [], []
     for index, features in features_of_share(method, training=False, forward=forward):
         indices.append(index)
@@ -78,10 +79,8 @@ def cluster_images(
 
     def cluster(rows: torch.Tensor) -> torch.Tensor:
         found = [
-            cluster_features(
-                rows.numpy(), num_clusters, pca_dim=pca_dim, iterations=iterations, seed=seed
-            )
-            for seed in seeds
+            cluster_features(rows.numpy(), count, pca_dim=pca_dim, iterations=iterations, seed=seed)
+            for count, seed in zip(counts, seeds, strict=True)
         ]
         return torch.stack([torch.from_numpy(labels) for labels in found], 1)
 

@@ -14,8 +14,8 @@ from __future__ import annotations
 import torch
 
 from uic_plugin.methods.kept_labels import LabelPlan
-from uic_plugin.methods.options import UICOptions
 from uic_plugin.methods.pseudo_label import PseudoLabelMethod
+from uic_plugin.methods.uic_options import UICOptions
 
 
 class UIC(PseudoLabelMethod):

@@ -70,19 +70,19 @@ class StepLabelled(UIC):
                 num_samples, fingerprint, annotations, fixed_labels=fixed_labels, rank=rank
             )
             return
-        classes, window = self.options.num_pseudo_classes, self.options.prior_window
-        self.telemetry, self.agreement = EpochTelemetry(), StepTelemetry(classes)
+        classes, window = self.options.head_classes, self.options.prior_window
+        self.telemetry, self.agreement = EpochTelemetry(), StepTelemetry(classes[0])
         if not self.step_labels:
             self.step_labels = tuple(
-                StepLabels(num_samples, classes, seed=seed, window=window)
-                for seed in self._head_seeds()
+                StepLabels(num_samples, own, seed=seed, window=window)
+                for own, seed in zip(classes, self._head_seeds(), strict=True)
             )
 
     def targets(
-        self, index: torch.Tensor, label_logits: torch.Tensor | None, annotations: torch.Tensor
+        self, index: torch.Tensor, label_logits: torch.Tensor, annotations: torch.Tensor
     ) -> list[torch.Tensor]:
         """Return the labels of this step's first views."""
-        if not self._is_of_step or label_logits is None:
+        if not self._is_of_step:
             return super().targets(index, label_logits, annotations)
         parts = self.head.per_head(label_logits)
         labels = [own.assign(part) for own, part in zip(self.step_labels, parts, strict=True)]

@@ -18,6 +18,7 @@ from uic_plugin.methods.options import PseudoLabelOptions
 from uic_plugin.methods.passes import cluster_images, features_of_share
 from uic_plugin.methods.uic import UIC
 from uic_plugin.methods.uic_step_labels import StepLabelled
+from uic_plugin.methods.uic_swapped import SwappedLabels
 from uic_plugin.seeding import derive_seed
 
 
@@ -30,7 +31,7 @@ class TwoViews(UIC):
     @torch.no_grad()
     def label_logits(self, view: torch.Tensor) -> torch.Tensor | None:
         """Return the logits of the first of two views."""
-        if self.options.views < 2:
+        if self.options.views < 2 or self.options.label_source == "swap":
             return super().label_logits(view)
         return self.head(self._network(view))[1]
 
@@ -138,15 +139,23 @@ class ClusterStart(UIC):
             super().start_labels()
             return
         seeds = [derive_seed(bank.seed, "k-means", 0) for bank in self.banks]
-        labels = cluster_images(self, self.options.num_pseudo_classes, seeds=seeds)
+        labels = cluster_images(self, self.options.head_classes, seeds=seeds)
         for bank, column in zip(self.banks, labels.unbind(1), strict=True):
             bank.update(torch.arange(len(bank)), column)
             bank.begin()
-            if self.fixer is not None:
-                bank.fix_empty_classes(self.fixer)
+            fixer = self.fixer_of(bank)
+            if fixer is not None:
+                bank.fix_empty_classes(fixer)
 
 
 class VariedUIC(
-    ClusterStart, StepLabelled, CenteredLabels, FixedLabels, AveragedLabels, TwoViews, UIC
+    ClusterStart,
+    SwappedLabels,
+    StepLabelled,
+    CenteredLabels,
+    FixedLabels,
+    AveragedLabels,
+    TwoViews,
+    UIC,
 ):
     """UIC with every variant at hand, all of them off by default."""
