@@ -116,6 +116,10 @@ class ClassBalancedSampler(BankSampler):
     """Draws `floor(N/K) + 1` images of every class, shuffles them together, cuts to N.
 
     Without replacement from a class that has more images than that, with replacement otherwise.
+    With `all_first`, the images of a class take turns instead, in an order that stays the same
+    from epoch to epoch and goes on where the last epoch ended: each is drawn once before any is
+    repeated, as long as labels stay as they are. That takes no memory: an image's place in its
+    class is that of its own random number.
 
     Args:
         bank, seed, rank, world_size, take_skip: see `BankSampler`.
@@ -123,6 +127,8 @@ class ClassBalancedSampler(BankSampler):
             nothing may change. Off, an empty class is an error.
         more_banks: labels of further heads; the classes of each head are balanced one
             after another, a head an epoch.
+        all_first: draw every image of a class once before any of them is repeated (ours; the
+            paper draws at random).
 
     An order raises `ValueError` if the bank has an empty class and `skip_empty` is off.
     """
@@ -136,10 +142,11 @@ class ClassBalancedSampler(BankSampler):
         world_size: int = 1,
         skip_empty: bool = False,
         more_banks: Sequence[PseudoLabelBank] = (),
+        all_first: bool = False,
         take_skip: Callable[[], int] = lambda: 0,
     ) -> None:
         super().__init__(bank, seed=seed, rank=rank, world_size=world_size, take_skip=take_skip)
-        self.skip_empty = skip_empty
+        self.skip_empty, self.all_first = skip_empty, all_first
         self.banks = (bank, *more_banks)
 
     def _order(self, part: slice) -> torch.Tensor:
@@ -166,9 +173,12 @@ class ClassBalancedSampler(BankSampler):
                 generator=make_generator(self.seed, "order", epoch),
                 dtype=dtype,
             )
-            rng = np.random.default_rng(derive_seed(self.seed, "members", epoch))
+            # taking turns, an image's random number is that of the first epoch in all epochs
+            members = 0 if self.all_first else epoch
+            rng = np.random.default_rng(derive_seed(self.seed, "members", members))
             grouped = group_randomly(bank.labels.cpu().numpy(), num_classes, rng)
-            selected = torch.from_numpy(_select(grouped, filled, quota, rng))
+            done = epoch // len(self.banks) * quota if self.all_first else None
+            selected = torch.from_numpy(_select(grouped, filled, quota, rng, done))
             positions = shuffle.result()[:num_images][part].contiguous()
         order = torch.empty(len(positions), dtype=dtype)
         for done, block in zip(order.split(_BLOCK), positions.split(_BLOCK), strict=True):
@@ -181,14 +191,31 @@ def _index_dtype(count: int) -> torch.dtype:
 
 
 def _select(
-    grouped: np.ndarray, sizes: np.ndarray, quota: int, rng: np.random.Generator
+    grouped: np.ndarray,
+    sizes: np.ndarray,
+    quota: int,
+    rng: np.random.Generator,
+    done: int | None = None,
 ) -> np.ndarray:
-    """Return `quota` images of each class, or as many draws where it has no more, (K quota,)."""
+    """Return `quota` images of each class, (K quota,).
+
+    Args:
+        grouped: (N,) images, class by class.
+        sizes: (K,) images of each class, none empty.
+        quota: images of each class.
+        rng: draws images with replacement where a class has no more than the quota.
+        done: draws of each class before, where its images take turns; None: they do not.
+    """
     starts = np.cumsum(sizes) - sizes
     selected = np.empty((len(sizes), quota), dtype=grouped.dtype)
     step = max(1, _BLOCK // quota)
     for first in range(0, len(sizes), step):  # over blocks of classes
         block = slice(first, min(first + step, len(sizes)))
+        if done is not None:
+            turns = (done % sizes[block, None] + np.arange(quota)) % sizes[block, None]
+            position = starts[block, None] + turns
+            np.take(grouped, position, out=selected[block], mode="clip")
+            continue
         position = starts[block, None] + np.arange(quota)
         short = np.flatnonzero(sizes[block] <= quota)
         draws = rng.random((len(short), quota)) * sizes[block][short, None]
