@@ -89,6 +89,17 @@ def test_all_are_registered():
             (*SWAP, "method_kwargs.swap_balance=prices", "method_kwargs.label_momentum=0.9"),
             marks=pytest.mark.slow,
         ),
+        pytest.param(
+            "digits/uic",
+            (
+                "method_kwargs.label_init=clusters",
+                "method_kwargs.label_view=center",
+                "method_kwargs.label_every=2",
+                "method_kwargs.label_momentum=0.9",
+                "method_kwargs.draw_all_first=true",
+            ),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_stopped_and_resumed_equals_uninterrupted(recipe, tmp_path, name, options):

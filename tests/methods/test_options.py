@@ -45,6 +45,7 @@ def test_defaults_are_the_papers():
         ({"more_heads": [30], "fixed_labels": "a.csv"}, "labels of one head, heads is 2"),
         ({"bank_share": 0.5}, "bank_share needs label_source=swap"),
         ({"label_source": "swap", "bank_share": 1.5}, "from 0 to 1, got 1.5"),
+        ({"label_every": 2}, "label_every=2 needs passes over centered views"),
         ({"small_crops": 2}, "small_crops needs label_source=swap"),
         ({"label_source": "step", "label_init": "clusters"}, "needs labels that are kept"),
         ({"fixed_labels": "a.csv", "label_init": "clusters"}, "two ways to the first labels"),

@@ -31,7 +31,7 @@ def features_of_share(
         training: whether dropout and batch statistics are those of training.
         forward: forward pass of the network; its own by default.
     """
-    network, head = method._network, method.head
+    network, head = method.labeller
     forward = forward or network
     modules = [*network.modules(), *head.modules()]
     modes = [module.training for module in modules]

@@ -31,6 +31,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from uic_plugin.methods.banks import commit_bank
 from uic_plugin.methods.kept_labels import KeptLabels
@@ -82,6 +83,11 @@ class PseudoLabelMethod(KeptLabels):
                 heads=options.heads,
                 more_heads=options.head_classes[options.heads :],
             )
+
+    @property
+    def labeller(self) -> tuple[nn.Module, nn.Module]:
+        """Return the network and the head that label images in a pass of their own."""
+        return self._network, self.head
 
     def start_labels(self) -> None:
         """Set the labels of the first epoch, where they come from the untrained network."""

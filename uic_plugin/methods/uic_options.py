@@ -124,6 +124,11 @@ class UICOptions(PseudoLabelOptions):
         chosen = [name for name, is_chosen in sources.items() if is_chosen]
         # a moving average says whose labels they are, the others of which view
         others = [name for name in chosen if name != "label_momentum"]
+        if self.label_every > 1 and self.label_view != "center":
+            raise ValueError(
+                f"method_kwargs.label_every={self.label_every} needs passes over centered views: "
+                f"set label_view=center"
+            )
         if len(others) > 1 or {"label_momentum", "fixed_labels"} <= set(chosen):
             raise ValueError(
                 f"method_kwargs.{chosen[0]} and {chosen[1]} are two ways to the labels: choose one"

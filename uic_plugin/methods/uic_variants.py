@@ -39,7 +39,7 @@ class TwoViews(UIC):
 class AveragedLabels(UIC):
     """`label_momentum`: labels come from a moving average of the weights.
 
-    It replaces `label_logits`, and adds the averaged network to the weights.
+    It replaces `label_logits` and `labeller`, and adds the averaged network to the weights.
 
     Attributes:
         label_network: moving average of network and head; None without the option.
@@ -64,14 +64,33 @@ class AveragedLabels(UIC):
             return super().label_logits(view)
         weights = [*self._network.parameters(), *self.head.parameters()]
         self._average(list(self.label_network.parameters()), weights, 0)
+        if self.options.label_view == "center" and self.options.label_source != "swap":
+            self._average_statistics()
+            return super().label_logits(view)
         return self.label_network["head"](self.label_network["network"](view))[1]
+
+    @property
+    def labeller(self) -> tuple[nn.Module, nn.Module]:
+        """Return the averaged network and head."""
+        if self.label_network is None:
+            return super().labeller
+        return self.label_network["network"], self.label_network["head"]
+
+    def _average_statistics(self) -> None:
+        """Average BatchNorm's statistics, too: no step of the average's own moves them."""
+        own = [*self._network.buffers(), *self.head.buffers()]
+        pairs = list(zip(self.label_network.buffers(), own, strict=True))
+        moving = [pair for pair in pairs if pair[0].is_floating_point()]
+        if moving:
+            self._average(*map(list, zip(*moving, strict=True)), 0)
 
 
 class CenteredLabels(UIC):
     """`label_view=center`: labels come from a pass over centered views (the paper's Table 3).
 
     It replaces `label_images` by `relabel`: the network is in eval mode, its dropout off and its
-    statistics frozen.
+    statistics frozen. With `label_every`, not every epoch boundary has such a pass; labels then
+    stay as they are.
     """
 
     @property
@@ -91,9 +110,14 @@ class CenteredLabels(UIC):
     def relabel(self) -> None:
         """Stage the answers to centered views."""
         super().relabel()
-        if self.options.label_view == "center":
-            for index, features in features_of_share(self, training=False):
-                super().label_images(index, self.head(features)[1])
+        if self.options.label_view != "center":
+            return
+        is_last = self.label_epoch == self.trainer.max_epochs
+        if self.label_epoch % self.options.label_every and not is_last:
+            return
+        head = self.labeller[1]
+        for index, features in features_of_share(self, training=False):
+            super().label_images(index, head(features)[1])
 
 
 class FixedLabels(UIC):
