@@ -148,7 +148,7 @@ class PseudoLabelMethod(KeptLabels):
             index: (B,) image indices.
             logits: (V * B, sum of K) without a gradient.
         """
-        self.telemetry.observe(self.head.per_head(logits)[0])
+        self.telemetry.observe(self.head.per_head(logits)[0] / self.options.temperature)
 
     def relabel(self) -> None:
         """Stage labels of all images for the next epoch, where that takes a pass of its own."""
