@@ -152,3 +152,36 @@ def test_pipelines_of_small_crops():
     assert [pipeline.num_crops for pipeline in pipelines] == [2, 0]
     with pytest.raises(ValueError, match=r"small_crops=4.*crop_size below 64"):
         set_views(pipelines[:1], 2, 4)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_a_cosine_classifier_begins_with_the_clusters(momentum):
+    """Three groups of images far apart: the classifier gives each its own class at once."""
+    generator = torch.Generator().manual_seed(0)
+    groups = torch.arange(30) % 3
+    images = 10 * torch.eye(5)[groups] + 5 + torch.randn(30, 5, generator=generator)
+    options = UICOptions(
+        num_pseudo_classes=3,
+        more_heads=[4],
+        label_source="swap",
+        label_init="clusters",
+        classifier="cosine",
+        label_momentum=momentum,
+    )
+    method = VariedUIC()
+    method._network = nn.BatchNorm1d(5)
+    method.build_head(5, options, seed=0)
+    method.attach(30, "images", None)
+    method.label_loader, method.global_rank = [(torch.arange(30), images)], 0
+    length = method.head.classifier.weight.norm(dim=1)
+    method.start_labels()
+    assert torch.equal(method._network.running_mean, torch.zeros(5))
+    torch.testing.assert_close(method.head.classifier.weight.norm(dim=1), length)
+    logits = method.labeller[1](method._network(images))[1]
+    for bank, part in zip(method.banks, method.head.per_head(logits), strict=True):
+        assert len(bank.labels.unique()) == bank.num_classes
+        of_group = [set(bank.labels[groups == group].tolist()) for group in range(3)]
+        assert not set.intersection(*of_group)
+        # the fourth class of the second head halves a group at random
+        assert (part.argmax(1) == bank.labels).float().mean() > 0.6
+    assert (method.head.per_head(logits)[0].argmax(1) == method.bank.labels).all()

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import itertools
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
@@ -19,6 +21,7 @@ from uic_plugin.methods.passes import cluster_images, features_of_share
 from uic_plugin.methods.uic import UIC
 from uic_plugin.methods.uic_step_labels import StepLabelled
 from uic_plugin.methods.uic_swapped import SwappedLabels
+from uic_plugin.ranks import sum_over_ranks
 from uic_plugin.seeding import derive_seed
 
 
@@ -146,7 +149,8 @@ class FixedLabels(UIC):
 class ClusterStart(UIC):
     """`label_init=clusters`: the first labels are clusters of the untrained network's features.
 
-    It replaces `start_labels`.
+    It replaces `start_labels`. With `label_source=swap` a cosine classifier gives the first labels;
+    it then begins with the directions of these clusters.
     """
 
     @property
@@ -170,6 +174,39 @@ class ClusterStart(UIC):
             fixer = self.fixer_of(bank)
             if fixer is not None:
                 bank.fix_empty_classes(fixer)
+        if self.options.label_source == "swap" and self.options.classifier == "cosine":
+            self._start_classifier()
+
+    @torch.no_grad()
+    def _start_classifier(self) -> None:
+        """Turn each class's direction to the mean embedding of its images, less that of all.
+
+        The embeddings are made as in the steps to come, with statistics of the batch; running ones
+        stay as they are. A class without images keeps its direction.
+        """
+        weight = self.head.classifier.weight
+        kept = [value.clone() for value in self.buffers()]
+        sums = weight.new_zeros(len(weight), weight.shape[1] + 1)  # and the number of images
+        firsts = itertools.accumulate(self.head.sizes, initial=0)
+        offsets = torch.tensor(list(firsts)[:-1], device=weight.device)
+        for index, features in features_of_share(self, training=True):
+            embeddings = F.normalize(self.labeller[1](features)[0].to(weight), dim=1)
+            counted = torch.cat([embeddings, embeddings.new_ones(len(index), 1)], 1)
+            labels = torch.stack([bank.targets(index) for bank in self.banks], 1) + offsets
+            for column in labels.unbind(1):
+                sums.index_add_(0, column, counted)
+        for value, before in zip(self.buffers(), kept, strict=True):
+            value.copy_(before)
+        sums = sum_over_ranks(sums)
+        counts = sums[:, -1:]
+        means = sums[:, :-1] / counts.clamp_min(1)
+        common = sums[: self.head.num_classes]
+        centered = means - common[:, :-1].sum(0) / common[:, -1].sum().clamp_min(1)
+        directions = F.normalize(centered, dim=1) * weight.norm(dim=1, keepdim=True)
+        weight.copy_(torch.where(counts > 0, directions, weight))
+        labeller = self.labeller[1]
+        if labeller is not self.head:  # a moving average begins as a copy
+            labeller.load_state_dict(self.head.state_dict())
 
 
 class VariedUIC(
