@@ -68,7 +68,7 @@ class AveragedLabels(UIC):
         weights = [*self._network.parameters(), *self.head.parameters()]
         self._average(list(self.label_network.parameters()), weights, 0)
         if self.options.label_view == "center" and self.options.label_source != "swap":
-            self._average_statistics()
+            self._average_statistics(self.label_network)
             return super().label_logits(view)
         return self.label_network["head"](self.label_network["network"](view))[1]
 
@@ -79,10 +79,10 @@ class AveragedLabels(UIC):
             return super().labeller
         return self.label_network["network"], self.label_network["head"]
 
-    def _average_statistics(self) -> None:
+    def _average_statistics(self, average: nn.Module) -> None:
         """Average BatchNorm's statistics, too: no step of the average's own moves them."""
         own = [*self._network.buffers(), *self.head.buffers()]
-        pairs = list(zip(self.label_network.buffers(), own, strict=True))
+        pairs = list(zip(average.buffers(), own, strict=True))
         moving = [pair for pair in pairs if pair[0].is_floating_point()]
         if moving:
             self._average(*map(list, zip(*moving, strict=True)), 0)
