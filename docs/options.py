@@ -60,7 +60,7 @@ def default_of(field):
     """Return a default as a recipe writes it."""
     if field.default is None or isinstance(field.default, bool):
         return {None: "null", True: "true", False: "false"}[field.default]
-    return field.default
+    return list(field.default) if isinstance(field.default, tuple) else field.default
 
 
 def section(options):

@@ -22,6 +22,13 @@ from uic_plugin.runs.training import make_trainer, pretrain
 
 QUIET = EpochReporter("test")
 SMALL_HEAD = ("method_kwargs.head_width=16",)
+SWAP = (
+    "method_kwargs.label_source=swap",
+    "method_kwargs.more_heads=[10,100]",
+    "method_kwargs.head_output=16",
+    "method_kwargs.classifier=cosine",
+    "method_kwargs.temperature=0.1",
+)
 
 
 def train(cfg, *callbacks):
@@ -74,6 +81,23 @@ def test_all_are_registered():
         pytest.param(
             "digits/uic",
             ("method_kwargs.classifier=cosine", "method_kwargs.temperature=0.1"),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param("digits/uic", (*SWAP, "method_kwargs.bank_share=0.2"), marks=pytest.mark.slow),
+        pytest.param(
+            "digits/uic",
+            (*SWAP, "method_kwargs.swap_balance=prices", "method_kwargs.label_momentum=0.9"),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "digits/uic",
+            (
+                "method_kwargs.label_init=clusters",
+                "method_kwargs.label_view=center",
+                "method_kwargs.label_every=2",
+                "method_kwargs.label_momentum=0.9",
+                "method_kwargs.draw_all_first=true",
+            ),
             marks=pytest.mark.slow,
         ),
     ],

@@ -104,6 +104,14 @@ def test_ranks_hold_one_bank_and_disjoint_shares(two_ranks):
         ("digits/deepcluster", ()),
         ("digits/selflabel", ("method_kwargs.heads=2",)),
         ("digits/uic", ("method_kwargs.heads=2",)),
+        (
+            "digits/uic",
+            (
+                "method_kwargs.label_source=swap",
+                "method_kwargs.more_heads=[60]",
+                "method_kwargs.swap_balance=prices",
+            ),
+        ),
     ],
 )
 def test_ranks_agree_on_labels_of_a_pass_of_their_own(two_ranks, tmp_path, name, options):

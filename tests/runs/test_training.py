@@ -349,6 +349,13 @@ def test_labels_are_never_empty_and_only_split_classes_lose_images(recipe):
         ["method_kwargs.balanced_sampling=false"],
         ["method_kwargs.balanced_sampling=false", "method_kwargs.fix_empty_classes=false"],
         ["method_kwargs.label_init=balanced", "method_kwargs.temperature=0.5"],
+        [
+            "method_kwargs.label_source=swap",
+            "method_kwargs.more_heads=[10,60]",
+            "method_kwargs.swap_balance=prices",
+            "method_kwargs.bank_share=0.3",
+            "method_kwargs.balanced_sampling=false",
+        ],
     ],
 )
 def test_every_option_trains(recipe, options):

@@ -59,11 +59,15 @@ def own_options(
     return {name: value for name, value in given.items() if name not in foreign}
 
 
-def set_views(pipelines: ListConfig, views: int) -> None:
+def set_views(pipelines: ListConfig, views: int, small_crops: int = 0) -> None:
     """Let a recipe's augmentation pipelines make exactly `views` crops of each image, in place.
 
     The first pipeline makes them all; where a second one makes crops of the same size, as in
-    recipes of two different augmentations, it makes the second view. Small crops are left out.
+    recipes of two different augmentations, it makes the second view. Small crops are made by the
+    first pipeline of a smaller size behind these.
+
+    Raises:
+        ValueError: if small crops are asked for and no pipeline makes them.
     """
     large = [
         number
@@ -73,6 +77,19 @@ def set_views(pipelines: ListConfig, views: int) -> None:
     chosen = large[:views] if len(large) >= views else large[:1] * views
     for number, pipeline in enumerate(pipelines):
         pipeline.num_crops = chosen.count(number)
+    if not small_crops:
+        return
+    small = [
+        pipeline
+        for pipeline in pipelines[max(chosen) + 1 :]
+        if pipeline.crop_size < pipelines[0].crop_size
+    ]
+    if not small:
+        raise ValueError(
+            f"method_kwargs.small_crops={small_crops} needs a pipeline that makes them: add one "
+            f"with a crop_size below {pipelines[0].crop_size} to augmentations, after the others"
+        )
+    small[0].num_crops = small_crops
 
 
 def without_dali(data: DictConfig) -> None:

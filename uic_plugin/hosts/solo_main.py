@@ -84,7 +84,8 @@ class _Adapter(SoloMethod, BaseMethod):
         options = cls.make_options(own, cfg.data.num_classes)
         cfg.method_kwargs = options.as_dict()
         cfg.data.num_large_crops, cfg.data.num_small_crops = 1, 0  # the step is given one
-        set_views(cfg.get("augmentations") or ListConfig([]), options.views)
+        pipelines = cfg.get("augmentations") or ListConfig([])
+        set_views(pipelines, options.views, options.small_crops)
         return cfg
 
     @property

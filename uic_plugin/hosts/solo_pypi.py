@@ -82,8 +82,7 @@ class _Adapter(SoloMethod, BaseMethod):
         parent_parser = BaseMethod.add_model_specific_args(parent_parser)
         parser = parent_parser.add_argument_group(cls.name)
         for name, value in cls.options_class().as_dict().items():
-            kind = _boolean if isinstance(value, bool) else str if value is None else type(value)
-            parser.add_argument(f"--{name}", type=kind, default=value)
+            parser.add_argument(f"--{name}", type=_reader_of(value), default=value)
         return parent_parser
 
     @property
@@ -109,6 +108,19 @@ HOSTED: dict[str, type[HostMethod]] = {
     name: type(f"Hosted{core.__name__}", (core, _Adapter), {}) for name, core in OWN_METHODS.items()
 }
 UICMethod = HOSTED["uic"]
+
+
+def _reader_of(value: object) -> Callable[[str], object]:
+    """Return what makes a value of an argument, by the kind of its default."""
+    if isinstance(value, bool):
+        return _boolean
+    if isinstance(value, list):
+        return _numbers
+    return str if value is None else type(value)
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(part) for part in text.strip("[]").split(",") if part.strip()]
 
 
 def _boolean(text: str) -> bool:

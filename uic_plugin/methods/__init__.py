@@ -7,12 +7,13 @@ from typing import Any
 from uic_plugin.methods.deepcluster import DeepCluster
 from uic_plugin.methods.instdisc import InstDisc
 from uic_plugin.methods.kept_labels import CHECKPOINT_KEY
-from uic_plugin.methods.options import MethodOptions, UICOptions
+from uic_plugin.methods.options import MethodOptions
 from uic_plugin.methods.pseudo_label import PseudoLabelMethod
 from uic_plugin.methods.rotnet import NUM_ROTATIONS, RotNet
 from uic_plugin.methods.selflabel import SelfLabel
 from uic_plugin.methods.supervised import Supervised
 from uic_plugin.methods.uic import UIC
+from uic_plugin.methods.uic_options import UICOptions
 from uic_plugin.methods.uic_variants import VariedUIC
 from uic_plugin.methods.untrained import Untrained
 

@@ -56,11 +56,11 @@ def make_banks(
     storage = _common_storage(options, num_samples, len(seeds), rank)
     leads = rank.local_rank == 0
 
-    def make(seed: int, folder: Path | None) -> PseudoLabelBank:
+    def make(head: int, folder: Path | None) -> PseudoLabelBank:
         return PseudoLabelBank(
             num_samples,
-            options.num_pseudo_classes,
-            seed=seed,
+            options.head_classes[head],
+            seed=seeds[head],
             init=init,
             labels=labels,
             fingerprint=fingerprint,
@@ -71,13 +71,13 @@ def make_banks(
         )
 
     if storage != "mmap":
-        return tuple(make(seed, None) for seed in seeds)
+        return tuple(make(head, None) for head in range(len(seeds)))
     banks = []
     with _common_folder(options.bank_folder, rank.node, leads) as whole:
-        for head, seed in enumerate(seeds):
+        for head in range(len(seeds)):
             folder = whole / str(head)
             folder.mkdir(exist_ok=True)
-            banks.append(make(seed, folder))
+            banks.append(make(head, folder))
     return tuple(banks)
 
 
@@ -120,7 +120,7 @@ def _common_storage(
     """Return the storage of the recipe, or of "auto" the fastest one that all ranks can use."""
     if options.bank_storage != "auto":
         return options.bank_storage
-    width = 2 if options.num_pseudo_classes <= 1 << 15 else 4
+    width = 2 if max(options.head_classes) <= 1 << 15 else 4
     num_bytes = 2 * width * num_samples * heads
     storage = choose_storage(num_bytes, rank.device, rank.ranks_per_node)
     # machines may differ in size, but all ranks have to wait for writers, or none

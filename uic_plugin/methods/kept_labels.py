@@ -37,6 +37,7 @@ class LabelPlan:
         first_pass: views of a pass over all images that labels the first epoch; None: no pass.
         boundary_pass: the same for every epoch boundary.
         is_balanced: whether every class is drawn equally often.
+        draws_all_first: whether every image of a class is then drawn once before any is repeated.
         fixes_empty_classes: whether an empty class gets half of the largest.
         keeps_labels: whether every image has a label that is kept, so that it needs a number.
     """
@@ -45,6 +46,7 @@ class LabelPlan:
     first_pass: Views | None = None
     boundary_pass: Views | None = None
     is_balanced: bool = True
+    draws_all_first: bool = False
     fixes_empty_classes: bool = False
     keeps_labels: bool = True
 
@@ -54,7 +56,7 @@ class KeptLabels(OwnMethod, HostMethod):
 
     Attributes:
         banks: one bank of all images for each head; none before the dataset is known.
-        fixer: fills empty classes, or None.
+        fixer: fills empty classes of the first head, or None; see `fixer_of`.
         telemetry: telemetry of the present epoch.
         steps_done: steps of the banks' present epoch. Lightning's own number of the batch does not
             do: version 1 repeats one after a resume from a checkpoint that a callback wrote at the
@@ -112,10 +114,13 @@ class KeptLabels(OwnMethod, HostMethod):
         self.fixer = EmptyClassFixer(options.num_pseudo_classes) if fixes else None
         if self.bank is not None and self.bank.fingerprint == fingerprint:
             return
-        if num_samples < options.num_pseudo_classes:
+        if num_samples < max(options.head_classes):
+            name = "num_pseudo_classes"
+            if num_samples >= options.num_pseudo_classes:
+                name = "more_heads"
             raise ValueError(
-                f"{num_samples} images are fewer than {options.num_pseudo_classes} pseudo classes: "
-                f"set method_kwargs.num_pseudo_classes to at most {num_samples}"
+                f"{num_samples} images are fewer than {max(options.head_classes)} pseudo classes: "
+                f"set method_kwargs.{name} to at most {num_samples}"
             )
         self.banks = make_banks(
             options,
@@ -128,12 +133,16 @@ class KeptLabels(OwnMethod, HostMethod):
         )
         if self.fixer is not None:
             for bank in self.banks:
-                bank.fix_empty_classes(self.fixer)
+                bank.fix_empty_classes(EmptyClassFixer(bank.num_classes))
         self.wait_for_writers()
+
+    def fixer_of(self, bank: PseudoLabelBank) -> EmptyClassFixer | None:
+        """Return what fills the empty classes of one of the heads, or None."""
+        return None if self.fixer is None else EmptyClassFixer(bank.num_classes)
 
     def _head_seeds(self) -> list[int]:
         """Return the seed of each head's labels."""
-        heads = range(1, self.options.heads)
+        heads = range(1, len(self.options.head_classes))
         return [self.seed, *(derive_seed(self.seed, "labels of head", head) for head in heads)]
 
     @property

@@ -55,7 +55,9 @@ class MethodOptions:
             epoch; none: never.
     """
 
-    views: ClassVar[int] = 1  # crops of each image that the training loader makes
+    # crops of each image that the training loader makes, and smaller ones beside them
+    views: ClassVar[int] = 1
+    small_crops: ClassVar[int] = 0
     on_bad_image: str = _choice("stop", "stop", "skip")
     max_bad_images: int | None = _option(
         None,
@@ -112,6 +114,8 @@ class PseudoLabelOptions(MethodOptions):
         head_layers: layers of the MLP.
         head_width: width of every layer of the MLP.
         head_batch_norm: BatchNorm after every layer of the MLP.
+        head_output: width of a last layer of the MLP without BatchNorm and ReLU, which makes it a
+            projector before a cosine classifier; 0: none.
         classifier: "linear"; "cosine", between unit vectors: choose a temperature of about 0.1.
         heads: classifiers on the same network, each with labels of its own (SelfLabel, 3.3);
             telemetry and `uic label` look at the first.
@@ -132,6 +136,7 @@ class PseudoLabelOptions(MethodOptions):
     head_layers: int = _count(2, 1)
     head_width: int = _count(2048, 1)
     head_batch_norm: bool = _flag(True)
+    head_output: int = _count(0, 0)
     classifier: str = _choice("linear", "linear", "cosine")
     heads: int = _count(1, 1)
     temperature: float = _positive(1.0)
@@ -141,83 +146,10 @@ class PseudoLabelOptions(MethodOptions):
     )
     max_shuffled: int = _count(MAX_SHUFFLED, 0)
 
-
-@dataclass(frozen=True)
-class UICOptions(PseudoLabelOptions):
-    """Options of UIC; defaults follow the paper (section 4.2).
-
-    Attributes:
-        balanced_sampling: draw all classes equally often; off: every image once.
-        fix_empty_classes: split the largest class for each empty one.
-        label_init: "random", independent draws; "balanced", equal class sizes; "clusters", k-means
-            on the untrained network's features, once (a variant of ours).
-        views: 1: the loss and the next label come from one view; 2: the label from the first,
-            the loss on the second.
-        label_view: "train": labels come from the training step's own view; "center": from a pass
-            over centered views at the end of each epoch, network in eval mode (Table 3).
-        label_momentum: labels from a moving average of the weights that keeps this share of itself
-            in every step, below 1; 0: from the network itself, as in the paper.
-        fixed_labels: label file, as `uic label` writes it; its labels never change (Table 2).
-        label_source: "bank": labels of the epoch before; "step": of a second view in the same step
-            (Eq. 7), nothing kept of an image, classes balanced by a running mean of the answers
-            instead of the order (a variant of ours, for images that are seen once).
-        prior_window: steps that this running mean goes back.
-        kmeans_sample: with label_init=clusters, see DeepCluster's.
-    """
-
-    balanced_sampling: bool = _flag(True)
-    fix_empty_classes: bool = _flag(True)
-    label_init: str = _choice("random", "random", "balanced", "clusters")
-    views: int = _choice(1, 1, 2)  # type: ignore[misc]  # an option here, fixed elsewhere
-    label_view: str = _choice("train", "train", "center")
-    label_momentum: float = _number(
-        0.0, "a number of at least 0 and below 1", lambda value: 0 <= value < 1
-    )
-    fixed_labels: str | None = _option(
-        None, "a label file", lambda value: value is None or type(value) is str
-    )
-
-    label_source: str = _choice("bank", "bank", "step")
-    prior_window: int = _count(10, 1)
-    kmeans_sample: int = _count(10_000_000, 1)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.label_source == "step":
-            object.__setattr__(self, "views", 2)  # one that labels, one that is learned from
-        sources = {
-            "label_view=center": self.label_view == "center",
-            "views=2": self.views == 2,
-            "label_momentum": self.label_momentum > 0,
-            "fixed_labels": self.fixed_labels is not None,
-        }
-        chosen = [name for name, is_chosen in sources.items() if is_chosen]
-        if len(chosen) > 1 and set(chosen) != {"views=2", "label_momentum"}:
-            raise ValueError(
-                f"method_kwargs.{chosen[0]} and {chosen[1]} are two ways to the labels: choose one"
-            )
-        if self.balanced_sampling and not self.fix_empty_classes:
-            raise ValueError(
-                "method_kwargs.balanced_sampling=true needs fix_empty_classes=true: an empty "
-                "class cannot be sampled; set both to false to train without either"
-            )
-        others = {"label_view=center", "fixed_labels"} & set(chosen)
-        if self.label_init == "clusters":
-            others.add("label_init=clusters")
-        if self.label_source == "step" and others:
-            raise ValueError(
-                f"method_kwargs.{others.pop()} needs labels that are kept: set label_source=bank"
-            )
-        if self.fixed_labels and self.label_init == "clusters":
-            raise ValueError(
-                "method_kwargs.fixed_labels and label_init=clusters are two ways to the first "
-                "labels: choose one"
-            )
-        if self.fixed_labels and self.heads > 1:
-            raise ValueError(
-                f"method_kwargs.fixed_labels holds labels of one head, heads is {self.heads}: "
-                f"set heads=1"
-            )
+    @property
+    def head_classes(self) -> tuple[int, ...]:
+        """Number of pseudo classes of each head."""
+        return (self.num_pseudo_classes,) * self.heads
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ def features_of_share(
         training: whether dropout and batch statistics are those of training.
         forward: forward pass of the network; its own by default.
     """
-    network, head = method._network, method.head
+    network, head = method.labeller
     forward = forward or network
     modules = [*network.modules(), *head.modules()]
     modes = [module.training for module in modules]
@@ -50,7 +50,7 @@ def features_of_share(
 
 def cluster_images(
     method: PseudoLabelMethod,
-    num_clusters: int,
+    num_clusters: int | Sequence[int],
     *,
     seeds: Sequence[int],
     forward: Forward | None = None,
@@ -63,7 +63,7 @@ def cluster_images(
 
     Args:
         method: with its `label_loader`.
-        num_clusters: K.
+        num_clusters: K, of each clustering where they differ.
         seeds: seed of each clustering.
         forward: see `features_of_share`.
         pca_dim, iterations: see `cluster_features`.
@@ -71,6 +71,7 @@ def cluster_images(
     Returns:
         (N, number of seeds) int64.
     """
+    counts = [num_clusters] * len(seeds) if isinstance(num_clusters, int) else num_clusters
     indices, parts = [], []
     for index, features in features_of_share(method, training=False, forward=forward):
         indices.append(index)
@@ -84,14 +85,14 @@ def cluster_images(
         found = [
             cluster_features(
                 rows.numpy(),
-                num_clusters,
+                count,
                 pca_dim=pca_dim,
                 iterations=iterations,
                 seed=seed,
                 sample=method.options.kmeans_sample,
                 gpu=own_gpu,
             )
-            for seed in seeds
+            for count, seed in zip(counts, seeds, strict=True)
         ]
         return torch.stack([torch.from_numpy(labels) for labels in found], 1)
 

@@ -3,9 +3,11 @@
 A training step, in this order (`*` marks what a method may replace):
 
     start_epoch *     once, before the first step of an epoch
+    choose_views *    which views label and which are learned from
     label_logits *    logits that label the images, if not those that the loss compares
     training_step     of the host: forward pass of network and head, online classifier
     targets *         this epoch's labels, which the loss compares the logits with
+    step_loss *       the cross-entropy of these
     label_images *    what the logits say about the next epoch's labels; `stage` keeps it
 
 After the last step of an epoch comes the epoch boundary, `_end_epoch`:
@@ -29,6 +31,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from uic_plugin.methods.banks import commit_bank
 from uic_plugin.methods.kept_labels import KeptLabels
@@ -75,9 +78,16 @@ class PseudoLabelMethod(KeptLabels):
                 mlp_layers=options.head_layers if options.head == "mlp" else 0,
                 mlp_width=options.head_width,
                 batch_norm=options.head_batch_norm,
+                mlp_output=options.head_output,
                 cosine=options.classifier == "cosine",
                 heads=options.heads,
+                more_heads=options.head_classes[options.heads :],
             )
+
+    @property
+    def labeller(self) -> tuple[nn.Module, nn.Module]:
+        """Return the network and the head that label images in a pass of their own."""
+        return self._network, self.head
 
     def start_labels(self) -> None:
         """Set the labels of the first epoch, where they come from the untrained network."""
@@ -85,34 +95,60 @@ class PseudoLabelMethod(KeptLabels):
     def start_epoch(self) -> None:
         """Prepare a new epoch before its first step."""
 
-    def label_logits(self, view: torch.Tensor) -> torch.Tensor | None:
-        """Return logits (B, H * K) that label images, None for those that the loss compares.
+    def choose_views(self, views: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the view that labels and the one that is learned from, (V * B, C, H, W) each.
 
         Args:
-            view: (B, C, H, W), the first view of each image.
+            views: (B, C, H, W) each; here V is 1, more views stand one below the other.
+        """
+        return views[0], views[self.options.views - 1]
+
+    def label_logits(self, view: torch.Tensor) -> torch.Tensor | None:
+        """Return logits that label images, None for those that the loss compares.
+
+        Args:
+            view: (V * B, C, H, W), see `choose_views`.
+
+        Returns:
+            (V * B, sum of K), without a gradient.
         """
         return None
 
     def targets(
-        self, index: torch.Tensor, label_logits: torch.Tensor | None, annotations: torch.Tensor
+        self, index: torch.Tensor, label_logits: torch.Tensor, annotations: torch.Tensor
     ) -> list[torch.Tensor]:
-        """Return the labels (B,) that the loss compares with, for each head; here the banks'.
+        """Return the labels that the loss compares with, for each head; here the banks'.
 
         Args:
             index: (B,) image indices.
-            label_logits: (B, H * K), see `label_logits`.
+            label_logits: (V * B, sum of K), see `label_logits`; where that returns none, those of
+                the view that is learned from.
             annotations: (B,) classes by people, for telemetry alone.
+
+        Returns:
+            For each head (V * B,) classes, or (V * B, K) shares of them.
         """
         return [bank.targets(index) for bank in self.banks]
+
+    def step_loss(
+        self, logits: torch.Tensor, targets: list[torch.Tensor], views: list[torch.Tensor]
+    ) -> torch.Tensor:
+        """Return what is learned from, a scalar; here of the logits (V * B, sum of K) alone.
+
+        Args:
+            logits, targets: see `targets`.
+            views: all views of the images.
+        """
+        return self._loss(logits, targets)
 
     def label_images(self, index: torch.Tensor, logits: torch.Tensor) -> None:
         """Take note of a step's answers; here for telemetry alone.
 
         Args:
             index: (B,) image indices.
-            logits: (B, H * K) without a gradient.
+            logits: (V * B, sum of K) without a gradient.
         """
-        self.telemetry.observe(self.head.per_head(logits)[0])
+        self.telemetry.observe(self.head.per_head(logits)[0] / self.options.temperature)
 
     def relabel(self) -> None:
         """Stage labels of all images for the next epoch, where that takes a pass of its own."""
@@ -122,11 +158,11 @@ class PseudoLabelMethod(KeptLabels):
         first, *others = self.banks
         boundary = commit_bank(first, self.fixer, self.telemetry)
         for bank in others:
-            commit_bank(bank, self.fixer)
+            commit_bank(bank, self.fixer_of(bank))
         return self.telemetry.summary(first, boundary)
 
     def forward(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Return the host's outputs, with `z` (B, D) and `pseudo_logits` (B, H * K) beside them."""
+        """Return the host's outputs, with `z` (B, D) and `pseudo_logits` (B, sum of K) beside."""
         out = super().forward(*args, **kwargs)
         out["z"], out["pseudo_logits"] = self.head(out["feats"])
         return out
@@ -150,9 +186,10 @@ class PseudoLabelMethod(KeptLabels):
         """
         index, views, annotations = batch
         views = [views] if isinstance(views, torch.Tensor) else list(views)
-        if len(views) < self.options.views:
+        wanted = self.options.views + self.options.small_crops
+        if len(views) < wanted:
             raise ValueError(
-                f"views={self.options.views} needs as many crops of each image, the augmentation "
+                f"views={self.options.views} needs {wanted} crops of each image, the augmentation "
                 f"makes {len(views)}: raise augmentations.0.num_crops"
             )
         # The step's own draws (dropout) come from (seed, epoch, rank, step): a resume repeats them.
@@ -161,17 +198,20 @@ class PseudoLabelMethod(KeptLabels):
         )
         if self.steps_done == 0:
             self.start_epoch()
-        label_logits = self.label_logits(views[0])
-        train_view = views[self.options.views - 1]
+        label_view, train_view = self.choose_views(views)
+        label_logits = self.label_logits(label_view)
 
-        outs = super().training_step([index, [train_view], annotations], batch_idx)
+        repeated = annotations.repeat(len(train_view) // len(index))
+        outs = super().training_step([index, [train_view], repeated], batch_idx)
         # main's step goes through `forward`, which has called the head; pypi's does not
         if "pseudo_logits" in outs:
             logits = outs["pseudo_logits"][0]
         else:
             logits = self.head(outs["feats"][0])[1]
-        loss = self._loss(logits, self.targets(index, label_logits, annotations))
-        self.label_images(index, logits.detach() if label_logits is None else label_logits)
+        if label_logits is None:
+            label_logits = logits.detach()
+        loss = self.step_loss(logits, self.targets(index, label_logits, annotations), views)
+        self.label_images(index, label_logits)
         self.log_loss(loss)
         self.steps_done += 1
         # Here rather than in a later hook: checkpoint callbacks run before those, and what they
@@ -199,7 +239,7 @@ class PseudoLabelMethod(KeptLabels):
             bank.update(index, column)
 
     def _loss(self, logits: torch.Tensor, targets: list[torch.Tensor]) -> torch.Tensor:
-        """Return the cross-entropy of logits (B, H * K), averaged over the heads."""
+        """Return the cross-entropy of logits (B, sum of K), averaged over the heads."""
         losses = [
             F.cross_entropy(part / self.options.temperature, target)
             for part, target in zip(self.head.per_head(logits), targets, strict=True)

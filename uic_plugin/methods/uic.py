@@ -14,8 +14,8 @@ from __future__ import annotations
 import torch
 
 from uic_plugin.methods.kept_labels import LabelPlan
-from uic_plugin.methods.options import UICOptions
 from uic_plugin.methods.pseudo_label import PseudoLabelMethod
+from uic_plugin.methods.uic_options import UICOptions
 
 
 class UIC(PseudoLabelMethod):
@@ -31,6 +31,7 @@ class UIC(PseudoLabelMethod):
         return LabelPlan(
             initial="balanced" if options.label_init == "balanced" else "random",
             is_balanced=options.balanced_sampling,
+            draws_all_first=options.draw_all_first,
             fixes_empty_classes=options.fix_empty_classes,
         )
 

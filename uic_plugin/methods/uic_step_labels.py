@@ -70,20 +70,20 @@ class StepLabelled(UIC):
                 num_samples, fingerprint, annotations, fixed_labels=fixed_labels, rank=rank
             )
             return
-        classes, window = self.options.num_pseudo_classes, self.options.prior_window
+        classes, window = self.options.head_classes, self.options.prior_window
         self.telemetry = EpochTelemetry()
-        self.agreement = StepTelemetry(classes, self.num_classes)
+        self.agreement = StepTelemetry(classes[0], self.num_classes)
         if not self.step_labels:
             self.step_labels = tuple(
-                StepLabels(num_samples, classes, seed=seed, window=window)
-                for seed in self._head_seeds()
+                StepLabels(num_samples, own, seed=seed, window=window)
+                for own, seed in zip(classes, self._head_seeds(), strict=True)
             )
 
     def targets(
-        self, index: torch.Tensor, label_logits: torch.Tensor | None, annotations: torch.Tensor
+        self, index: torch.Tensor, label_logits: torch.Tensor, annotations: torch.Tensor
     ) -> list[torch.Tensor]:
         """Return the labels of this step's first views."""
-        if not self._is_of_step or label_logits is None:
+        if not self._is_of_step:
             return super().targets(index, label_logits, annotations)
         parts = self.head.per_head(label_logits)
         labels = [own.assign(part) for own, part in zip(self.step_labels, parts, strict=True)]
@@ -95,7 +95,7 @@ class StepLabelled(UIC):
         if not self._is_of_step:
             super().label_images(index, logits)
             return
-        self.telemetry.observe(self.head.per_head(logits)[0])
+        self.telemetry.observe(self.head.per_head(logits)[0] / self.options.temperature)
 
     def commit(self) -> dict[str, float]:
         """Bring the ranks' running means and counts together, and return the epoch's metrics."""

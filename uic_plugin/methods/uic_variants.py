@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import itertools
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
@@ -18,6 +20,8 @@ from uic_plugin.methods.options import PseudoLabelOptions
 from uic_plugin.methods.passes import cluster_images, features_of_share
 from uic_plugin.methods.uic import UIC
 from uic_plugin.methods.uic_step_labels import StepLabelled
+from uic_plugin.methods.uic_swapped import SwappedLabels
+from uic_plugin.ranks import sum_over_ranks
 from uic_plugin.seeding import derive_seed
 
 
@@ -30,7 +34,7 @@ class TwoViews(UIC):
     @torch.no_grad()
     def label_logits(self, view: torch.Tensor) -> torch.Tensor | None:
         """Return the logits of the first of two views."""
-        if self.options.views < 2:
+        if self.options.views < 2 or self.options.label_source == "swap":
             return super().label_logits(view)
         return self.head(self._network(view))[1]
 
@@ -38,7 +42,7 @@ class TwoViews(UIC):
 class AveragedLabels(UIC):
     """`label_momentum`: labels come from a moving average of the weights.
 
-    It replaces `label_logits`, and adds the averaged network to the weights.
+    It replaces `label_logits` and `labeller`, and adds the averaged network to the weights.
 
     Attributes:
         label_network: moving average of network and head; None without the option.
@@ -66,14 +70,33 @@ class AveragedLabels(UIC):
             weights = [*self._network.parameters(), *self.head.parameters()]
             self._averaged = (list(self.label_network.parameters()), weights)
         self._average(*self._averaged, 0)
+        if self.options.label_view == "center" and self.options.label_source != "swap":
+            self._average_statistics(self.label_network)
+            return super().label_logits(view)
         return self.label_network["head"](self.label_network["network"](view))[1]
+
+    @property
+    def labeller(self) -> tuple[nn.Module, nn.Module]:
+        """Return the averaged network and head."""
+        if self.label_network is None:
+            return super().labeller
+        return self.label_network["network"], self.label_network["head"]
+
+    def _average_statistics(self, average: nn.Module) -> None:
+        """Average BatchNorm's statistics, too: no step of the average's own moves them."""
+        own = [*self._network.buffers(), *self.head.buffers()]
+        pairs = list(zip(average.buffers(), own, strict=True))
+        moving = [pair for pair in pairs if pair[0].is_floating_point()]
+        if moving:
+            self._average(*map(list, zip(*moving, strict=True)), 0)
 
 
 class CenteredLabels(UIC):
     """`label_view=center`: labels come from a pass over centered views (the paper's Table 3).
 
     It replaces `label_images` by `relabel`: the network is in eval mode, its dropout off and its
-    statistics frozen.
+    statistics frozen. With `label_every`, not every epoch boundary has such a pass; labels then
+    stay as they are.
     """
 
     @property
@@ -93,9 +116,14 @@ class CenteredLabels(UIC):
     def relabel(self) -> None:
         """Stage the answers to centered views."""
         super().relabel()
-        if self.options.label_view == "center":
-            for index, features in features_of_share(self, training=False):
-                super().label_images(index, self.head(features)[1])
+        if self.options.label_view != "center":
+            return
+        is_last = self.label_epoch == self.trainer.max_epochs
+        if self.label_epoch % self.options.label_every and not is_last:
+            return
+        head = self.labeller[1]
+        for index, features in features_of_share(self, training=False):
+            super().label_images(index, head(features)[1])
 
 
 class FixedLabels(UIC):
@@ -124,7 +152,8 @@ class FixedLabels(UIC):
 class ClusterStart(UIC):
     """`label_init=clusters`: the first labels are clusters of the untrained network's features.
 
-    It replaces `start_labels`.
+    It replaces `start_labels`. With `label_source=swap` a cosine classifier gives the first labels;
+    it then begins with the directions of these clusters.
     """
 
     @property
@@ -141,15 +170,56 @@ class ClusterStart(UIC):
             super().start_labels()
             return
         seeds = [derive_seed(bank.seed, "k-means", 0) for bank in self.banks]
-        labels = cluster_images(self, self.options.num_pseudo_classes, seeds=seeds)
+        labels = cluster_images(self, self.options.head_classes, seeds=seeds)
         for bank, column in zip(self.banks, labels.unbind(1), strict=True):
             bank.update(torch.arange(len(bank)), column)
             bank.begin()
-            if self.fixer is not None:
-                bank.fix_empty_classes(self.fixer)
+            fixer = self.fixer_of(bank)
+            if fixer is not None:
+                bank.fix_empty_classes(fixer)
+        if self.options.label_source == "swap" and self.options.classifier == "cosine":
+            self._start_classifier()
+
+    @torch.no_grad()
+    def _start_classifier(self) -> None:
+        """Turn each class's direction to the mean embedding of its images, less that of all.
+
+        The embeddings are made as in the steps to come, with statistics of the batch; running ones
+        stay as they are. A class without images keeps its direction.
+        """
+        weight = self.head.classifier.weight
+        kept = [value.clone() for value in self.buffers()]
+        sums = weight.new_zeros(len(weight), weight.shape[1] + 1)  # and the number of images
+        firsts = itertools.accumulate(self.head.sizes, initial=0)
+        offsets = torch.tensor(list(firsts)[:-1], device=weight.device)
+        for index, features in features_of_share(self, training=True):
+            embeddings = F.normalize(self.labeller[1](features)[0].to(weight), dim=1)
+            counted = torch.cat([embeddings, embeddings.new_ones(len(index), 1)], 1)
+            labels = torch.stack([bank.targets(index) for bank in self.banks], 1) + offsets
+            for column in labels.unbind(1):
+                sums.index_add_(0, column, counted)
+        for value, before in zip(self.buffers(), kept, strict=True):
+            value.copy_(before)
+        sums = sum_over_ranks(sums)
+        counts = sums[:, -1:]
+        means = sums[:, :-1] / counts.clamp_min(1)
+        common = sums[: self.head.num_classes]
+        centered = means - common[:, :-1].sum(0) / common[:, -1].sum().clamp_min(1)
+        directions = F.normalize(centered, dim=1) * weight.norm(dim=1, keepdim=True)
+        weight.copy_(torch.where(counts > 0, directions, weight))
+        labeller = self.labeller[1]
+        if labeller is not self.head:  # a moving average begins as a copy
+            labeller.load_state_dict(self.head.state_dict())
 
 
 class VariedUIC(
-    ClusterStart, StepLabelled, CenteredLabels, FixedLabels, AveragedLabels, TwoViews, UIC
+    ClusterStart,
+    SwappedLabels,
+    StepLabelled,
+    CenteredLabels,
+    FixedLabels,
+    AveragedLabels,
+    TwoViews,
+    UIC,
 ):
     """UIC with every variant at hand, all of them off by default."""

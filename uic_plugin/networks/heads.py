@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -22,7 +24,8 @@ class PseudoClassHead(nn.Module):
     """A classifier over K pseudo classes, optionally behind an MLP; or several side by side.
 
     The MLP (UIC, section 5.2: "as proposed by SimCLR", kept for probing) ends in ReLU: without it,
-    its last layer and the linear classifier would act as one.
+    its last layer and the linear classifier would act as one. Before a cosine classifier, a last
+    linear layer of `mlp_output` makes it a projector (SwAV: Caron et al., 2020, section 4).
 
     It computes in the precision of its own weights, float32 in mixed precision: labels are the
     argmax of the logits, and in bfloat16 a few percent of all rows have two equal maxima.
@@ -33,8 +36,13 @@ class PseudoClassHead(nn.Module):
         mlp_layers: layers of the MLP, 0 for none.
         mlp_width: width of each layer of the MLP.
         batch_norm: BatchNorm after each layer of the MLP.
+        mlp_output: width of a last layer of the MLP, without BatchNorm and ReLU; 0 for none.
         cosine: whether the logits are cosines.
-        heads: number H of classifiers on the same embeddings.
+        heads: number of classifiers of K classes on the same embeddings.
+        more_heads: number of classes of each further classifier.
+
+    Attributes:
+        sizes: number of classes of each of the H classifiers.
     """
 
     def __init__(
@@ -45,8 +53,10 @@ class PseudoClassHead(nn.Module):
         mlp_layers: int = 0,
         mlp_width: int = 2048,
         batch_norm: bool = True,
+        mlp_output: int = 0,
         cosine: bool = False,
         heads: int = 1,
+        more_heads: Sequence[int] = (),
     ) -> None:
         super().__init__()
         layers: list[nn.Module] = []
@@ -56,25 +66,30 @@ class PseudoClassHead(nn.Module):
                 layers.append(nn.BatchNorm1d(mlp_width))
             layers.append(nn.ReLU())
             in_features = mlp_width
-        self.num_classes, self.heads = num_classes, heads
+        if mlp_layers and mlp_output:
+            layers.append(nn.Linear(in_features, mlp_output))
+            in_features = mlp_output
+        self.sizes = (*(num_classes,) * heads, *more_heads)
+        self.num_classes, self.heads = num_classes, len(self.sizes)
         self.embedding_dim = in_features
         self.mlp = nn.Sequential(*layers)
         kind = CosineClassifier if cosine else nn.Linear
-        self.classifier = kind(in_features, heads * num_classes)
+        self.classifier = kind(in_features, sum(self.sizes))
 
     def forward(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the embeddings (B, D) that the classifier reads, and its logits (B, H * K)."""
+        """Return the embeddings (B, D) that the classifiers read, and logits (B, sum of K)."""
         with torch.autocast(features.device.type, enabled=False):
             embeddings = self.mlp(features.to(self.classifier.weight.dtype))
             return embeddings, self.classifier(embeddings)
 
     def per_head(self, logits: torch.Tensor) -> list[torch.Tensor]:
-        """Split logits (B, H * K) into one (B, K) for each of H heads."""
-        return list(logits.split(self.num_classes, dim=1))
+        """Split logits (B, sum of K) into one (B, K) for each of H heads."""
+        return list(logits.split(self.sizes, dim=1))
 
     def one_head(self, embeddings: torch.Tensor, number: int) -> torch.Tensor:
         """Return the logits (B, K) of one of the classifiers."""
-        part = slice(number * self.num_classes, (number + 1) * self.num_classes)
+        first = sum(self.sizes[:number])
+        part = slice(first, first + self.sizes[number])
         weight, bias = self.classifier.weight[part], self.classifier.bias
         if bias is None:  # cosines
             return F.linear(F.normalize(embeddings, dim=1), F.normalize(weight, dim=1))

@@ -181,8 +181,12 @@ class Run:
         return center_view(self.augmentation)
 
     def classifier(self) -> nn.Sequential:
-        """Return a copy of the network with its first classifier, images to logits (B, K)."""
-        return copy.deepcopy(nn.Sequential(self.backbone, FirstLogits(self.head)))
+        """Return a copy of the network with its first classifier, images to logits (B, K).
+
+        They are divided by the temperature of the loss, as what was trained is their softmax.
+        """
+        logits = FirstLogits(self.head, float(self.config.method_kwargs.get("temperature", 1.0)))
+        return copy.deepcopy(nn.Sequential(self.backbone, logits))
 
     def predict(self, images: Images) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the pseudo class of each image and how sure the classifier is.
@@ -229,16 +233,21 @@ class Run:
 
 
 class FirstLogits(nn.Module):
-    """Logits (B, K) of the first of a head's classifiers, of features (B, D)."""
+    """Logits (B, K) of the first of a head's classifiers, of features (B, D).
 
-    def __init__(self, head: PseudoClassHead) -> None:
+    Args:
+        head: all classifiers.
+        temperature: divides the logits.
+    """
+
+    def __init__(self, head: PseudoClassHead, temperature: float = 1.0) -> None:
         super().__init__()
-        self.head = head
+        self.head, self.temperature = head, temperature
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Return the logits."""
         logits: torch.Tensor = self.head(features)[1]
-        return logits[:, : self.head.num_classes]
+        return logits[:, : self.head.num_classes] / self.temperature
 
 
 def _view_of(image: _Picture, view: Callable[[Image.Image], torch.Tensor]) -> torch.Tensor:

@@ -136,8 +136,10 @@ def resolve(cfg: DictConfig, *, needs_images: bool = True) -> tuple[DictConfig, 
     _resolve_method_options(cfg, typed)
     _resolve_bad_images(cfg)
     if cfg.method in OWN_METHODS:
-        views = cfg.method_kwargs.get("views", OWN_METHODS[cfg.method].options_class.views)
-        set_views(cfg.augmentations, views)
+        own = OWN_METHODS[cfg.method].options_class
+        given = cfg.method_kwargs
+        small = given.get("small_crops", own.small_crops)
+        set_views(cfg.augmentations, given.get("views", own.views), small)
     if cfg.method == "random":  # nothing is trained: one step of one process makes the checkpoint
         cfg.max_epochs, cfg.limit_train_batches = 1, 1
         cfg.devices, cfg.num_nodes, cfg.knn_eval.enabled = 1, 1, False

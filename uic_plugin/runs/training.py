@@ -181,7 +181,9 @@ def _method_for(cfg: DictConfig, loader: DataLoader[Any], resume: Path | None) -
     method = build_method(cfg)
     method.image_name = partial(path_of, images_of(loader))
     method.bad_images = loader.dataset.bad_images  # type: ignore[attr-defined]
-    _check_network(backbone_of(method), cfg.augmentations[0].crop_size)
+    for pipeline in cfg.augmentations:
+        if pipeline.num_crops:
+            _check_network(backbone_of(method), pipeline.crop_size)
     if cfg.get("weights") and not resume:
         start_from(method, Path(cfg.weights).expanduser(), cfg.get("weights_allow_missing") or ())
     if cfg.get("pretrained") and not resume:
