@@ -62,7 +62,7 @@ def adjust_hue(images: torch.Tensor, shifts: torch.Tensor) -> torch.Tensor:
 
     Args:
         images: with the colours.
-        shifts: (B, 1, 1, 1) float32 whole numbers, in 255ths of the circle.
+        shifts: (B, 1, 1, 1) uint8, in 255ths of the circle; 255 is one back.
     """
     red, green, blue = (images[:, channel : channel + 1] for channel in range(3))
     value = torch.maximum(torch.maximum(red, green), blue)
@@ -74,16 +74,20 @@ def adjust_hue(images: torch.Tensor, shifts: torch.Tensor) -> torch.Tensor:
     entry.add_((blue - red).add_(_SECTOR).sub_(entry).mul_(is_green))
     entry.add_((green - blue).sub_(entry).mul_(is_red))
     entry.add_(span * _SPAN).add_(255)
-    hue = _hues(images.device).take(entry.long()).float()
-    hue.add_(shifts)
-    hue.sub_((hue * (1 / 256)).floor_().mul_(256))  # bytes wrap around at 256, a turn is 255
+    hue = _hues(images.device).take(entry.long()).add_(shifts).float()  # wraps around at 256
     saturation = span.mul_(255).div_(value.clamp(min=1.0)).add_(_NUDGE).floor_()
     depth = saturation.mul_(value).mul_(1 / 255)
-    offsets = torch.tensor([5.0, 3.0, 1.0], device=images.device).view(1, 3, 1, 1)
+    offsets = _offsets(images.device)
     wheel = hue.mul_(6 / 255) + offsets
     wheel.sub_((wheel * (1 / 6)).floor_().mul_(6))
     part = torch.minimum(wheel, 4 - wheel).clamp_(0, 1)
     return part.mul_(depth).neg_().add_(value).add_(0.5).floor_()
+
+
+@functools.lru_cache(maxsize=8)
+def _offsets(device: torch.device) -> torch.Tensor:
+    """Return where red, green and blue begin on the circle of hues, in its sixths."""
+    return torch.tensor([5.0, 3.0, 1.0]).view(1, 3, 1, 1).to(device)
 
 
 @functools.lru_cache(maxsize=8)

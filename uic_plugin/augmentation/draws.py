@@ -1,8 +1,8 @@
-"""Random numbers that are a function of (seed, epoch, position, view): no state, no order of calls.
+"""Random numbers that are a function of (seed, epoch, position, view), without a state.
 
-Every image of a batch has a row of uniform numbers of its own. The row is that of SplitMix64, started
-at a hash of the image's position in the epoch's order, so it is the same whatever batch, worker or
-rank the image is in, and after a resume.
+Every image of a batch has a row of uniform numbers of its own. The row is that of SplitMix64,
+started at a hash of the image's position in the epoch's order, so it is the same whatever batch,
+worker or rank the image is in, and after a resume.
 
 Source: Steele, Lea and Flood, "Fast splittable pseudorandom number generators" (2014), with the
 mixing constants of Stafford's variant 13.

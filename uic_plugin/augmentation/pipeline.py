@@ -15,10 +15,10 @@ _ORDERS = np.array(list(itertools.permutations(range(4))), np.int64)  # of the f
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 # Where each parameter's uniform numbers stand in an image's row.
 _AREA, _RATIO = slice(0, _TRIES), slice(_TRIES, 2 * _TRIES)
-(_TOP, _LEFT, _JITTER, _ORDER, *_FACTORS, _GRAY, _BLUR, _SIGMA, _SOLARIZE, _EQUALIZE, _FLIP) = range(
-    2 * _TRIES, 2 * _TRIES + 14
-)
 NUM_UNIFORMS = 2 * _TRIES + 14
+_TOP, _LEFT, _JITTER, _ORDER, *_FACTORS, _GRAY, _BLUR, _SIGMA, _SOLARIZE, _EQUALIZE, _FLIP = range(
+    2 * _TRIES, NUM_UNIFORMS
+)
 
 
 @dataclass(frozen=True)

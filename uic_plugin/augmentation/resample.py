@@ -4,9 +4,9 @@ Pillow resizes the rows of a crop, rounds to bytes, then resizes its columns, an
 version 13 on the columns come first where the height shrinks by more than twice as many pixels as
 the width. A filter that shrinks is widened, so that nothing is left out (antialiasing). Both passes
 are linear, so here they are two matrix products for the whole batch, with the filter's weights of
-each image in a matrix. Weights are rounded to multiples of 2**-15: every product and every sum of a pass is then a
-whole multiple that float32 holds exactly, so that the pixels do not depend on the order of the sums,
-hence not on threads, device or the other images of the batch.
+each image in a matrix. Weights are rounded to multiples of 2**-15: every product and every sum of a
+pass is then a whole multiple that float32 holds exactly, so that the pixels do not depend on the
+order of the sums, hence not on threads, device or the other images of the batch.
 
 On a CPU a matrix product of photographs costs more than torch's own resampling of bytes, image by
 image, which is that of Pillow as well. The choice depends on the image's own size alone.
@@ -16,6 +16,7 @@ Source: Pillow's `Resample.c`; the bicubic filter is that of Keys (1981) with a 
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ from uic_plugin.augmentation.pixels import Pixels
 _ROUNDING = 1.5 * 2.0**8  # adding and subtracting it leaves whole multiples of 2**-15
 _DENSE_SIDE = 64  # pixels, up to which matrices are faster on a CPU
 _LIMIT = 1 << 26  # bytes of images that are resampled at once
+_TABLE_BYTES = 1 << 23
 _SUPPORT = {"bicubic": 2.0, "bilinear": 1.0}  # pixels to either side
 INTERPOLATIONS = tuple(_SUPPORT)
 
@@ -90,9 +92,7 @@ def _one_by_one(image: torch.Tensor, box: Boxes, size: int, interpolation: str) 
     return view.flip(2) if flip else view
 
 
-def _by_matrices(
-    images: torch.Tensor, boxes: Boxes, size: int, interpolation: str
-) -> torch.Tensor:
+def _by_matrices(images: torch.Tensor, boxes: Boxes, size: int, interpolation: str) -> torch.Tensor:
     """Return views (B, 3, size, size) of images (B, H, W, 3) uint8 by two matrix products."""
     late = _columns_first(boxes)
     if not late.any():
@@ -104,9 +104,7 @@ def _by_matrices(
         rows = np.flatnonzero(late == columns_first)
         where = torch.from_numpy(rows).to(images.device, non_blocking=True)
         part = images.index_select(0, where)
-        out[where] = _products(
-            part, boxes[rows], size, interpolation, columns_first=columns_first
-        )
+        out[where] = _products(part, boxes[rows], size, interpolation, columns_first=columns_first)
     return out
 
 
@@ -118,23 +116,54 @@ def _products(
     across = (boxes.left, boxes.width, boxes.columns, boxes.first_column, boxes.flip)
     down = (boxes.top, boxes.height, boxes.rows, boxes.first_row, np.zeros(count, bool))
     given = (size, interpolation, images.device)
-    if height == width:  # both axes at once
-        lines = np.stack([np.concatenate(pair) for pair in zip(across, down, strict=True)])
-        taps = _Taps.of(lines, width, *given)
-        x_taps, y_taps = taps[:count], taps[count:]
-    else:
-        x_taps = _Taps.of(np.stack(across), width, *given)
-        y_taps = _Taps.of(np.stack(down), height, *given)
+    to_columns = _matrices(np.stack(across), width, *given, transposed=True)
+    to_rows = _matrices(np.stack(down), height, *given)
     views = planes(images)
     with torch.autocast(images.device.type, enabled=False), exact_products():
         if columns_first:
-            views = to_bytes(torch.matmul(y_taps.matrices(height)[:, None], views))
-        lines_of_all = views.view(count, -1, width)
-        views = to_bytes(torch.bmm(lines_of_all, x_taps.transposed(width)))
+            views = to_bytes(torch.matmul(to_rows[:, None], views))
+        views = to_bytes(torch.bmm(views.view(count, -1, width), to_columns))
         views = views.view(count, 3, -1, size)
         if not columns_first:
-            views = to_bytes(torch.matmul(y_taps.matrices(height)[:, None], views))
+            views = to_bytes(torch.matmul(to_rows[:, None], views))
     return views
+
+
+def _matrices(
+    lines: np.ndarray,
+    length: int,
+    size: int,
+    interpolation: str,
+    device: torch.device,
+    *,
+    transposed: bool = False,
+) -> torch.Tensor:
+    """Return the matrices (R, size, length) of lines, see `_Taps.of`, or their transposes."""
+    given = (length, size, interpolation, device)
+    whole = (lines[2] == size).all() and not lines[3].any()
+    if whole and length**3 * size * 4 <= _TABLE_BYTES:
+        table = _table(*given, transposed)
+        start, span, _, _, flip = lines.astype(np.int64)
+        rows = (flip * length + start) * length + span - 1
+        return table.index_select(0, torch.from_numpy(rows).to(device, non_blocking=True))
+    taps = _Taps.of(lines, *given)
+    return taps.transposed(length) if transposed else taps.matrices(length)
+
+
+@functools.lru_cache(maxsize=8)
+def _table(
+    length: int, size: int, interpolation: str, device: torch.device, transposed: bool
+) -> torch.Tensor:
+    """Return the matrices of all boxes of a line, by mirroring, first pixel and length.
+
+    Small images have few boxes; to look one up takes a fifth of the time to compute it.
+    """
+    flip, start, span = np.indices((2, length, length)).reshape(3, -1)
+    span = np.minimum(span + 1, length - start)  # longer ones do not exist
+    total = np.full_like(start, size)
+    lines = np.stack([start, span, total, np.zeros_like(start), flip])
+    taps = _Taps.of(lines, length, size, interpolation, device)
+    return taps.transposed(length) if transposed else taps.matrices(length)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from uic_plugin.methods import NUM_ROTATIONS, OWN_METHODS, RotNet
 from uic_plugin.methods.base import HostMethod
 from uic_plugin.networks import find_backbone
 from uic_plugin.recipes_path import TYPED_KEY
+from uic_plugin.runs.engine import engine_of
 
 
 def prepare_config(cfg: DictConfig, *, needs_images: bool = True) -> tuple[DictConfig, DataSource]:
@@ -69,6 +70,7 @@ def validate(cfg: DictConfig) -> None:
     if interval not in ("epoch", "step"):
         raise ValueError(f"scheduler.interval must be epoch or step, got {interval!r}")
     _check_numbers(cfg)
+    engine_of(cfg)
     allowed = cfg.get("weights_allow_missing") or ListConfig([])
     if not isinstance(allowed, ListConfig) or not all(type(name) is str for name in allowed):
         raise ValueError(
