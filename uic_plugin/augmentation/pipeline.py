@@ -188,4 +188,6 @@ def center_boxes(sizes: np.ndarray, side: int, size: int) -> Boxes:
     )
     first = [np.rint((length - size) / 2).astype(np.int64) for length in (rows, columns)]
     none = np.zeros(len(sizes), np.int64)
-    return Boxes(none, none, *sizes.T, rows, columns, *first, none.astype(bool))
+    height, width = sizes.T
+    flip = none.astype(bool)
+    return Boxes(none, none, height, width, rows, columns, first[0], first[1], flip)

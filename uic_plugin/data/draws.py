@@ -67,11 +67,9 @@ class EpochOrder(DistributedSampler[int]):
         epoch = self.epoch if self.now is None else self.now()
         whole = len(self.dataset)  # type: ignore[arg-type]
         order = torch.randperm(whole, generator=make_generator(self.seed, "order", epoch))
-        positions = range(self.rank, self.total_size, self.num_replicas)
-        for index, position in zip(
-            order[positions.start :: positions.step], positions, strict=False
-        ):
-            yield Draw.at(int(index), epoch, position)
+        share = order[self.rank : self.total_size : self.num_replicas]
+        for number, index in enumerate(share.tolist()):
+            yield Draw.at(index, epoch, self.rank + number * self.num_replicas)
 
 
 class EvenBatches(Sampler[list[int]]):

@@ -147,7 +147,7 @@ def _array_of(dataset: Any) -> np.ndarray | None:
     return images if images.shape[-1] == 3 and len(images) == len(dataset) else None
 
 
-def one_batch(batch: RawBatch) -> RawBatch:
+def one_batch(batch: Any) -> Any:
     """Return what `RawImages` has put together already: a loader's `collate_fn`."""
     return batch
 

@@ -67,11 +67,9 @@ def _pipeline(transform: Any) -> Pipeline:
             raise UnknownOperation(f"{name} comes after {names[last]}")
         last = names.index(name)
         settings.update(_READERS[name](operation, probability))
-    missing = [
-        name for name in ("RandomResizedCrop", "Normalize") if not _READ[name] & set(settings)
-    ]
-    if missing:
-        raise UnknownOperation(f"the pipeline has no {missing[0]}")
+    for name, setting in (("RandomResizedCrop", "size"), ("Normalize", "mean")):
+        if setting not in settings:
+            raise UnknownOperation(f"the pipeline has no {name}")
     return Pipeline(**settings)
 
 
@@ -138,4 +136,3 @@ _READERS: dict[str, Callable[[Any, float], dict[str, Any]]] = {
     "ToTensor": lambda part, probability: {},
     "Normalize": _normalize,
 }
-_READ = {"RandomResizedCrop": {"size"}, "Normalize": {"mean"}}
