@@ -143,7 +143,7 @@ def test_colours(kind, size):
 
 
 def test_every_colour_can_be_turned():
-    """A hue is a fraction that is cut to a byte: each of 64 ** 3 colours and corners of the cube."""
+    """A hue is a fraction that is cut to a byte: 65 ** 3 colours, the corners among them."""
     levels = np.r_[0:256:4, 255].astype(np.uint8)
     cube = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), -1)
     image = Image.fromarray(cube.reshape(len(levels), -1, 3))
@@ -159,7 +159,7 @@ def test_blur(kind):
     sigmas = np.r_[0.1, 0.5, np.linspace(0.3, 2.0, 6), 4.0]
     images = [Image.fromarray(picture(33, 48, n, kind)) for n in range(len(sigmas))]
     theirs = [
-        image.filter(ImageFilter.GaussianBlur(sigma))
+        image.filter(ImageFilter.GaussianBlur(float(sigma)))
         for image, sigma in zip(images, sigmas, strict=True)
     ]
     weights = torch.from_numpy(box_weights(sigmas))
