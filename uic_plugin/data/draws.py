@@ -6,9 +6,11 @@ import itertools
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
+import torch
 from torch.utils.data import Dataset, DistributedSampler, Sampler
 
 from uic_plugin.pseudo_labels import Draw
+from uic_plugin.seeding import make_generator
 
 
 class Order(Protocol):
@@ -36,6 +38,38 @@ class DrawnShare(DistributedSampler[int]):
         epoch, whole = self.now(), len(self.dataset)  # type: ignore[arg-type]
         for index in super().__iter__():
             yield Draw.at(index, epoch, whole + index)  # positions below are the epoch's own
+
+
+class EpochOrder(DistributedSampler[int]):
+    """Every image once in an epoch, in an order of (seed, epoch): for methods without labels.
+
+    A rank's share, as of `BankSampler`, of ranks and epochs that are known when training is set up.
+
+    Args:
+        dataset: the images.
+        seed: of the order.
+    """
+
+    def __init__(self, dataset: Dataset[Any], seed: int) -> None:
+        super().__init__(dataset, num_replicas=1, rank=0, seed=seed, drop_last=True)
+        self.now: Callable[[], int] | None = None
+
+    def follow(self, epoch: Callable[[], int], rank: int, world_size: int) -> None:
+        """Take over the epoch, called when an iterator starts, and the share.
+
+        Lightning starts the first iterator of a resumed run before it tells a sampler the epoch.
+        """
+        self.now, self.rank, self.num_replicas = epoch, rank, world_size
+        self.num_samples = len(self.dataset) // world_size  # type: ignore[arg-type]
+        self.total_size = self.num_samples * world_size
+
+    def __iter__(self) -> Iterator[int]:
+        epoch = self.epoch if self.now is None else self.now()
+        whole = len(self.dataset)  # type: ignore[arg-type]
+        order = torch.randperm(whole, generator=make_generator(self.seed, "order", epoch))
+        share = order[self.rank : self.total_size : self.num_replicas]
+        for number, index in enumerate(share.tolist()):
+            yield Draw.at(index, epoch, self.rank + number * self.num_replicas)
 
 
 class EvenBatches(Sampler[list[int]]):

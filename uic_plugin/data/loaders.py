@@ -12,7 +12,9 @@ import torch
 from torch.utils.data import DataLoader
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
+from uic_plugin.augmentation import BatchViews
 from uic_plugin.data.draws import EvenBatches, Order
+from uic_plugin.data.raw import RawImages, one_batch
 from uic_plugin.data.views import SeededViews, SizedDataset
 from uic_plugin.pseudo_labels import BankSampler
 
@@ -58,6 +60,7 @@ def view_loader(
     even: bool = False,
     collate: Callable[[list[Any]], Any] | None = None,
     persistent: bool = False,
+    views: BatchViews | None = None,
 ) -> DataLoader[Any]:
     """Return a loader of a dataset with seeded views, which names unreadable images.
 
@@ -68,6 +71,8 @@ def view_loader(
         even: batches of nearly equal size, none above `batch_size`; needs `sampler`.
         collate: items to a batch; by default they are stacked.
         persistent: keep the workers from one pass to the next.
+        views: makes the views of whole batches, which are `RawBatch`es then; by default the
+            dataset makes those of an image.
     """
     order: dict[str, Any]
     if even:
@@ -76,16 +81,27 @@ def view_loader(
         order = {"batch_size": batch_size, "sampler": sampler, "drop_last": drop_last}
         order["shuffle"] = shuffle if sampler is None else None
     return ViewLoader(
-        SeededViews(dataset, seed=seed, on_bad_image=on_bad_image, max_bad_images=max_bad_images),
+        _reader(
+            dataset,
+            views,
+            seed=seed,
+            on_bad_image=on_bad_image,
+            max_bad_images=max_bad_images,
+        ),
         **order,
         num_workers=num_workers,
-        collate_fn=collate,
+        collate_fn=collate if views is None else one_batch,
         pin_memory=torch.cuda.is_available(),
         persistent_workers=persistent and num_workers > 0,
         # the host's datasets are instances of a class local to a function: unpicklable
         multiprocessing_context="fork" if num_workers else None,
         worker_init_fn=leave_signals_to_parent,
     )
+
+
+def _reader(dataset: SizedDataset, views: BatchViews | None, **given: Any) -> SeededViews:
+    """Return what reads a dataset: views of an image, or decoded images for views of a batch."""
+    return SeededViews(dataset, **given) if views is None else RawImages(dataset, views, **given)
 
 
 def loader_in_bank_order(
@@ -117,10 +133,11 @@ def loader_in_bank_order(
             "multiprocessing_context": "fork",
         }
     dataset: Any = loader.dataset
+    makes = dataset.views if isinstance(dataset, RawImages) else None
     if isinstance(dataset, SeededViews):
         dataset = dataset.dataset
     return ViewLoader(
-        SeededViews(dataset, **views),
+        _reader(dataset, makes, **views),
         batch_size=loader.batch_size,
         sampler=sampler,
         num_workers=loader.num_workers,

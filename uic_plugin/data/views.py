@@ -88,11 +88,14 @@ class SeededViews(Dataset[Any]):
         finally:
             torch.set_rng_state(kept)
 
+    def _item(self, index: int) -> Any:
+        return self.dataset[index]
+
     def _read(self, index: int) -> Any:
         for step in range(len(self)):
             candidate = (index + step) % len(self)
             try:
-                return self.dataset[candidate]
+                return self._item(candidate)
             except BAD_IMAGE_ERRORS as error:
                 path = path_of(self.dataset, candidate)
                 reason = "not an image" if isinstance(error, UnidentifiedImageError) else str(error)

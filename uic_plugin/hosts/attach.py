@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from functools import partial
 from pathlib import Path
@@ -10,8 +9,8 @@ from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, DistributedSampler
-from torchvision.datasets.vision import StandardTransform
 
+from uic_plugin.augmentation import BatchViews
 from uic_plugin.data.center import center_view
 from uic_plugin.data.draws import DrawnShare
 from uic_plugin.data.images import (
@@ -23,8 +22,10 @@ from uic_plugin.data.images import (
 )
 from uic_plugin.data.labels import match_labels, read_labels
 from uic_plugin.data.loaders import loader_in_bank_order, view_loader
+from uic_plugin.data.raw import RawImages, with_transform
 from uic_plugin.data.views import SeededViews
 from uic_plugin.hosts.guards import write_whole_checkpoints
+from uic_plugin.hosts.pipelines import center_views_of
 from uic_plugin.methods import PseudoLabelMethod
 from uic_plugin.pseudo_labels import BankSampler, ClassBalancedSampler, ShuffledSampler
 from uic_plugin.ranks import RankInfo
@@ -168,8 +169,13 @@ def _label_loader(
     # Pads to equal shares: an image may stand in two, and the label of the higher rank counts.
     share = {"num_replicas": trainer.world_size, "rank": trainer.global_rank, "shuffle": False}
     sampler: Any
+    makes: BatchViews | None = None
+    if isinstance(loader.dataset, RawImages):
+        makes = loader.dataset.views
+        if views == "center":
+            makes = center_views_of(dataset.transform)
     if views == "center":
-        dataset = centered(dataset)
+        dataset = dataset if makes is not None else centered(dataset)
         sampler = DistributedSampler(dataset, **share)
     else:
         sampler = DrawnShare(dataset, lambda: method.label_epoch, **share)
@@ -182,6 +188,7 @@ def _label_loader(
         max_bad_images=method.options.max_bad_images,
         sampler=sampler,
         even=True,  # a last batch of one image would have no batch statistics
+        views=makes,
     )
 
 
@@ -191,17 +198,13 @@ def centered(dataset: Any) -> Any:
     Raises:
         ValueError: if it has no augmentation of its own.
     """
-    copied = copy.copy(dataset)
     transform = getattr(dataset, "transform", None)
     if transform is None:
         raise ValueError(
             "labels of centered views need a dataset with an augmentation of its own "
             f"(a `transform`), which {type(dataset).__name__} does not have"
         )
-    copied.transform = center_view(transform)
-    if hasattr(copied, "transforms"):  # torchvision's datasets call this one
-        copied.transforms = StandardTransform(copied.transform)
-    return copied
+    return with_transform(dataset, center_view(transform))
 
 
 def _kind(loader: Any) -> str:

@@ -41,7 +41,9 @@ def features_of_share(
     torch.manual_seed(
         derive_seed(method.seed, "label pass", method.label_epoch, method.global_rank)
     )
-    for index, views, *_ in method.label_loader:
+    for batch in method.label_loader:
+        # decoded images become views on the device
+        index, views, *_ = batch.to(device) if hasattr(batch, "to") else batch
         view = views if isinstance(views, torch.Tensor) else views[0]
         yield index.to(device), forward(view.to(device))
     for module, mode in zip(modules, modes, strict=True):

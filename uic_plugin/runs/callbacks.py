@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from uic_plugin.data.draws import EpochOrder
 from uic_plugin.files import replacing
 from uic_plugin.hardware import hardware, peak_memory
 from uic_plugin.hosts import backbone_of
@@ -18,6 +19,24 @@ from uic_plugin.report.progress import EpochReporter
 from uic_plugin.report.tables import read_csv, write_csv
 from uic_plugin.runs.checkpoints import CheckpointError, reason_of
 from uic_plugin.runs.clock import EpochClock
+
+
+class FollowOrder(pl.Callback):
+    """Tells a loader's order the epoch, and which share of it is this rank's.
+
+    Args:
+        order: the loader's sampler.
+    """
+
+    def __init__(self, order: object) -> None:
+        self.order = order
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Do it before the first iterator starts."""
+        if isinstance(self.order, EpochOrder):
+            self.order.follow(
+                lambda: int(trainer.current_epoch), trainer.global_rank, trainer.world_size
+            )
 
 
 class History(pl.Callback):

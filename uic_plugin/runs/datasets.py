@@ -12,7 +12,9 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
+from uic_plugin.augmentation import BatchViews
 from uic_plugin.data.center import center_crop
+from uic_plugin.data.draws import EpochOrder
 from uic_plugin.data.images import relative_paths, sort_files
 from uic_plugin.data.index import IndexedImages, read_index
 from uic_plugin.data.loaders import view_loader
@@ -22,13 +24,16 @@ from uic_plugin.data.parquet import ParquetImages
 from uic_plugin.data.resolve import DataSource, class_folders
 from uic_plugin.data.validation import keep_part
 from uic_plugin.hosts import load_host
+from uic_plugin.runs.engine import batch_views
 from uic_plugin.runs.performance import setting
 
 
 def pretrain_loader(cfg: DictConfig, source: DataSource) -> DataLoader[Any]:
     """Return shuffled batches [index, crops, annotation] of the training images."""
     dataset = pretrain_dataset(cfg, source)
-    loader = image_loader(dataset, cfg, shuffle=True, drop_last=True)
+    views = batch_views(cfg, dataset.transform)
+    order = None if views is None else EpochOrder(dataset, cfg.seed)
+    loader = image_loader(dataset, cfg, shuffle=True, drop_last=True, order=order, views=views)
     if len(loader) == 0:
         raise ValueError(
             f"a batch of {cfg.optimizer.batch_size} images is more than the {len(dataset)} images "
@@ -274,6 +279,8 @@ def image_loader(
     shuffle: bool = False,
     drop_last: bool = False,
     batch_size: int | None = None,
+    order: EpochOrder | None = None,
+    views: BatchViews | None = None,
 ) -> DataLoader[Any]:
     """Return a loader with the recipe's workers and its policy for unreadable images."""
     return view_loader(
@@ -283,6 +290,8 @@ def image_loader(
         num_workers=cfg.data.num_workers,
         on_bad_image=cfg.data.on_bad_image,
         max_bad_images=cfg.data.get("max_bad_images"),
+        sampler=order,
+        views=views,
         shuffle=shuffle,
         drop_last=drop_last,
         persistent=bool(setting(cfg, "persistent_workers")),

@@ -20,6 +20,7 @@ from uic_plugin.methods import NUM_ROTATIONS, OWN_METHODS, RotNet
 from uic_plugin.methods.base import HostMethod
 from uic_plugin.networks import find_backbone
 from uic_plugin.recipes_path import TYPED_KEY
+from uic_plugin.runs.engine import engine_of
 from uic_plugin.runs.partial_training import check_partial_training
 from uic_plugin.runs.performance import check_performance
 
@@ -83,6 +84,7 @@ def validate(cfg: DictConfig) -> None:
             "max_seconds works in one process, because ranks would end their epochs at different "
             "steps: set devices=1"
         )
+    engine_of(cfg)
     allowed = cfg.get("weights_allow_missing") or ListConfig([])
     if not isinstance(allowed, ListConfig) or not all(type(name) is str for name in allowed):
         raise ValueError(

@@ -33,7 +33,7 @@ from uic_plugin.methods.base import HostMethod
 from uic_plugin.networks.layers import FEATURES, layer_shapes
 from uic_plugin.ranks import is_lost_rank
 from uic_plugin.report.progress import EpochReporter
-from uic_plugin.runs.callbacks import History, RunCost, Snapshots
+from uic_plugin.runs.callbacks import FollowOrder, History, RunCost, Snapshots
 from uic_plugin.runs.checkpoints import RunCheckpoint
 from uic_plugin.runs.datasets import eval_datasets, image_loader, pretrain_loader
 from uic_plugin.runs.folder import (
@@ -263,6 +263,7 @@ def _records(
     batch = cfg.optimizer.batch_size * num_devices(cfg)
     num_images = len(loader.dataset)  # type: ignore[arg-type]
     records: list[pl.Callback] = [
+        FollowOrder(loader.sampler),
         History(run_dir / HISTORY_FILE, reporter),
         RunCost(run_dir / COST_FILE, num_images, views_per_image(cfg), batch),
         RunCheckpoint(
