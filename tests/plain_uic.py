@@ -13,8 +13,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from uic_plugin.augmentation import Pixels, RandomViews
+from uic_plugin.data.raw import with_transform
 from uic_plugin.hosts import backbone_of
 from uic_plugin.hosts.attach import centered
+from uic_plugin.hosts.pipelines import center_views_of, pipelines_of
 from uic_plugin.runs.datasets import pretrain_dataset
 from uic_plugin.runs.settings import build_method, prepare_config
 from uic_plugin.seeding import derive_seed, make_generator
@@ -60,7 +63,7 @@ def train_plainly(recipe):
         for step in range(num_steps):
             drawn = order[step * size : (step + 1) * size]
             views = [
-                seeded_view(dataset, image, derive_seed(seed, "view", epoch, step * size + place))
+                one_view(cfg, dataset, image, epoch, step * size + place)
                 for place, image in enumerate(drawn)
             ]
             torch.manual_seed(derive_seed(seed, "step", epoch, 0, step))
@@ -72,7 +75,9 @@ def train_plainly(recipe):
                 for image, answer in zip(drawn, logits.argmax(1).tolist(), strict=True):
                     new_labels[image] = answer
             elif step == num_steps - 1:
-                new_labels = labels_of_centered_views(network, head, dataset, size)
+                new_labels = labels_of_centered_views(
+                    network, head, centered_views(cfg, dataset), size
+                )
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -85,6 +90,30 @@ def train_plainly(recipe):
     return epochs
 
 
+def one_view(cfg, dataset, image, epoch, position):
+    """The first view of an image, made alone by whichever engine the recipe asks for."""
+    if cfg.augmentation.engine == "host":
+        return seeded_view(dataset, image, derive_seed(cfg.seed, "view", epoch, position))
+    return made_alone(
+        RandomViews(pipelines_of(dataset.transform), cfg.seed), dataset, image, epoch, position
+    )
+
+
+def made_alone(views, dataset, image, epoch=0, position=0):
+    """The first view of a batch of one image."""
+    _, pixels, _ = with_transform(dataset, np.array)[image]
+    return views(Pixels.of([pixels]), np.array([epoch]), np.array([position]))[0][0]
+
+
+def centered_views(cfg, dataset):
+    """A centered view of each image."""
+    if cfg.augmentation.engine == "host":
+        views = [item[1] for item in centered(dataset)]
+        return [view if isinstance(view, torch.Tensor) else view[0] for view in views]
+    views = center_views_of(dataset.transform)
+    return [made_alone(views, dataset, image) for image in range(len(dataset))]
+
+
 def seeded_view(dataset, image, seed):
     """The first view that the host's augmentation makes of an image."""
     torch.manual_seed(seed)
@@ -94,10 +123,8 @@ def seeded_view(dataset, image, seed):
     return views if isinstance(views, torch.Tensor) else views[0]
 
 
-def labels_of_centered_views(network, head, dataset, size):
+def labels_of_centered_views(network, head, views, size):
     """The answers to centered views, network in eval mode, in batches of nearly equal size."""
-    views = [item[1] for item in centered(dataset)]
-    views = [view if isinstance(view, torch.Tensor) else view[0] for view in views]
     network.eval()
     head.eval()
     answers = []

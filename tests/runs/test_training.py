@@ -298,10 +298,14 @@ def test_a_diverged_online_classifier_stops_the_run_at_once(recipe, name):
     assert not _path(cfg).exists()
 
 
-@pytest.mark.parametrize("head", ["mlp", pytest.param("linear", marks=pytest.mark.slow)])
-def test_a_plain_loop_gives_the_same_losses_and_labels(recipe, head):
+@pytest.mark.parametrize(
+    ("head", "engine"),
+    [("mlp", "auto"), ("mlp", "host"), pytest.param("linear", "auto", marks=pytest.mark.slow)],
+)
+def test_a_plain_loop_gives_the_same_losses_and_labels(recipe, head, engine):
     """Two epochs of the recipe; notices any change of recipe, step, order, view or seed."""
-    cfg = recipe(f"method_kwargs.head={head}", "method_kwargs.num_pseudo_classes=40")
+    settings = [f"method_kwargs.head={head}", f"augmentation.engine={engine}"]
+    cfg = recipe(*settings, "method_kwargs.num_pseudo_classes=40")
     labels = train(cfg)["uic"]["bank"]["targets"]
     rows = history(cfg.run_dir)
     losses = [float(row.get("train_uic_loss_epoch") or row["train_uic_loss"]) for row in rows]

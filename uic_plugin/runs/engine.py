@@ -8,7 +8,7 @@ from uic_plugin.augmentation import BatchViews, RandomViews
 from uic_plugin.hosts.pipelines import UnknownOperation, pipelines_of
 
 ENGINES = ("auto", "batch", "host")
-DEFAULT_ENGINE = "host"
+DEFAULT_ENGINE = "auto"
 
 
 def engine_of(cfg: DictConfig) -> str:
