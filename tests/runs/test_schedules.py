@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from uic_plugin.hosts.lightning import pl
-from uic_plugin.hosts.schedules import linear_factor
+from uic_plugin.hosts.schedules import cosine_factor, linear_factor
 from uic_plugin.report.progress import EpochReporter
 from uic_plugin.runs.folder import read_checkpoint
 from uic_plugin.runs.training import pretrain
@@ -21,6 +21,13 @@ def test_factors_by_hand():
     assert [factor(i) for i in range(7)] == pytest.approx([0.1, 0.55, 1, 0.75, 0.5, 0.25, 0])
     with pytest.raises(ValueError, match="warmup_epochs must be at least 0 and less than"):
         linear_factor(4, 4, 0.0)
+
+
+def test_cosine_factors_by_hand():
+    factor = cosine_factor(0, 4, 0.0)
+    assert [factor(i) for i in (0, 2, 4, 5)] == pytest.approx([1, 0.5, 0, 0])
+    factor = cosine_factor(2, 6, 0.1, 0.2)
+    assert [factor(i) for i in (0, 1, 2, 4, 6)] == pytest.approx([0.1, 0.55, 1, 0.6, 0.2])
 
 
 class Rates(pl.Callback):
@@ -60,6 +67,17 @@ def test_step_by_step_with_warmup(recipe, name):
     decay = [top * (1 - i / (2 * steps)) for i in range(2 * steps)]
     assert found == pytest.approx(warm + decay, rel=1e-4)
     assert math.isclose(found[steps], top)
+
+
+@pytest.mark.parametrize("name", ["digits/uic", "digits/simclr"])
+def test_cosine_step_by_step(recipe, name):
+    given = recipe(
+        FEW, "max_epochs=2", "scheduler.interval=step", "optimizer.lr=1", name=name
+    )  # fmt: skip
+    found = rates(given)
+    top = given.optimizer.batch_size / 256
+    wanted = [top * (1 + math.cos(math.pi * i / len(found))) / 2 for i in range(len(found))]
+    assert found == pytest.approx(wanted, rel=1e-3)
 
 
 @pytest.mark.parametrize("interval", ["epoch", "step"])

@@ -28,8 +28,8 @@ from uic_plugin.runs.folder import COST_FILE, HISTORY_FILE
 if TYPE_CHECKING:
     from uic_plugin.data.resolve import DataSource
 
-_CALIBRATION_EPOCHS = 3  # the first also pays for start-up
-_CALIBRATION_IMAGES = 2560  # of each of them
+_CALIBRATION_EPOCHS = 2  # the first also pays for start-up and first labels
+_CALIBRATION_IMAGES = 1280  # of each of them
 # settings that change nothing of what a step takes: their calibration is the same
 _COSTS_NOTHING = (
     "optimizer.lr",
