@@ -35,7 +35,8 @@ def test_recipe(name):
         out = method.eval()(torch.zeros(1, 3, size, size))
     assert out["feats"].shape[0] == 1
     if cfg.method == "uic":
-        assert out["pseudo_logits"].shape == (1, cfg.method_kwargs.num_pseudo_classes)
+        sizes = [cfg.method_kwargs.num_pseudo_classes, *cfg.method_kwargs.more_heads]
+        assert out["pseudo_logits"].shape == (1, sum(sizes))
 
 
 @pytest.mark.parametrize("name", RECIPES)
