@@ -51,6 +51,11 @@ def assert_same(one, two):
         assert torch.equal(value, other) if is_tensor else value == other, name
 
 
+def from_files(digits):
+    """Overrides that read the digits' files, not their decoded copy."""
+    return ("data.dataset=custom", f"data.train_path={digits / 'train'}", "data.val_path=null")
+
+
 def augmentation_of(name, *overrides):
     cfg = compose_recipe(name, list(overrides))
     return load_host().augmentation("custom", cfg.augmentations)
@@ -173,7 +178,7 @@ def test_photographs_of_several_sizes(tmp_path, recipe):
 
 
 def test_a_bad_image_is_named_or_skipped(digits, recipe):
-    cfg, source = prepare_config(recipe())
+    cfg, source = prepare_config(recipe(*from_files(digits)))
     dataset = pretrain_dataset(cfg, source)
     views = center_views_of(dataset.transform)
     path = dataset.samples[3][0]
@@ -190,8 +195,8 @@ def test_a_bad_image_is_named_or_skipped(digits, recipe):
         reader.__getitems__(draws)
 
 
-def test_images_in_memory_are_taken_together(recipe):
-    cfg, source = prepare_config(recipe())
+def test_images_in_memory_are_taken_together(digits, recipe):
+    cfg, source = prepare_config(recipe(*from_files(digits)))
     dataset = pretrain_dataset(cfg, source)
     read = RawImages(dataset, center_views_of(dataset.transform), seed=0)
 
