@@ -1,5 +1,6 @@
 """The methods beside UIC, trained inside the installed host on real images."""
 
+import copy
 import json
 import math
 from pathlib import Path
@@ -108,6 +109,30 @@ def test_stopped_and_resumed_equals_uninterrupted(recipe, tmp_path, name, option
     cfg = recipe(f"run_dir={tmp_path / 'parts'}", *given, name=name)
     train(cfg, stop_after(1))
     assert same(whole, train(cfg))
+
+
+@pytest.mark.slow
+def test_small_crops_of_a_second_pipeline_resume(recipe, tmp_path):
+    """Crops of 8 pixels beside two of 16, in whatever order the host makes them."""
+
+    def cfg(folder):
+        options = (*SWAP, *SMALL_HEAD, "method_kwargs.small_crops=2", "max_epochs=2")
+        cfg = recipe(f"run_dir={tmp_path / folder}", *options)
+        small = copy.deepcopy(cfg.augmentations[0])
+        small.crop_size, small.rrc.crop_min_scale, small.rrc.crop_max_scale = 8, 0.2, 0.6
+        cfg.augmentations.append(small)
+        return cfg
+
+    seen = []
+
+    class Watch(pl.Callback):
+        def on_train_batch_start(self, trainer, module, batch, *_):
+            seen.append([view.shape[-1] for view in batch[1]])
+
+    whole = train(cfg("whole"), Watch())
+    assert seen[0] == [16, 16, 8, 8]
+    train(cfg("parts"), stop_after(1))
+    assert same(whole, train(cfg("parts")))
 
 
 def test_deepcluster_finds_classes_and_forgets_its_classifier(recipe):
