@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-# operations whose answer, or whose answer's shape, the CPU needs before it can go on
+# operations whose answer, or whose answer's shape, the CPU needs before it can continue
 _NAMES = {
     "aten::_local_scalar_dense",  # .item(), float(), bool(), .tolist() of one number
     "aten::nonzero",

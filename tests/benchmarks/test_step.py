@@ -26,7 +26,7 @@ EPOCHS = 10  # of 11 steps
 
 
 class Turns:
-    """Lets a number of threads go on one after another, until one of them has ended."""
+    """Lets a number of threads run one after another, until one of them has ended."""
 
     def __init__(self, count):
         self.barrier = threading.Barrier(count)

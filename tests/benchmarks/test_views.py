@@ -27,7 +27,7 @@ from uic_plugin.runs.settings import build_method, prepare_config
 from uic_plugin.runs.training import pretrain
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(1800)]
-BATCH, COUNT, ROUNDS = 64, 2560, 3
+BATCH, COUNT, ROUNDS = 64, 1280, 2
 NO_COLOUR = ["augmentations.0.color_jitter.prob=0", "augmentations.0.grayscale.prob=0"]
 # crop and flip, the recipe's colours, one view of SimCLR's pipeline at 224 pixels of photographs
 VIEWS = {

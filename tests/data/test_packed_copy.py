@@ -72,7 +72,7 @@ def test_it_follows_the_files(cache, folder, packings, change):
     change(folder, sorted(folder.rglob("*.png"))[3])
     same(packed_copy(folder), folder)
     assert packings == [folder, folder]
-    assert old.raw(3).tolist() == kept.tolist()  # a run that has it open goes on with it
+    assert old.raw(3).tolist() == kept.tolist()  # a run that has it open keeps reading it
     assert {path.name[:7] for path in (cache / "packed").iterdir()} == {".lock", "digits-"}
 
 

@@ -3,7 +3,8 @@
 import re
 from pathlib import Path
 
-from uic_plugin.data.views import SeededViews
+from uic_plugin.augmentation import RandomViews
+from uic_plugin.data.raw import RawImages
 from uic_plugin.methods import PseudoLabelMethod
 from uic_plugin.methods import pseudo_label as template
 from uic_plugin.methods.kept_labels import KeptLabels
@@ -31,7 +32,8 @@ CLASSES = {
         PseudoClassHead,
         PseudoLabelBank,
         PseudoLabelMethod,
-        SeededViews,
+        RandomViews,
+        RawImages,
     )
 }
 MEMBER = re.compile(r"\b([A-Z]\w+)\.(\w+)")

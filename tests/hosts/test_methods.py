@@ -19,7 +19,8 @@ from uic_plugin.runs.folder import read_checkpoint
 from uic_plugin.runs.run import Run
 from uic_plugin.runs.settings import build_method, prepare_config
 from uic_plugin.runs.start_weights import start_from
-from uic_plugin.runs.training import make_trainer, pretrain
+from uic_plugin.runs.trainer import make_trainer
+from uic_plugin.runs.training import pretrain
 
 QUIET = EpochReporter("test")
 SMALL_HEAD = ("method_kwargs.head_width=16",)

@@ -169,7 +169,7 @@ class ClassBalancedSampler(BankSampler):
 
     Without replacement from a class that has more images than that, with replacement otherwise.
     With `all_first`, the images of a class take turns instead, in an order that stays the same
-    from epoch to epoch and goes on where the last epoch ended: each is drawn once before any is
+    from epoch to epoch and continues where the last epoch ended: each is drawn once before any is
     repeated, as long as labels stay as they are. That takes no memory: an image's place in its
     class is that of its own random number.
 

@@ -14,7 +14,7 @@ from uic_plugin.hosts import load_host
 from uic_plugin.hosts.lightning import pl
 from uic_plugin.runs.datasets import eval_loaders
 from uic_plugin.runs.run import Run
-from uic_plugin.runs.training import fit, make_trainer
+from uic_plugin.runs.trainer import fit, make_trainer
 
 
 @dataclass(frozen=True)

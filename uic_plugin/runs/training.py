@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import shutil
 import time
@@ -10,12 +9,10 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import torch
 from omegaconf import DictConfig, OmegaConf
 from torch.utils.data import DataLoader
 
@@ -26,9 +23,9 @@ from uic_plugin.errors import Interrupted, RankLostError
 from uic_plugin.files import replacing
 from uic_plugin.hosts import backbone_of
 from uic_plugin.hosts.attach import images_of
-from uic_plugin.hosts.guards import FiniteLoss, write_whole_checkpoints
+from uic_plugin.hosts.guards import FiniteLoss
 from uic_plugin.hosts.lightning import pl
-from uic_plugin.methods import OWN_METHODS, has_pseudo_labels
+from uic_plugin.methods import has_pseudo_labels
 from uic_plugin.methods.base import HostMethod
 from uic_plugin.networks.layers import FEATURES, layer_shapes
 from uic_plugin.ranks import is_lost_rank
@@ -50,10 +47,9 @@ from uic_plugin.runs.folder import (
 )
 from uic_plugin.runs.loggers import logger_names, logging_to
 from uic_plugin.runs.partial_training import prepare_partial_training
-from uic_plugin.runs.performance import compile_network, setting, tuned
+from uic_plugin.runs.performance import compile_network, tuned
 from uic_plugin.runs.settings import (
     build_method,
-    lightning_precision,
     num_devices,
     prepare_config,
     unknown_options_named,
@@ -62,24 +58,10 @@ from uic_plugin.runs.settings import (
 )
 from uic_plugin.runs.start_weights import start_from, start_pretrained
 from uic_plugin.runs.time_budget import TimeBudget
+from uic_plugin.runs.trainer import fit, make_trainer
 
 # Sections of solo-learn's recipes that its own scripts read and `uic pretrain` does not.
 _UNUSED_SECTIONS = ("checkpoint", "auto_resume", "auto_umap", "dali")
-# Settings that go to Lightning's Trainer as they are.
-_TRAINER_KEYS = (
-    "accumulate_grad_batches",
-    "gradient_clip_val",
-    "gradient_clip_algorithm",
-    "num_nodes",
-    "limit_train_batches",
-    "limit_val_batches",
-    "check_val_every_n_epoch",
-    "log_every_n_steps",
-    "deterministic",
-)
-
-
-_RANK_TIMEOUT = 1800  # seconds
 
 
 @dataclass(frozen=True)
@@ -289,72 +271,3 @@ def _check_network(network: Any, crop_size: int) -> None:
             f"this {type(network).__name__} puts out {shape} where {width} features are expected: "
             f"choose another backbone.name or backbone.kwargs"
         )
-
-
-def make_trainer(
-    cfg: DictConfig, *, max_epochs: int, callbacks: list[pl.Callback], evaluates: bool = False
-) -> pl.Trainer:
-    """Return the host's Trainer, silent but for our own callbacks.
-
-    Args:
-        cfg: the prepared recipe.
-        max_epochs: of this training.
-        callbacks: Lightning's.
-        evaluates: leaves out what the recipe says of the pretraining alone, as limits of batches.
-
-    Raises:
-        ValueError: for hardware that is not there, or numbers that Lightning does not take.
-    """
-    arguments: dict[str, Any] = {
-        "max_epochs": max_epochs,
-        "accelerator": cfg.accelerator,
-        "devices": cfg.devices,
-        "precision": lightning_precision(cfg.precision),
-        "logger": False,
-        "callbacks": callbacks,
-        "enable_checkpointing": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "num_sanity_val_steps": 0,
-        "benchmark": setting(cfg, "cudnn_benchmark"),
-        "sync_batchnorm": cfg.get("sync_batchnorm", False) and torch.cuda.is_available(),
-    }
-    if num_devices(cfg) > 1:
-        strategy = cfg.get("strategy") or "ddp"
-        if strategy == "ddp":
-            patience = timedelta(seconds=cfg.get("rank_timeout", _RANK_TIMEOUT))
-            # Our methods use all their parameters in every step; to look for unused ones, as
-            # Lightning 1 does by default, is a wait for the device for each parameter.
-            known: dict[str, Any] = {}
-            if cfg.method in OWN_METHODS:
-                known["find_unused_parameters"] = False
-            strategy = pl.strategies.DDPStrategy(timeout=patience, **known)
-        arguments["strategy"] = strategy
-    if not evaluates:
-        arguments.update({name: cfg[name] for name in _TRAINER_KEYS if cfg.get(name) is not None})
-    try:
-        trainer = pl.Trainer(**arguments)
-    except Exception as error:  # Lightning has an exception of its own for each line
-        if type(error).__name__ != "MisconfigurationException":
-            raise
-        raise ValueError(
-            f"accelerator={cfg.accelerator} devices={cfg.devices} precision={cfg.precision} "
-            f"cannot be had here ({' '.join(str(error).split())}): set accelerator=cpu devices=1 "
-            f"precision=32, say"
-        ) from error
-    write_whole_checkpoints(trainer)
-    return trainer
-
-
-def fit(
-    trainer: pl.Trainer,
-    module: HostMethod | pl.LightningModule,
-    train: DataLoader[Any],
-    val: DataLoader[Any] | None = None,
-    checkpoint: Path | None = None,
-) -> None:
-    """`Trainer.fit` on either line; checkpoints are read as tensors and plain values."""
-    arguments: dict[str, Any] = {"ckpt_path": str(checkpoint) if checkpoint else None}
-    if "weights_only" in inspect.signature(trainer.fit).parameters:
-        arguments["weights_only"] = True
-    trainer.fit(cast("pl.LightningModule", module), train, val, **arguments)
