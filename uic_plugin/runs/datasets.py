@@ -21,7 +21,7 @@ from uic_plugin.data.loaders import view_loader
 from uic_plugin.data.parquet import ParquetImages
 from uic_plugin.data.resolve import DataSource, class_folders
 from uic_plugin.hosts import load_host
-from uic_plugin.runs.engine import batch_views
+from uic_plugin.runs.engine import batch_views, trains_on_cpu
 
 
 def pretrain_loader(cfg: DictConfig, source: DataSource) -> DataLoader[Any]:
@@ -217,6 +217,7 @@ def image_loader(
         max_bad_images=cfg.data.get("max_bad_images"),
         sampler=order,
         views=views,
+        in_workers=trains_on_cpu(cfg),
         shuffle=shuffle,
         drop_last=drop_last,
     )

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
+import torch
 from omegaconf import DictConfig, OmegaConf
 
 from uic_plugin.augmentation import BatchViews, RandomViews
+from uic_plugin.data.raw import RawImages
 from uic_plugin.hosts.pipelines import UnknownOperation, pipelines_of
 
 ENGINES = ("auto", "batch", "host")
@@ -45,3 +50,28 @@ def batch_views(cfg: DictConfig, augmentation: object) -> BatchViews | None:
             f"augmentation.engine=batch cannot make these views ({error}): set "
             f"augmentation.engine=host"
         ) from error
+
+
+def trains_on_cpu(cfg: DictConfig) -> bool:
+    """Return whether a recipe's training will be on the CPU."""
+    has_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
+    return cfg.get("accelerator") == "cpu" or not has_gpu
+
+
+def resume_engine(cfg: DictConfig, recipe: Path) -> None:
+    """Let a run that resumes keep the engine that it was begun with, in place.
+
+    Args:
+        cfg: the recipe; what it says itself counts, unless that is "auto".
+        recipe: of the run that resumes, as it was written when it began.
+    """
+    if engine_of(cfg) != "auto" or not recipe.is_file():
+        return
+    begun = OmegaConf.select(OmegaConf.load(recipe), "augmentation.engine", default="host")
+    OmegaConf.update(cfg, "augmentation.engine", str(begun), force_add=True)
+
+
+def note_engine(cfg: DictConfig, loader: Any) -> None:
+    """Write down in the recipe, in place of "auto", which engine a loader has."""
+    engine = "batch" if isinstance(loader.dataset, RawImages) else "host"
+    OmegaConf.update(cfg, "augmentation.engine", engine, force_add=True)
