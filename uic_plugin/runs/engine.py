@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -58,17 +57,16 @@ def trains_on_cpu(cfg: DictConfig) -> bool:
     return cfg.get("accelerator") == "cpu" or not has_gpu
 
 
-def resume_engine(cfg: DictConfig, recipe: Path) -> None:
+def resume_engine(cfg: DictConfig, begun: DictConfig) -> None:
     """Let a run that resumes keep the engine that it was begun with, in place.
 
     Args:
         cfg: the recipe; what it says itself counts, unless that is "auto".
-        recipe: of the run that resumes, as it was written when it began.
+        begun: the recipe as it was written when the run began.
     """
-    if engine_of(cfg) != "auto" or not recipe.is_file():
-        return
-    begun = OmegaConf.select(OmegaConf.load(recipe), "augmentation.engine", default="host")
-    OmegaConf.update(cfg, "augmentation.engine", str(begun), force_add=True)
+    if engine_of(cfg) == "auto":
+        engine = OmegaConf.select(begun, "augmentation.engine", default="host")
+        OmegaConf.update(cfg, "augmentation.engine", str(engine), force_add=True)
 
 
 def note_engine(cfg: DictConfig, loader: Any) -> None:

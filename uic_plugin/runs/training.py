@@ -35,7 +35,7 @@ from uic_plugin.report.progress import EpochReporter
 from uic_plugin.runs.callbacks import FollowOrder, History, RunCost, Snapshots
 from uic_plugin.runs.checkpoints import RunCheckpoint
 from uic_plugin.runs.datasets import eval_datasets, image_loader, pretrain_loader
-from uic_plugin.runs.engine import note_engine, resume_engine
+from uic_plugin.runs.engine import note_engine
 from uic_plugin.runs.folder import (
     CHECKPOINT_FILE,
     CONFIG_FILE,
@@ -125,8 +125,6 @@ def pretrain(
     if done >= cfg.max_epochs:
         return PretrainResult(run_dir, 0.0, done)
 
-    if resume is not None:
-        resume_engine(cfg, resume.parent / CONFIG_FILE)
     loader = pretrain_loader(cfg, source)
     note_engine(cfg, loader)
     method = _method_for(cfg, loader, resume)
