@@ -119,7 +119,7 @@ def batches_of(cfg, source, *, workers, rank=0, ranks=1, size=16):
     order = loader.sampler
     assert isinstance(order, EpochOrder)
     order.follow(lambda: 4, rank, ranks)
-    return [batch.to("cpu") for batch in loader]
+    return [list(batch) for batch in loader]  # of views, which workers made, or of decoded images
 
 
 def test_views_depend_on_the_order_alone(recipe):
@@ -185,14 +185,14 @@ def test_a_bad_image_is_named_or_skipped(digits, recipe):
     dataset.samples[3] = (path + ".missing", 7)
     draws = [Draw.at(number, 0, number) for number in (2, 3)]
     with pytest.raises(BadImageError, match="missing"):
-        RawImages(dataset, views, seed=0).__getitems__(draws)
+        RawImages(dataset, views, seed=0).batch(draws)
     reader = RawImages(dataset, views, seed=0, on_bad_image="skip", max_bad_images=1)
     with pytest.warns(UserWarning, match="missing"):
-        batch = reader.__getitems__(draws)
+        batch = reader.batch(draws)
     assert batch.index.tolist() == [2, 4]  # the bad image keeps its label
     assert reader.bad_images.value == 1
     with pytest.raises(BadImageError, match="2 images could not be read"):
-        reader.__getitems__(draws)
+        reader.batch(draws)
 
 
 def test_images_in_memory_are_taken_together(digits, recipe):
@@ -214,9 +214,9 @@ def test_images_in_memory_are_taken_together(digits, recipe):
             return np.stack([self.raw(number) for number in numbers])
 
     draws = [Draw.at(number, 1, place) for place, number in enumerate((5, 2, 9, 2))]
-    expected = read.__getitems__(draws)
+    expected = read.batch(draws)
     for kind in (Packed, Uniform):
-        batch = RawImages(kind(), read.views, seed=0).__getitems__(draws)
+        batch = RawImages(kind(), read.views, seed=0).batch(draws)
         for name in ("index", "annotations"):
             assert torch.equal(getattr(batch, name), getattr(expected, name))
         assert torch.equal(batch.pixels.data, expected.pixels.data)
@@ -240,6 +240,23 @@ def test_resumed_equals_uninterrupted(recipe, tmp_path, workers):
     assert_same(train(halves), whole)
     middle = f"resume_from_checkpoint={tmp_path / 'middle.ckpt'}"
     assert_same(train(recipe(*settings, middle, f"run_dir={tmp_path / 'rest'}")), whole)
+
+
+def test_a_run_resumes_with_the_engine_that_it_was_begun_with(recipe, tmp_path):
+    config = tmp_path / "run" / "config.yaml"
+    small = [*SMALL[1:], "scheduler.name=none"]
+    for begun, engine in (("host", "host"), ("auto", "batch")):
+        config.unlink(missing_ok=True)
+        (tmp_path / "run" / "last.ckpt").unlink(missing_ok=True)
+        train(recipe(*small, f"augmentation.engine={begun}", "max_epochs=1"))
+        assert f"engine: {engine}" in config.read_text()
+        train(recipe(*small, "max_epochs=2"))
+        assert f"engine: {engine}" in config.read_text()
+    text = config.read_text().replace("augmentation:\n  engine: batch\n", "")
+    assert "augmentation:" not in text
+    config.write_text(text)  # as versions before this one wrote it
+    train(recipe(*small, "max_epochs=3"))
+    assert "engine: host" in config.read_text()
 
 
 def test_a_method_of_the_host_resumes_with_the_same_images(recipe, tmp_path):

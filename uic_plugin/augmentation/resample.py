@@ -231,14 +231,16 @@ class _Taps:
 
 @contextmanager
 def exact_products() -> Iterator[None]:
-    """Keep a GPU from rounding factors to TF32, whatever the training does."""
-    settings = torch.backends.cuda.matmul
-    before = settings.allow_tf32
-    settings.allow_tf32 = False
+    """Keep factors from being rounded to TF32 or bfloat16, whatever the training does."""
+    before = torch.get_float32_matmul_precision()
+    if before == "highest":
+        yield
+        return
+    torch.set_float32_matmul_precision("highest")
     try:
         yield
     finally:
-        settings.allow_tf32 = before
+        torch.set_float32_matmul_precision(before)
 
 
 def _bicubic(distance: torch.Tensor) -> torch.Tensor:

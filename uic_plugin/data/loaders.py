@@ -61,6 +61,7 @@ def view_loader(
     collate: Callable[[list[Any]], Any] | None = None,
     persistent: bool = False,
     views: BatchViews | None = None,
+    in_workers: bool = False,
 ) -> DataLoader[Any]:
     """Return a loader of a dataset with seeded views, which names unreadable images.
 
@@ -73,6 +74,7 @@ def view_loader(
         persistent: keep the workers from one pass to the next.
         views: makes the views of whole batches, which are `RawBatch`es then; by default the
             dataset makes those of an image.
+        in_workers: see `RawImages`.
     """
     order: dict[str, Any]
     if even:
@@ -84,6 +86,7 @@ def view_loader(
         _reader(
             dataset,
             views,
+            in_workers,
             seed=seed,
             on_bad_image=on_bad_image,
             max_bad_images=max_bad_images,
@@ -99,9 +102,13 @@ def view_loader(
     )
 
 
-def _reader(dataset: SizedDataset, views: BatchViews | None, **given: Any) -> SeededViews:
+def _reader(
+    dataset: SizedDataset, views: BatchViews | None, in_workers: bool, **given: Any
+) -> SeededViews:
     """Return what reads a dataset: views of an image, or decoded images for views of a batch."""
-    return SeededViews(dataset, **given) if views is None else RawImages(dataset, views, **given)
+    if views is None:
+        return SeededViews(dataset, **given)
+    return RawImages(dataset, views, in_workers=in_workers, **given)
 
 
 def loader_in_bank_order(
@@ -133,11 +140,12 @@ def loader_in_bank_order(
             "multiprocessing_context": "fork",
         }
     dataset: Any = loader.dataset
-    makes = dataset.views if isinstance(dataset, RawImages) else None
+    raw = dataset if isinstance(dataset, RawImages) else None
+    makes, in_workers = (raw.views, raw.in_workers) if raw is not None else (None, False)
     if isinstance(dataset, SeededViews):
         dataset = dataset.dataset
     return ViewLoader(
-        _reader(dataset, makes, **views),
+        _reader(dataset, makes, in_workers, **views),
         batch_size=loader.batch_size,
         sampler=sampler,
         num_workers=loader.num_workers,

@@ -1,7 +1,8 @@
 """Decoded images on their way to a training whose views are made of whole batches.
 
 A loader's workers decode, and put the bytes of a batch together; when the batch is sent to the
-device of the training, what arrives there are its views.
+device of the training, what arrives there are its views. Where that is the CPU, the workers make
+the views, too.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.data import get_worker_info
 from torchvision.datasets import CIFAR10, CIFAR100
 from torchvision.datasets.vision import StandardTransform
 
@@ -80,12 +82,16 @@ class RawImages(SeededViews):
         dataset: the host's, with items [index, views, annotation]. One with `raw(index)`, an
             (H, W, 3) uint8 array, is asked for that; of another the transform is left out.
         views: makes the views.
+        in_workers: whether a loader's workers make the views, for a training on the CPU; they are
+            the same wherever they are made.
         seed, on_bad_image, max_bad_images: see `SeededViews`.
     """
 
-    def __init__(self, dataset: SizedDataset, views: BatchViews, **given: Any) -> None:
+    def __init__(
+        self, dataset: SizedDataset, views: BatchViews, *, in_workers: bool = False, **given: Any
+    ) -> None:
         super().__init__(dataset, **given)
-        self.views = views
+        self.views, self.in_workers = views, in_workers
         self._decoded = None if hasattr(dataset, "raw") else with_transform(dataset, np.array)
         self._array = _array_of(dataset)
 
@@ -94,8 +100,13 @@ class RawImages(SeededViews):
         item: Item = self._read(int(index))
         return item
 
-    def __getitems__(self, draws: Sequence[int]) -> RawBatch:
-        """Return a batch, as a loader asks for it that has all of a batch's indices."""
+    def __getitems__(self, draws: Sequence[int]) -> RawBatch | list[Any]:
+        """Return a batch, or what it becomes, as a loader asks for it that has all its indices."""
+        batch = self.batch(draws)
+        return batch.to("cpu") if self.in_workers and get_worker_info() is not None else batch
+
+    def batch(self, draws: Sequence[int]) -> RawBatch:
+        """Return the decoded images of some draws."""
         index, images, annotations = self._together(draws)
         draw_of = [draw if isinstance(draw, Draw) else Draw.at(draw, 0, draw) for draw in draws]
         return RawBatch(

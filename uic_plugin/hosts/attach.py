@@ -170,8 +170,9 @@ def _label_loader(
     share = {"num_replicas": trainer.world_size, "rank": trainer.global_rank, "shuffle": False}
     sampler: Any
     makes: BatchViews | None = None
+    in_workers = False
     if isinstance(loader.dataset, RawImages):
-        makes = loader.dataset.views
+        makes, in_workers = loader.dataset.views, loader.dataset.in_workers
         if views == "center":
             makes = center_views_of(dataset.transform)
     if views == "center":
@@ -189,6 +190,7 @@ def _label_loader(
         sampler=sampler,
         even=True,  # a last batch of one image would have no batch statistics
         views=makes,
+        in_workers=in_workers,
     )
 
 

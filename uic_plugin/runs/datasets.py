@@ -24,7 +24,7 @@ from uic_plugin.data.parquet import ParquetImages
 from uic_plugin.data.resolve import DataSource, class_folders
 from uic_plugin.data.validation import keep_part
 from uic_plugin.hosts import load_host
-from uic_plugin.runs.engine import batch_views
+from uic_plugin.runs.engine import batch_views, trains_on_cpu
 from uic_plugin.runs.performance import setting
 
 
@@ -292,6 +292,7 @@ def image_loader(
         max_bad_images=cfg.data.get("max_bad_images"),
         sampler=order,
         views=views,
+        in_workers=trains_on_cpu(cfg),
         shuffle=shuffle,
         drop_last=drop_last,
         persistent=bool(setting(cfg, "persistent_workers")),

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from omegaconf import DictConfig, OmegaConf
 
 from uic_plugin.augmentation import BatchViews, RandomViews
+from uic_plugin.data.raw import RawImages
 from uic_plugin.hosts.pipelines import UnknownOperation, pipelines_of
 
 ENGINES = ("auto", "batch", "host")
@@ -45,3 +49,27 @@ def batch_views(cfg: DictConfig, augmentation: object) -> BatchViews | None:
             f"augmentation.engine=batch cannot make these views ({error}): set "
             f"augmentation.engine=host"
         ) from error
+
+
+def trains_on_cpu(cfg: DictConfig) -> bool:
+    """Return whether a recipe's training will be on the CPU."""
+    has_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
+    return cfg.get("accelerator") == "cpu" or not has_gpu
+
+
+def resume_engine(cfg: DictConfig, begun: DictConfig) -> None:
+    """Let a run that resumes keep the engine that it was begun with, in place.
+
+    Args:
+        cfg: the recipe; what it says itself counts, unless that is "auto".
+        begun: the recipe as it was written when the run began.
+    """
+    if engine_of(cfg) == "auto":
+        engine = OmegaConf.select(begun, "augmentation.engine", default="host")
+        OmegaConf.update(cfg, "augmentation.engine", str(engine), force_add=True)
+
+
+def note_engine(cfg: DictConfig, loader: Any) -> None:
+    """Write down in the recipe, in place of "auto", which engine a loader has."""
+    engine = "batch" if isinstance(loader.dataset, RawImages) else "host"
+    OmegaConf.update(cfg, "augmentation.engine", engine, force_add=True)

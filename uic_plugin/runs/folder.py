@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from uic_plugin.hosts.checkpoint_files import damage_of, read_checkpoint
 from uic_plugin.methods import CHECKPOINT_KEY, OWN_METHODS, has_pseudo_labels
 from uic_plugin.recipes_path import evaluation_defaults
+from uic_plugin.runs.engine import resume_engine
 
 CONFIG_FILE, CHECKPOINT_FILE, HISTORY_FILE = "config.yaml", "last.ckpt", "epochs.csv"
 PREVIOUS_FILE = "previous.ckpt"  # the checkpoint before the last
@@ -52,7 +53,10 @@ _FREE_KEYS = (
 
 
 def find_resume(cfg: DictConfig, run_dir: Path) -> Path | None:
-    """Return the checkpoint to resume from: the run folder's own, else the recipe's."""
+    """Return the checkpoint to resume from: the run folder's own, else the recipe's.
+
+    The recipe takes over, in place, the engine of augmentation that the run was begun with.
+    """
     own = _whole_checkpoint(run_dir)
     named = Path(cfg.resume_from_checkpoint) if cfg.get("resume_from_checkpoint") else None
     checkpoint = own or named
@@ -61,6 +65,7 @@ def find_resume(cfg: DictConfig, run_dir: Path) -> Path | None:
     beside = checkpoint.parent / CONFIG_FILE
     kept = OmegaConf.load(beside) if beside.exists() else None
     if isinstance(kept, DictConfig):
+        resume_engine(cfg, kept)
         _check_schedule(kept, cfg, checkpoint)
     if checkpoint == own and isinstance(kept, DictConfig):
         different = _differences(kept, cfg)
@@ -219,6 +224,10 @@ def _differences(kept: DictConfig, cfg: DictConfig) -> list[str]:
         "data.index": None,
         "data.held_out": 0,
         "max_seconds": None,
+        "pretrained": False,
+        "freeze": "none",
+        "layer_decay": 1,
+        "augmentation.engine": "host",
     }
     if cfg.method in OWN_METHODS:
         options = OWN_METHODS[cfg.method].options_class()

@@ -33,6 +33,7 @@ from uic_plugin.report.progress import EpochReporter
 from uic_plugin.runs.callbacks import FollowOrder, History, RunCost, Snapshots
 from uic_plugin.runs.checkpoints import RunCheckpoint
 from uic_plugin.runs.datasets import eval_datasets, image_loader, pretrain_loader
+from uic_plugin.runs.engine import note_engine
 from uic_plugin.runs.folder import (
     CHECKPOINT_FILE,
     CONFIG_FILE,
@@ -112,6 +113,7 @@ def pretrain(
         return PretrainResult(run_dir, 0.0, done)
 
     loader = pretrain_loader(cfg, source)
+    note_engine(cfg, loader)
     method = _method_for(cfg, loader, resume)
     val_loader = None
     if source.labelled and source.val is not None and cfg.knn_eval.enabled:
