@@ -22,7 +22,7 @@ from uic_plugin.pseudo_labels.keyed import KeyedPermutation, drawn
 from uic_plugin.seeding import derive_seed
 
 Result = TypeVar("Result")
-_BLOCK = 1 << 22  # images grouped at once: bounds the memory beside the grouped images
+_BLOCK = 1 << 19  # images grouped at once: bounds the memory beside the grouped images
 _IN_FLIGHT = 2  # blocks that wait for each thread
 
 
