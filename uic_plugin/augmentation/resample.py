@@ -29,7 +29,8 @@ import torch.nn.functional as F
 from uic_plugin.augmentation.pipeline import Boxes
 from uic_plugin.augmentation.pixels import Pixels
 
-_ROUNDING = 1.5 * 2.0**8  # adding and subtracting it leaves whole multiples of 2**-15
+# adding and subtracting these leaves whole multiples of 2**-15 and 2**-20
+_ROUNDING, _SUMMED = 1.5 * 2.0**8, 1.5 * 2.0**3
 _DENSE_SIDE = 64  # pixels, up to which matrices are faster on a CPU
 _LIMIT = 1 << 26  # bytes of images that are resampled at once
 _TABLE_BYTES = 1 << 23
@@ -210,6 +211,7 @@ class _Taps:
         weights = _FILTERS[interpolation]((place + (0.5 - center)[..., None]).div_(wide[..., None]))
         # only pixels of the box count
         weights.mul_(torch.minimum(place + 1, span[..., None] - place).clamp_(0, 1))
+        weights.add_(_SUMMED).sub_(_SUMMED)  # so that their sum has no order either
         weights.div_(weights.sum(-1, keepdim=True))
         weights.add_(_ROUNDING).sub_(_ROUNDING)
         return cls(weights, (low + start).long()[..., None] + tap)

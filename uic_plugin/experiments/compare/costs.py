@@ -17,10 +17,13 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
+from uic_plugin.augmentation import BatchViews
 from uic_plugin.data.draws import DrawnShare
 from uic_plugin.data.loaders import view_loader
+from uic_plugin.data.raw import RawImages
 from uic_plugin.hardware import hardware
 from uic_plugin.hosts.attach import centered
+from uic_plugin.hosts.pipelines import center_views_of
 from uic_plugin.networks.heads import PseudoClassHead
 from uic_plugin.pseudo_labels import (
     ClassBalancedSampler,
@@ -94,8 +97,11 @@ def _features(
     network = opened.backbone.eval().to(device)
     loader: Any = pretrain_loader(cfg, opened.source)
     dataset = loader.dataset.dataset
+    random, center = None, None  # views of an image, or of a batch
+    if isinstance(loader.dataset, RawImages):
+        random, center = loader.dataset.views, center_views_of(dataset.transform)
 
-    def passed(images: Any, number: int, epoch: int = 0) -> torch.Tensor:
+    def passed(images: Any, number: int, makes: BatchViews | None, epoch: int = 0) -> torch.Tensor:
         share = DrawnShare(images, lambda: epoch, num_replicas=1, rank=0, shuffle=False)
         batches = view_loader(
             images,
@@ -104,19 +110,22 @@ def _features(
             num_workers=cfg.data.num_workers,
             on_bad_image=cfg.data.on_bad_image,
             sampler=itertools.islice(iter(share), number),
+            views=makes,
+            in_workers=device.type == "cpu",
         )
         views = (v if isinstance(v, torch.Tensor) else v[0] for _, v, *_ in batches)
         return torch.cat([network(view.to(device)).float().cpu() for view in views])
 
     timed = min(_TIMED_IMAGES, len(dataset))
+    images = dataset if center is not None else centered(dataset)
     seconds = {
-        "deepcluster": _timed(lambda: passed(centered(dataset), timed))[0] / timed,
-        "selflabel": _timed(lambda: passed(dataset, timed))[0] / timed,
+        "deepcluster": _timed(lambda: passed(images, timed, center))[0] / timed,
+        "selflabel": _timed(lambda: passed(dataset, timed, random))[0] / timed,
     }
     parts: list[torch.Tensor] = []
     while sum(map(len, parts)) < count:
         missing = count - sum(map(len, parts))
-        parts.append(passed(dataset, min(missing, len(dataset)), epoch=len(parts)))
+        parts.append(passed(dataset, min(missing, len(dataset)), random, epoch=len(parts)))
     return torch.cat(parts), seconds
 
 
