@@ -125,15 +125,19 @@ def test_a_view_is_that_of_its_image_alone():
 def test_colours(kind, size):
     rng = np.random.default_rng(7)
     images = [Image.fromarray(picture(*size, n, kind)) for n in range(8)]
-    for name in ("brightness", "contrast", "saturation"):
+    for name, shares in (("brightness", (0, 0)), ("contrast", (1, 0)), ("saturation", (0, 1))):
         factors = rng.uniform(0, 2.2, 8)
         column = torch.tensor(factors, dtype=torch.float32).view(-1, 1, 1, 1)
         theirs = [
             getattr(TF, f"adjust_{name}")(image, factor)
             for image, factor in zip(images, factors, strict=True)
         ]
-        ours = getattr(colour, f"adjust_{name}")(tensor(*images), column)
+        to_mean, to_gray = (torch.full_like(column, share) for share in shares)
+        ours = colour.blend(tensor(*images), column, to_mean, to_gray)
         assert_close(ours, tensor(*theirs), steps=1)
+        nothing = torch.zeros_like(column)
+        kept = colour.blend(tensor(*images), nothing + 1, to_mean, to_gray)
+        assert torch.equal(kept, tensor(*images))
     for operation, reference in (
         (colour.grayscale, lambda image: TF.to_grayscale(image, 3)),
         (colour.solarize, ImageOps.solarize),
@@ -150,7 +154,7 @@ def test_every_colour_can_be_turned():
     for hue in (-0.5, -0.1, 0.0, 0.03, 0.5):
         shift = torch.tensor(np.int64(np.trunc(hue * 255)).astype(np.uint8)).view(1, 1, 1, 1)
         assert_close(
-            colour.adjust_hue(tensor(image), shift), tensor(TF.adjust_hue(image, hue)), steps=1
+            colour.turn_hue(tensor(image), shift), tensor(TF.adjust_hue(image, hue)), steps=1
         )
 
 

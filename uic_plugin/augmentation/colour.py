@@ -33,32 +33,29 @@ def grayscale(images: torch.Tensor) -> torch.Tensor:
     return luma(images).expand_as(images)
 
 
-def adjust_brightness(images: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
-    """Multiply images (B, 3, H, W) by factors (B, 1, 1, 1) >= 0, in place."""
-    return images.mul_(factors).clamp_(max=255).floor_()
+def blend(
+    images: torch.Tensor, factors: torch.Tensor, to_mean: torch.Tensor, to_gray: torch.Tensor
+) -> torch.Tensor:
+    """Move images (B, 3, H, W) away from black, their mean or their gray version, in place.
 
-
-def adjust_contrast(images: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
-    """Move images (B, 3, H, W) away from their mean brightness or towards it, in place."""
+    Args:
+        images: whole numbers in [0, 255].
+        factors: (B, 1, 1, 1) >= 0, what the distance is multiplied by.
+        to_mean: (B, 1, 1, 1), 1 for contrast: the distance from the mean brightness; else 0.
+        to_gray: (B, 1, 1, 1), 1 for saturation: the distance from the gray version; else 0. With
+            both 0 it is that from black, which is brightness.
+    """
     gray = luma(images)
     pixels = gray.shape[2] * gray.shape[3]
     # a sum that float32 holds exactly does not depend on the order of its terms
     exact = torch.float32 if pixels * 255 < _EXACT else torch.float64
-    mean = gray.sum((1, 2, 3), keepdim=True, dtype=exact) / pixels
-    return _blend(images, (mean + 0.5).floor_().float(), factors)
-
-
-def adjust_saturation(images: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
-    """Move images (B, 3, H, W) away from their gray version or towards it, in place."""
-    return _blend(images, luma(images), factors)
-
-
-def _blend(images: torch.Tensor, origin: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
+    mean = (gray.sum((2, 3), keepdim=True, dtype=exact) / pixels).add_(0.5).floor_().float()
+    origin = gray.mul_(to_gray).add_(mean.mul_(to_mean))
     return images.sub_(origin).mul_(factors).add_(origin).clamp_(0, 255).floor_()
 
 
-def adjust_hue(images: torch.Tensor, shifts: torch.Tensor) -> torch.Tensor:
-    """Turn the hue of images (B, 3, H, W).
+def turn_hue(images: torch.Tensor, shifts: torch.Tensor) -> torch.Tensor:
+    """Return images (B, 3, H, W) of another hue.
 
     Args:
         images: with the colours.

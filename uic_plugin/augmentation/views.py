@@ -22,7 +22,6 @@ from uic_plugin.augmentation import colour
 from uic_plugin.augmentation.blur import box_weights, gaussian_blur
 from uic_plugin.augmentation.draws import uniforms
 from uic_plugin.augmentation.pipeline import (
-    BRIGHTNESS,
     CONTRAST,
     HUE,
     NUM_UNIFORMS,
@@ -36,11 +35,6 @@ from uic_plugin.augmentation.pixels import Pixels
 from uic_plugin.augmentation.resample import resample
 
 _CACHED = 1 << 18  # numbers in the views that a CPU works on at once
-_ADJUST = {
-    BRIGHTNESS: colour.adjust_brightness,
-    CONTRAST: colour.adjust_contrast,
-    SATURATION: colour.adjust_saturation,
-}
 
 
 class BatchViews(Protocol):
@@ -126,16 +120,7 @@ def _part(parameters: Parameters, images: slice) -> Parameters:
 
 def _recolour(views: torch.Tensor, parameters: Parameters) -> None:
     """Apply everything between crop and normalisation, in place."""
-    order = parameters.order
-    # Hue is the longest, so it is done at once: what an image has before it, hue, what comes after.
-    hue = np.where((order == HUE).any(1), (order == HUE).argmax(1), 4)
-    for number in range(4):
-        _adjust(views, parameters, np.where(number < hue, order[:, number], -1))
-    shifts = np.trunc(parameters.factors[:, HUE] * 255).astype(np.int64).astype(np.uint8)
-    chosen = np.flatnonzero(hue < 4)
-    _change(views, chosen, colour.adjust_hue, _column(shifts[chosen], views))
-    for number in range(1, 4):
-        _adjust(views, parameters, np.where(number > hue, order[:, number], -1))
+    _jitter(views, parameters)
     _change(views, np.flatnonzero(parameters.gray), colour.grayscale)
     blurred = np.flatnonzero(parameters.sigma)
     if len(blurred):
@@ -145,13 +130,45 @@ def _recolour(views: torch.Tensor, parameters: Parameters) -> None:
     _change(views, np.flatnonzero(parameters.equalize), colour.equalize)
 
 
-def _adjust(views: torch.Tensor, parameters: Parameters, kinds: np.ndarray) -> None:
-    """Change brightness, contrast or saturation of each view, or nothing, in place."""
-    for kind, adjust in _ADJUST.items():
-        chosen = np.flatnonzero(kinds == kind)
-        if len(chosen):
-            factors = parameters.factors[chosen, kind].astype(np.float32)
-            _change(views, chosen, adjust, _column(factors, views))
+def _jitter(views: torch.Tensor, parameters: Parameters) -> None:
+    """Change colours, those of each image in an order of its own, in place.
+
+    Hue is the longest, so it is done at once. With the images sorted by its place in their orders,
+    those that have something to do before it are the last of them, those with something to do
+    after it the first.
+    """
+    hue = np.where((parameters.order == HUE).any(1), (parameters.order == HUE).argmax(1), 4)
+    jittered = np.flatnonzero((parameters.order >= 0).any(1))
+    if not len(jittered):
+        return
+    jittered = jittered[np.argsort(hue[jittered], kind="stable")]
+    hue, order = hue[jittered], parameters.order[jittered]
+    factors = parameters.factors[jittered]
+    is_whole = len(views) == len(jittered) == 1
+    rows = _on(jittered, views)
+    images = views if is_whole else views.index_select(0, rows)
+    for number in range(4):
+        part = slice(int(np.searchsorted(hue, number, "right")), None)
+        _blend(images[part], order[part, number], factors[part])
+    with_hue = slice(0, int(np.searchsorted(hue, 4)))
+    if with_hue.stop:
+        shifts = np.trunc(factors[with_hue, HUE] * 255).astype(np.int64).astype(np.uint8)
+        images[with_hue] = colour.turn_hue(images[with_hue], _column(shifts, views))
+    for number in range(1, 4):
+        part = slice(0, int(np.searchsorted(hue, number)))
+        _blend(images[part], order[part, number], factors[part])
+    if not is_whole:
+        views.index_copy_(0, rows, images)
+
+
+def _blend(images: torch.Tensor, kinds: np.ndarray, factors: np.ndarray) -> None:
+    """Change brightness, contrast or saturation of each image, or nothing for -1, in place."""
+    if (kinds < 0).all():
+        return
+    given = np.ones((3, len(kinds)), np.float32)
+    given[0] = np.where(kinds < 0, 1.0, np.take_along_axis(factors, kinds[:, None], 1)[:, 0])
+    given[1], given[2] = kinds == CONTRAST, kinds == SATURATION
+    colour.blend(images, *_on(given, images).view(3, -1, 1, 1, 1).unbind())
 
 
 def _column(values: np.ndarray, like: torch.Tensor) -> torch.Tensor:
