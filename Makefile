@@ -19,7 +19,7 @@ TRAINING := tests/runs/test_training.py tests/hosts/test_methods.py tests/runs/t
 	tests/runs/test_schedules.py tests/runs/test_small_recipes.py tests/runs/test_checkpoints.py \
 	tests/runs/test_migrate.py tests/pseudo_labels tests/networks tests/evaluation tests/experiments/compare
 
-.PHONY: help install demo test test-browser test-slow test-isa lint docs wheel bench clean
+.PHONY: help install demo test test-browser test-slow test-isa lint docs wheel bench bench-gpu clean
 help:
 	@sed -n 1,4p Makefile
 
@@ -86,6 +86,11 @@ wheel: $(VENV)/.test
 
 bench: $(VENV)/.test
 	$(BIN)/python -m pytest -m benchmark --benchmark-enable -s tests/benchmarks
+
+# on one GPU: images a second of packed and JPEG photographs, NCCL, labels on the device, kills
+bench-gpu: $(VENV)/.test
+	$(BIN)/python -m pytest -m benchmark --benchmark-enable -s tests/benchmarks/test_gpu.py
+	$(BIN)/python -m pytest tests/methods/test_waits.py
 
 clean:
 	rm -rf .venv .venv-main site dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
