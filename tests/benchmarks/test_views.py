@@ -191,7 +191,7 @@ def test_a_training_against_its_network_alone(trained, digits):
 
 def test_a_training_on_photographs_against_its_network_alone(trained, digits):
     """ResNet-18 at 64 pixels, the paper's strong augmentation, photographs of a packed folder."""
-    network = ["backbone.name=resnet18", "backbone.kwargs={}"]
+    network = ["backbone.name=resnet18", "backbone.kwargs={}", "data.dataset=custom"]
     strong = [
         "augmentations.0.crop_size=64",
         "augmentations.0.color_jitter={prob:0.8,brightness:0.8,contrast:0.8,saturation:0.8,hue:0.2}",

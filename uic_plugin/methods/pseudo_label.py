@@ -39,7 +39,7 @@ from uic_plugin.methods.options import PseudoLabelOptions
 from uic_plugin.networks.heads import PseudoClassHead
 from uic_plugin.pseudo_labels import EpochTelemetry
 from uic_plugin.ranks import all_rows, sum_over_ranks
-from uic_plugin.seeding import derive_seed
+from uic_plugin.seeding import derive_seed, seed_step
 
 
 class PseudoLabelMethod(KeptLabels):
@@ -193,9 +193,7 @@ class PseudoLabelMethod(KeptLabels):
                 f"makes {len(views)}: raise augmentations.0.num_crops"
             )
         # The step's own draws (dropout) come from (seed, epoch, rank, step): a resume repeats them.
-        torch.manual_seed(
-            derive_seed(self.seed, "step", self._epoch, self.global_rank, self.steps_done)
-        )
+        seed_step(derive_seed(self.seed, "step", self._epoch, self.global_rank, self.steps_done))
         if self.steps_done == 0:
             self.start_epoch()
         label_view, train_view = self.choose_views(views)

@@ -34,7 +34,7 @@ from uic_plugin.networks.weights import weights_fingerprint
 from uic_plugin.runs.datasets import training_paths
 from uic_plugin.runs.label_settings import LabelSettings
 from uic_plugin.runs.run import Run
-from uic_plugin.seeding import derive_seed
+from uic_plugin.seeding import derive_seed, seed_step
 
 _ROW = np.dtype(
     [
@@ -171,7 +171,7 @@ def _label_rest(
     batches = _batches(dataset, run.config, done, size, random=settings.view == "train")
     with open(kept, "ab") as file:
         for number, (images, readable) in enumerate(batches, done // size):
-            torch.manual_seed(derive_seed(seed, "label step", number))
+            seed_step(derive_seed(seed, "label step", number))
             rows = np.full(len(images), _UNREADABLE, _ROW)
             if readable.any():
                 rows[readable.numpy()] = _rows(classifier, images[readable].to(run.device))
