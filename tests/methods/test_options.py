@@ -39,7 +39,7 @@ def test_defaults_are_the_papers():
         ({"label_momentum": 1.0}, "at least 0 and below 1, got 1.0"),
         ({"label_momentum": 0.9, "fixed_labels": "a.csv"}, "two ways to the labels"),
         ({"views": 2, "label_view": "center"}, "two ways to the labels"),
-        ({"label_source": "swap", "fixed_labels": "a.csv"}, "two ways to the labels"),
+        ({"label_source": "swap", "fixed_labels": "a.csv"}, "labels that never change"),
         ({"more_heads": [1]}, r"list of whole numbers of at least 2, got \[1\]"),
         ({"more_heads": "30"}, "list of whole numbers"),
         ({"more_heads": [30], "fixed_labels": "a.csv"}, "labels of one head, heads is 2"),

@@ -79,7 +79,7 @@ def recipe_of(tuning: FineTuning) -> DictConfig:
     layers = [layer for layer in layer_modules(backbone.network) if layer not in (FEATURES, MLP)]
     size = int(backbone.transform(Image.new("RGB", (64, 64))).shape[-1])
     cfg = compose_recipe(
-        "custom/uic",
+        "custom/uic_paper",
         [
             "name=finetuned",
             f"seed={tuning.seed}",

@@ -148,8 +148,9 @@ class UICOptions(PseudoLabelOptions):
         if self.label_source == "swap":
             if self.fixed_labels is not None:
                 raise ValueError(
-                    "method_kwargs.fixed_labels and label_source=swap are two ways to the labels: "
-                    "choose one"
+                    "method_kwargs.fixed_labels are labels that never change, label_source=swap "
+                    "makes new ones in every step: learn from the file with a recipe that keeps "
+                    "labels, as --config-name custom/uic_paper"
                 )
             return
         for name in ("bank_share", "small_crops"):
