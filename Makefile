@@ -2,16 +2,18 @@
 # HOST=pypi (default)        solo-learn 1.0.2 from the package registry, in .venv
 # HOST=main                  solo-learn from GitHub, in .venv-main
 # HOST=<folder>              solo-learn from a checkout, in .venv-main
+# HOST=lightly               lightly from the package registry, in .venv-lightly
 PYTHON ?= python3
 HOST ?= pypi
 # versions that were tried together; Python 3.10 has not all of them and gets the oldest torch
 CONSTRAINTS ?= .ci/constraints$(shell $(PYTHON) -c 'import sys; print("-oldest" * (sys.version_info < (3, 11)))').txt
-LINE := $(if $(filter pypi,$(HOST)),pypi,main)
-VENV ?= $(if $(filter pypi,$(LINE)),.venv,.venv-main)
+MORE := $(if $(filter lightly,$(HOST)),--constraint .ci/constraints-lightly.txt)
+LINE := $(if $(filter pypi lightly,$(HOST)),$(HOST),main)
+VENV ?= .venv$(if $(filter pypi,$(LINE)),,-$(LINE))
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 STAMP := $(VENV)/.host-$(subst /,_,$(HOST))
-SOLO_LEARN := $(if $(filter pypi main,$(HOST)),,$(abspath $(HOST)))
+SOLO_LEARN := $(if $(filter pypi main lightly,$(HOST)),,$(abspath $(HOST)))
 export SOLO_LEARN
 
 # those that train, whose floating-point sums depend on the instructions of the processor
@@ -21,18 +23,20 @@ TRAINING := tests/runs/test_training.py tests/hosts/test_methods.py tests/runs/t
 
 .PHONY: help install demo test test-browser test-slow test-isa lint docs wheel bench bench-gpu clean
 help:
-	@sed -n 1,4p Makefile
+	@sed -n 1,5p Makefile
 
 install: $(STAMP)
 $(STAMP): pyproject.toml $(CONSTRAINTS)
 	@test -z "$(SOLO_LEARN)" || test -d "$(SOLO_LEARN)/solo" || \
-	  { echo "HOST=$(HOST) is no checkout of solo-learn: give pypi, main, or a folder with solo/ in it"; exit 1; }
+	  { echo "HOST=$(HOST) is no checkout of solo-learn: give pypi, main, lightly, or a folder with solo/ in it"; exit 1; }
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or later is needed: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install --quiet --constraint $(CONSTRAINTS) --editable ".[$(LINE),pretrained]"
+	$(PIP) install --quiet --constraint $(CONSTRAINTS) $(MORE) --editable ".[$(LINE),pretrained]"
 	rm -f $(VENV)/lib/python*/site-packages/solo_learn_checkout.pth
 ifeq ($(HOST),pypi)
 	$(PIP) install --quiet --no-deps solo-learn==1.0.2
+else ifeq ($(HOST),lightly)
+	@true
 else ifeq ($(HOST),main)
 	$(PIP) install --quiet --no-deps --no-build-isolation --force-reinstall git+https://github.com/vturrisi/solo-learn
 else
@@ -45,7 +49,7 @@ demo: install
 	$(BIN)/uic demo --out demo
 
 $(VENV)/.test: $(STAMP)
-	$(PIP) install --quiet --constraint $(CONSTRAINTS) --editable ".[$(LINE),test]"
+	$(PIP) install --quiet --constraint $(CONSTRAINTS) $(MORE) --editable ".[$(LINE),test]"
 	touch $@
 
 lint: $(VENV)/.test
@@ -72,7 +76,7 @@ test-isa: $(VENV)/.test
 	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 $(BIN)/python -m pytest -n 2 $(TRAINING)
 
 $(VENV)/.docs: $(STAMP)
-	$(PIP) install --quiet --constraint $(CONSTRAINTS) --editable ".[$(LINE),docs]"
+	$(PIP) install --quiet --constraint $(CONSTRAINTS) $(MORE) --editable ".[$(LINE),docs]"
 	touch $@
 
 docs: $(VENV)/.docs
@@ -93,4 +97,4 @@ bench-gpu: $(VENV)/.test
 	$(BIN)/python -m pytest tests/methods/test_waits.py
 
 clean:
-	rm -rf .venv .venv-main site dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf .venv .venv-main .venv-lightly site dist .pytest_cache .ruff_cache .mypy_cache .hypothesis

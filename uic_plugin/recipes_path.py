@@ -37,9 +37,13 @@ def compose_recipe(name: str, overrides: list[str], config_dir: Path | None = No
 
     Raises:
         FileNotFoundError: if there is no such recipe or folder.
-        ValueError: for an override that Hydra rejects.
+        ValueError: for an override that Hydra rejects, or a host that there is not.
     """
     cfg = _compose(name, overrides, config_dir)
+    if cfg.get("host", "auto") != "auto":  # before anything of a host is imported
+        from uic_plugin.hosts.detect import choose_host
+
+        choose_host(cfg.host)
     cfg.pop("needs", None)
     cfg.pop("tune", None)
     cfg[TYPED_KEY] = overrides

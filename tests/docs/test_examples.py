@@ -1,7 +1,13 @@
 """The examples of the docs run and learn."""
 
 import importlib.util
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 
@@ -23,3 +29,38 @@ def test_the_idea_in_one_file(capsys):
 def test_the_readme_shows_the_file():
     file = (EXAMPLES / "uic_minimal.py").read_text()
     assert f"```python\n{file}```" in (EXAMPLES.parents[1] / "README.md").read_text()
+
+
+LIGHTLY = ("lightly_pytorch", "lightly_lightning", "lightly_distributed")
+SMALLER = {"max_epochs=10": "max_epochs=1", "classes=100": "classes=20", "100, 10": "20, 1"}
+
+
+@pytest.mark.skipif(importlib.util.find_spec("lightly") is None, reason="lightly is not installed")
+@pytest.mark.parametrize(
+    "name", [LIGHTLY[0], *(pytest.param(name, marks=pytest.mark.slow) for name in LIGHTLY[1:])]
+)
+def test_parts_for_a_loop_of_ones_own_with_lightly(name, digits, tmp_path):
+    for part in LIGHTLY:
+        text = (EXAMPLES / f"{part}.py").read_text()
+        assert len(text.splitlines()) <= 40
+        for old, new in SMALLER.items():
+            text = text.replace(old, new)
+        (tmp_path / f"{part}.py").write_text(text)
+    for folder in (digits / "train").iterdir():
+        (tmp_path / "images" / folder.name).mkdir(parents=True)
+        for path in sorted(folder.iterdir())[:13]:
+            shutil.copy(path, tmp_path / "images" / folder.name)
+    two = ["2"] if name == "lightly_distributed" else []
+    done = subprocess.run(
+        [sys.executable, f"{name}.py", "images", *two],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+
+
+def test_the_page_shows_the_parts():
+    page = (EXAMPLES.parent / "lightly.md").read_text()
+    assert f"```python\n{(EXAMPLES / 'lightly_pytorch.py').read_text()}```" in page

@@ -12,10 +12,10 @@ def test_versions():
     assert _at_least("1.0.6", "1.0.6")
     assert _at_least("1.1", "1.0.6")
     assert not _at_least("1.0.5", "1.0.6")
-    assert find_host().line in ("pypi", "main")
+    assert find_host().line in ("pypi", "main", "lightly")
 
 
-@pytest.mark.parametrize("line", ["pypi", "main"])
+@pytest.mark.parametrize("line", ["pypi", "main", "lightly"])
 def test_the_extras_bring_what_doctor_asks_for(line):
     tomllib = pytest.importorskip("tomllib", reason="Python 3.11 reads TOML itself")
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]

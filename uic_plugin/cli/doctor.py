@@ -9,7 +9,7 @@ from uic_plugin.cli.common import terminal
 
 
 def doctor() -> None:
-    """What is installed, which line of solo-learn was found, what is missing."""
+    """What is installed, which host was found, what is missing."""
     from uic_plugin.hosts.doctor import examine
 
     findings, healthy = examine()

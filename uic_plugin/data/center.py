@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import Any
 
 import torch
 from PIL import Image
 from torchvision import transforms
+from torchvision.transforms import v2
 
 _SMALL = 64  # pixels
-_Part = TypeVar("_Part")
 
 
 def center_view(augmentation: object) -> Callable[[Image.Image], torch.Tensor]:
@@ -35,7 +35,8 @@ def find_normalize(augmentation: object) -> transforms.Normalize:
     Raises:
         ValueError: if it has none.
     """
-    return _find(augmentation, transforms.Normalize)
+    found = _find(augmentation, transforms.Normalize)
+    return transforms.Normalize(list(found.mean), list(found.std))
 
 
 def center_crop(size: int) -> list[transforms.Resize | transforms.CenterCrop]:
@@ -56,9 +57,11 @@ def with_border(size: int) -> int:
     return round(size * 256 / 224)
 
 
-def _find(augmentation: object, *kinds: type[_Part]) -> _Part:
+def _find(augmentation: object, *kinds: type) -> Any:
+    """Return the first part of one of these kinds, or of the same kind of torchvision's v2."""
+    both = (*kinds, *(getattr(v2, kind.__name__) for kind in kinds))
     for part in _parts(augmentation):
-        if isinstance(part, kinds):
+        if isinstance(part, both):
             return part
     raise ValueError(
         f"a centered view takes crop size and normalisation from the augmentation, and this one "

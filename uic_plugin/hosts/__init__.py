@@ -1,4 +1,4 @@
-"""The only place that imports solo-learn or Lightning.
+"""The only place that imports solo-learn, lightly or Lightning.
 
 host = load_host()     # the adapter of the installed host, see `protocol.Host`
 register()             # makes `method=uic` and our networks known to it
@@ -22,6 +22,10 @@ def load_host() -> Host:
     """
     info = find_host()
     try:
+        if info.line == "lightly":
+            from uic_plugin.hosts import lightly_host
+
+            return lightly_host
         if info.line == "main":
             from uic_plugin.hosts import solo_main
 
@@ -32,7 +36,7 @@ def load_host() -> Host:
     except ImportError as error:
         needs = " ".join(f'"{name}{versions}"' for name, versions in info.needs.items())
         raise HostError(
-            f"solo-learn {info.version} cannot be imported ({error}): "
+            f"{info.name} {info.version} cannot be imported ({error}): "
             f"run 'uic doctor', or install what it needs: pip install {needs}"
         ) from error
 

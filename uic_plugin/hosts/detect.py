@@ -1,12 +1,16 @@
-"""Which line of solo-learn is installed, found without importing it."""
+"""Which host is installed, a line of solo-learn or lightly, found without importing it."""
 
 from __future__ import annotations
 
 import importlib.machinery
 import importlib.metadata
 import importlib.util
+import os
 from dataclasses import dataclass
 
+from packaging.specifiers import SpecifierSet
+
+HOST_VARIABLE = "UIC_HOST"  # processes that a chosen host starts have to find the same one
 PYPI_VERSION = "1.0.2"
 MAIN_VERSION = "1.0.6"
 INSTALL_PYPI = 'pip install "uic-plugin[pypi]" && pip install --no-deps solo-learn==' + PYPI_VERSION
@@ -16,8 +20,12 @@ INSTALL_MAIN = (
 )
 
 
+INSTALL_LIGHTLY = 'pip install "uic-plugin[lightly]"'
+CHOICES = ("auto", "solo-learn", "lightly")
+
+
 class HostError(ImportError):
-    """No usable solo-learn; the message says what to install."""
+    """No usable host; the message says what to install."""
 
 
 @dataclass(frozen=True)
@@ -25,14 +33,20 @@ class HostInfo:
     """An installed host.
 
     Attributes:
-        line: "main" (Hydra, Lightning 2) or "pypi" (argparse, Lightning 1).
-        version: of solo-learn; "source" where it is imported from a folder that was not installed.
+        line: "main" (Hydra, Lightning 2) or "pypi" (argparse, Lightning 1), solo-learn's; or
+            "lightly".
+        version: of the host; "source" where it is imported from a folder that was not installed.
         needs: distributions that this line imports, with the version range.
     """
 
     line: str
     version: str
     needs: dict[str, str]
+
+    @property
+    def name(self) -> str:
+        """Return the host's name and line, for people."""
+        return "lightly" if self.line == "lightly" else f"solo-learn, the {self.line} line"
 
 
 _NEEDS = {
@@ -57,24 +71,84 @@ _NEEDS = {
         "tqdm": "",
         "timm": "",
     },
+    "lightly": {
+        "lightly": ">=1.5.24,<2",
+        "pytorch-lightning": ">=2.2,<3",
+        "timm": "",
+    },
 }
 
 
+def choose_host(name: str) -> None:
+    """Decide for this process and those that it starts which of several hosts counts.
+
+    Args:
+        name: "lightly" or "solo-learn"; "auto": solo-learn where it is installed, else lightly.
+
+    Raises:
+        ValueError: for another name.
+    """
+    if name not in CHOICES:
+        raise ValueError(f"host must be one of {', '.join(CHOICES)}, got {name!r}")
+    os.environ[HOST_VARIABLE] = name
+
+
 def find_host() -> HostInfo:
+    """Return the host that was chosen; else the installed line of solo-learn, or lightly.
+
+    Raises:
+        HostError: if there is none, or one of a version that is not supported.
+    """
+    chosen = os.environ.get(HOST_VARIABLE, "auto")
+    if chosen not in CHOICES:
+        raise HostError(
+            f"the environment's {HOST_VARIABLE} must be one of {', '.join(CHOICES)}, got {chosen!r}"
+        )
+    has_solo, has_lightly = _exists("solo.methods.base"), _exists("lightly.loss")
+    if chosen == "lightly" or (chosen == "auto" and has_lightly and not has_solo):
+        return find_lightly()
+    if not has_solo:
+        raise HostError(
+            f"solo-learn is not installed. Its PyPI line: {INSTALL_PYPI}   "
+            f"Its main line: {INSTALL_MAIN}   lightly in its place: {INSTALL_LIGHTLY}"
+        )
+    return _find_solo()
+
+
+def find_lightly() -> HostInfo:
+    """Return the installed lightly.
+
+    Raises:
+        HostError: if there is none, or it or its Lightning has a version that is not supported.
+    """
+    needs = _NEEDS["lightly"]
+    if not _exists("lightly.loss"):
+        raise HostError(f"lightly is not installed: {INSTALL_LIGHTLY}")
+    found = {name: _version(name) for name in ("lightly", "pytorch-lightning")}
+    for name, version in found.items():
+        if version != "source" and not SpecifierSet(needs[name]).contains(version, True):
+            raise HostError(
+                f"{name} {version} is not supported: this plugin runs on lightly "
+                f"{needs['lightly']} with pytorch-lightning {needs['pytorch-lightning']}: "
+                f'pip install "{name}{needs[name]}"'
+            )
+    return HostInfo("lightly", found["lightly"], needs)
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "source"
+
+
+def _find_solo() -> HostInfo:
     """Return the installed line of solo-learn.
 
     Raises:
-        HostError: if there is none, or one that is neither of the two lines.
+        HostError: if it is neither of the two lines.
     """
-    if not _exists("solo.methods.base"):
-        raise HostError(
-            f"solo-learn is not installed. Its PyPI line: {INSTALL_PYPI}   "
-            f"Its main line: {INSTALL_MAIN}"
-        )
-    try:
-        version = importlib.metadata.version("solo-learn")
-    except importlib.metadata.PackageNotFoundError:
-        version = "source"
+    version = _version("solo-learn")
     has_main, has_pypi = _exists("solo.args.pretrain"), _exists("solo.args.setup")
     if has_main and (version == "source" or _at_least(version, MAIN_VERSION)):
         return HostInfo("main", version, _NEEDS["main"])

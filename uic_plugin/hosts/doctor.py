@@ -47,7 +47,8 @@ def examine() -> tuple[list[Finding], bool]:
     needs = dict(_OWN)
     try:
         host = find_host()
-        findings.append(Finding("solo-learn", f"{host.version}, the {host.line} line", "ok"))
+        name, _, line = host.name.partition(", ")
+        findings.append(Finding(name, f"{host.version}{line and ', '}{line}", "ok"))
         needs.update(host.needs)
     except HostError as error:
         findings.append(Finding("solo-learn", "-", "not usable", str(error)))

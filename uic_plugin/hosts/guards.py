@@ -110,8 +110,8 @@ class FiniteLoss(pl.Callback):
         *_: Any,
     ) -> None:
         """Remember whose loss it will be; before the epoch boundary, wait for those before."""
-        is_ours = isinstance(batch, (list, tuple)) and isinstance(batch[0], torch.Tensor)
-        self._images = batch[0] if is_ours and batch[0].ndim == 1 else None
+        index_of = getattr(pl_module, "index_of", _first_of)
+        self._images = index_of(batch)
         if batch_idx + 1 >= trainer.num_training_batches:
             self._wait(pl_module)
 
@@ -172,6 +172,12 @@ class FiniteLoss(pl.Callback):
         self._first += len(self._steps)
         self._steps.clear()
         self._total = None
+
+
+def _first_of(batch: Any) -> torch.Tensor | None:
+    """Return the indices (B,) that a batch begins with, None where it does not."""
+    is_ours = isinstance(batch, (list, tuple)) and isinstance(batch[0], torch.Tensor)
+    return batch[0] if is_ours and batch[0].ndim == 1 else None
 
 
 def _stop(pl_module: pl.LightningModule, step: _Step, value: float) -> None:

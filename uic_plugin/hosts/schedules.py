@@ -94,7 +94,7 @@ def with_own_schedule(method: Any, configure: Callable[[], Any]) -> Any:
         optimizer = configure()
     finally:
         method.scheduler = name
-    factor = _schedule(method, name, interval, progress)
+    factor = schedule_factor(method, name, interval, progress)
     factors = [
         _constant if all(id(p) in static for p in group["params"]) else factor
         for group in optimizer.param_groups
@@ -104,10 +104,17 @@ def with_own_schedule(method: Any, configure: Callable[[], Any]) -> Any:
     return [optimizer], [schedule]
 
 
-def _schedule(
+def schedule_factor(
     method: Any, name: str, interval: str, progress: Callable[[], float] | None
 ) -> Callable[[int], float]:
-    """Return the factor of the learning rate after so many steps or epochs."""
+    """Return the factor of a method's learning rate after so many steps or epochs.
+
+    Args:
+        method: with `warmup_epochs`, `warmup_start_lr`, `lr`, `min_lr` and `max_epochs`.
+        name: the schedule.
+        interval: "step" or "epoch", what is counted.
+        progress: how much of the training is over, in [0, 1], in the place of a count.
+    """
     warmup = 0 if name == "cosine" else method.warmup_epochs or 0
     start = method.warmup_start_lr / method.lr if method.lr else 0.0
     end = method.min_lr / method.lr if name != LINEAR and method.lr else 0.0

@@ -220,6 +220,7 @@ def _differences(kept: DictConfig, cfg: DictConfig) -> list[str]:
         old["optimizer.batch_size"] = new["optimizer.batch_size"]
     # settings that came after the run was made stand at their defaults in it
     defaults: dict[str, Any] = {
+        "host": "solo-learn",
         "snapshots": 0,
         "data.index": None,
         "data.held_out": 0,

@@ -36,6 +36,11 @@ from uic_plugin.runs.settings import build_method, prepare_config
 _Picture = Path | str | Image.Image | Callable[[], Image.Image]
 Images = Path | str | Sequence[_Picture] | torch.Tensor
 _BATCH = 256
+_ONLINE_CLASSIFIERS = (  # of solo-learn, and of lightly
+    "classifier.weight",
+    "momentum_classifier.weight",
+    "online_classifier.classification_head.weight",
+)
 # buffers that DeepCluster v2 and SwAV of the host add when training starts
 _MADE_IN_TRAINING = ("local_memory_index", "local_memory_embeddings", "queue")
 
@@ -109,7 +114,7 @@ class Run:
             return build_method(config).eval()
         state = read_checkpoint(self.checkpoint)["state_dict"]
         # the online classifier has as many outputs as the images that it was trained beside
-        for name in ("classifier.weight", "momentum_classifier.weight"):
+        for name in _ONLINE_CLASSIFIERS:
             if name in state:
                 config.data.num_classes = len(state[name])
         method = build_method(config)

@@ -12,7 +12,7 @@ import torch
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from uic_plugin.data.resolve import DataSource, resolve_data, without_images
-from uic_plugin.hosts import load_host, register
+from uic_plugin.hosts import find_host, load_host, register
 from uic_plugin.hosts.foreign import HOST_OPTIONS, own_options, set_views, without_dali
 from uic_plugin.hosts.lightning import pl
 from uic_plugin.hosts.schedules import with_own_schedule
@@ -38,10 +38,26 @@ def prepare_config(cfg: DictConfig, *, needs_images: bool = True) -> tuple[DictC
     """
     set_up_host()
     cfg = DictConfig(OmegaConf.to_container(cfg, resolve=True))
+    _note_host(cfg)
     if isinstance(cfg.backbone, str):  # backbone=NAME for backbone.name=NAME
         cfg.backbone = {"name": cfg.backbone, "kwargs": {}}
     validate(cfg)
     return resolve(cfg, needs_images=needs_images)
+
+
+def _note_host(cfg: DictConfig) -> None:
+    """Write down in the recipe, in place of "auto", which host trains it.
+
+    Raises:
+        ValueError: for a recipe of the other host.
+    """
+    host = "lightly" if find_host().line == "lightly" else "solo-learn"
+    if cfg.get("host", "auto") not in ("auto", host):
+        raise ValueError(
+            f"this recipe is of host={cfg.host}, and {host} is what is used here: install "
+            f"{cfg.host}, or where both are installed set the environment's UIC_HOST={cfg.host}"
+        )
+    cfg.host = host
 
 
 def set_up_host() -> None:
