@@ -26,6 +26,24 @@ def replacing(path: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
+def save_tensors(content: object, path: Path) -> None:
+    """Write what `torch.load` reads, completely or not at all.
+
+    Raises:
+        OSError: if it cannot be written; torch itself raises a RuntimeError that names no file.
+    """
+    import torch
+
+    with replacing(path) as part:
+        try:
+            torch.save(content, part)
+        except RuntimeError as error:
+            raise OSError(
+                f"{path} cannot be written whole, as on a full disk: make room, the same command "
+                f"resumes from what is there"
+            ) from error
+
+
 @contextmanager
 def told_where(path: Path) -> Iterator[None]:
     """Add `path` to the message of a full disk, and that the same command resumes."""

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from page_state import partition, save, state
 
 from uic_plugin.data.edits import apply_edits, read_edits
 from uic_plugin.data.labels import read_labels
@@ -12,35 +13,6 @@ from uic_plugin.data.labels import read_labels
 def classes(page):
     """Numbers of the classes on the overview, in their order."""
     return page.eval_on_selector_all(".card", "all => all.map(c => Number(c.dataset.class))")
-
-
-def state(page):
-    """Path to class, names, marks: as the page has them now."""
-    return page.evaluate(
-        """() => ({
-            labels: Object.fromEntries(UIC.store.paths.map((p, i) => [p, UIC.state.label[i]])),
-            names: Object.fromEntries(UIC.state.names),
-            hidden: [...UIC.state.hidden],
-            wrong: [...UIC.state.wrong].map(i => UIC.store.paths[i]),
-            edits: UIC.edits.list.length,
-        })"""
-    )
-
-
-def save(page, path):
-    with page.expect_download() as download:
-        page.click("#save")
-    assert download.value.suggested_filename == "edits.json"
-    download.value.save_as(path)
-    return path
-
-
-def partition(labels):
-    """The sets of images that are in one class, whatever its number."""
-    groups = {}
-    for path, label in labels:
-        groups.setdefault(label, set()).add(path)
-    return {frozenset(group) for group in groups.values()}
 
 
 @pytest.mark.parametrize("which", ["digits_page", "cifar_page"])

@@ -187,7 +187,7 @@ def test_stopped_search_resumes_bit_for_bit(where, tmp_path, monkeypatch):
     classes = None if where == "curve" else 3
     monkeypatch.setattr(search, "_SAVE_EVERY", 25)  # in the middle of the 60 steps
     whole = discover(features, classes, QUICK)
-    folder = search._WorkFolder
+    folder = search.WorkFolder
     original = getattr(folder, {"heads": "write_state"}.get(where, f"write_{where}"))
 
     def killing(self, *given):
@@ -214,7 +214,7 @@ def test_work_of_other_features_is_not_used(tmp_path, monkeypatch):
         raise _Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(search._WorkFolder, "write_state", killing)
+        patch.setattr(search.WorkFolder, "write_state", killing)
         with pytest.raises(_Killed):
             discover(features, 3, QUICK, work=tmp_path / "work")
     again = discover(other, 3, QUICK, work=tmp_path / "work")

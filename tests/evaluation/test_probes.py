@@ -20,7 +20,7 @@ from uic_plugin.runs.run import Run
 from uic_plugin.runs.training import pretrain
 
 SETTINGS = ProbeSettings(
-    epochs=3, lr=0.05, lr_decay_epochs=(1, 2), batch_size=16, features=100, seed=3
+    epochs=3, lr=0.05, lr_decay_epochs=(1, 2), batch_size=16, pooled=100, seed=3
 )
 
 
@@ -175,7 +175,7 @@ def test_views_do_not_depend_on_workers(tmp_path):
         (lambda: trainer(network=Conv4(5)), "other features, network"),
         (lambda: trainer(train=Squares(80)), "other images"),
         (
-            lambda: trainer(settings=dataclasses.replace(SETTINGS, features=50)),
+            lambda: trainer(settings=dataclasses.replace(SETTINGS, pooled=50)),
             "other settings, fe",
         ),
     ],

@@ -94,6 +94,41 @@ def test_pycocotools_reads_coco(labelled, uic):
     ).all()
 
 
+def test_lightly_studio_layout(labelled, uic):
+    root, _ = labelled
+    uic("export", "labels.csv", "images", "--to", "lightly-studio", "--out", "o")
+    content = json.loads((root / "o" / "annotations.json").read_text())
+    names = [image["file_name"] for image in content["images"]]
+    assert names[:3] == ["cat_dog/a__1.png", "cat_dog/a__2.png", "Car/3.png"]
+    assert all((root / "o" / "images" / name).is_file() for name in names)
+    assert [a["bbox"] for a in content["annotations"]] == [[0, 0, 40, 30]] * 6
+    classes = {c["id"]: c["name"] for c in content["categories"]}
+    assert [classes[a["category_id"]] for a in content["annotations"]] == [
+        name.split("/")[0] for name in names
+    ]
+
+
+def test_lightly_studio_reads_it(labelled, uic):
+    studio = pytest.importorskip("lightly_studio", reason="pip install lightly-studio")
+    root, _ = labelled
+    uic("export", "labels.csv", "images", "--to", "lightly-studio", "--out", "o")
+    out = root / "o"
+    studio.db_manager.connect(db_file=str(root / "studio.db"))
+    boxes = studio.ImageDataset.create(name="boxes")
+    boxes.add_samples_from_coco(
+        out / "annotations.json", out / "images", embed=False, embed_annotations=False
+    )
+    folders = studio.ImageDataset.create(name="folders")
+    folders.add_images_from_path(out / "images", embed=False, tag_depth=1)
+    wanted = dict(zip(["a__1.png", "a__2.png"], ["cat_dog"] * 2, strict=True))
+    wanted |= {"3.png": "Car", "0.png": "Car", "b c__1.png": "car_2", "b c__2.png": "car_2"}
+    assert {s.file_name.rpartition("/")[2]: next(iter(s.tags)) for s in folders} == wanted
+    found = {s.file_name.rpartition("/")[2]: s.annotations for s in boxes}
+    assert {name: [a.label for a in each] for name, each in found.items()} == {
+        name: [label] for name, label in wanted.items()
+    }
+
+
 def test_fiftyone_layout(labelled, uic):
     root, _ = labelled
     uic("export", "labels.csv", "images", "--to", "fiftyone", "--out", "o")

@@ -1,5 +1,6 @@
 """Features of real images: kept, resumed, added to, and bad images named."""
 
+import dataclasses
 import os
 import shutil
 import signal
@@ -11,9 +12,11 @@ import time
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from uic_plugin.data.folders import list_images
 from uic_plugin.features.embedding import FrozenNetwork, embed_images
+from uic_plugin.features.reading import FrozenImages, Preprocessing, collate
 from uic_plugin.features.store import FeatureStore
 from uic_plugin.networks.pretrained import load_pretrained
 from uic_plugin.networks.registry import find_backbone
@@ -51,8 +54,6 @@ def embed(backbone, folder, out, **kwargs):
 def test_features_are_those_of_the_network(backbone, folder, tmp_path):
     done = embed(backbone, folder, tmp_path / "store")
     assert done.added == len(list_images(folder).names)
-    from PIL import Image
-
     name = done.names[7]
     with torch.no_grad():
         view = backbone.transform(Image.open(folder / name).convert("RGB"))
@@ -65,6 +66,48 @@ def test_workers_change_nothing(backbone, folder, tmp_path):
     one = embed(backbone, folder, tmp_path / "one")
     two = embed(backbone, folder, tmp_path / "two", num_workers=2)
     np.testing.assert_array_equal(one.store.features(one.names), two.store.features(two.names))
+
+
+@pytest.mark.parametrize("ends", ["torchvision", "timm", "other"])
+def test_views_of_a_batch_are_those_of_its_images(backbone, folder, ends):
+    from timm.data import create_transform
+    from torchvision import transforms
+
+    statistics = (0.4, 0.5, 0.6), (0.2, 0.3, 0.4)
+    crop = [transforms.Resize(12), transforms.CenterCrop(10)]
+    whole = {
+        "torchvision": transforms.Compose(
+            [*crop, transforms.ToTensor(), transforms.Normalize(*statistics)]
+        ),
+        "timm": create_transform((3, 10, 10), mean=statistics[0], std=statistics[1]),
+        "other": transforms.Compose([*crop, transforms.ToTensor()]),
+    }[ends]
+    names = list_images(folder).names[:6]
+    dataset = FrozenImages(folder, names, dataclasses.replace(backbone, transform=whole))
+    entries, views = collate([dataset[number] for number in range(6)])
+    assert [entry.name for entry in entries] == names
+    assert views.dtype == (torch.float32 if ends == "other" else torch.uint8)
+    expected = torch.stack([whole(Image.open(folder / name).convert("RGB")) for name in names])
+    torch.testing.assert_close(Preprocessing(whole).of_batch(views), expected, rtol=0, atol=0)
+
+
+def test_a_packed_folder_has_the_same_features(backbone, folder, tmp_path):
+    from uic_plugin.data.pack import PackSettings
+    from uic_plugin.data.packing import pack_images
+
+    (folder / "3" / "bad.png").write_text("no image")
+    pack_images(folder, tmp_path / "packed", PackSettings(0, on_bad_image="skip", workers=0))
+    files = embed(backbone, folder, tmp_path / "files")
+    packed = embed(backbone, tmp_path / "packed", tmp_path / "store", num_workers=1)
+    assert packed.names == files.names
+    assert [bad.name for bad in packed.bad] == ["3/bad.png"]
+    np.testing.assert_array_equal(
+        packed.store.features(packed.names), files.store.features(files.names)
+    )
+    assert embed(backbone, tmp_path / "packed", tmp_path / "store").added == 0
+    pack_images(folder, tmp_path / "smaller", PackSettings(6, on_bad_image="skip", workers=0))
+    with pytest.raises(ValueError, match="another folder"):
+        embed(backbone, tmp_path / "smaller", tmp_path / "store")
 
 
 def test_only_new_and_changed_images_are_computed(backbone, folder, tmp_path):

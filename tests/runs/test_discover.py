@@ -11,7 +11,10 @@ import time
 import numpy as np
 import pytest
 
-from uic_plugin.data.labels import read_labels
+from uic_plugin.data.edits import Edits, Merge, Move, Name, apply_edits
+from uic_plugin.data.labels import read_labels, write_labels
+from uic_plugin.networks.registry import find_backbone
+from uic_plugin.networks.weights import save_weights
 
 SMALL = ("--size", 32, "--workers", 0)
 FAST = (*SMALL, "--heads", 4, "--epochs", 3, "--min-steps", 60)
@@ -120,6 +123,29 @@ def test_what_a_user_may_get_wrong(uic, images, features, options, words):
     one_line(uic("discover", images, "--features", features, *SMALL, *options), *words)
 
 
+def test_what_a_user_may_get_wrong_with_features(uic, images, features, tmp_path):
+    given = ("embed", images, "--out", "store", *SMALL)
+    one_line(uic(*given, "--precision", "8"), "--precision must be one of")
+    one_line(uic(*given, "--batch-size", 0), "--batch-size must be at least 1")
+    one_line(uic(*given, "--layer", "conv9"), "unknown layer 'conv9'")
+    one_line(uic(*given, "--size", 0), "--size must be at least 1")
+    one_line(uic("embed", tmp_path / "none", "--out", "store"), "no such folder")
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "a.txt").write_text("text")
+    one_line(uic("embed", tmp_path / "text", "--out", "store"), "no images there")
+    (tmp_path / "text" / "a.jpg").write_text("text")
+    one_line(uic("embed", tmp_path / "text", "--out", "text-store", *SMALL), "none of the 1 images")
+    assert not (tmp_path / "store").exists()
+    shutil.copy(next(images.glob("*/*.png")), tmp_path / "text" / "one.png")
+    done = uic("embed", tmp_path / "text", "--out", "text-store", *SMALL)
+    assert "text-store: 1 images of 1280 dimensions, 1 new" in done.stdout
+    assert "left out: " in done.stdout
+    assert "a.jpg (not an image)" in done.stdout
+    copy = shutil.copytree(features, tmp_path / "copy")
+    (copy / "store.json").write_text("{")
+    one_line(uic("embed", images, "--out", copy, *SMALL), "damaged", "compute it anew")
+
+
 def test_folders_that_cannot_be_divided(uic, images, tmp_path):
     one_line(uic("discover", tmp_path / "none", "--classes", 2), "no such folder")
     text = tmp_path / "text"
@@ -161,6 +187,43 @@ def test_weights_that_do_not_fit(uic, images, tmp_path):
     given = ("discover", images, "--classes", 3)
     one_line(uic(*given, "--weights", tmp_path / "x.pth"), "holds no weights")
     one_line(uic(*given, "--backbone", tmp_path / "x.pth"), "--backbone NAME --weights")
+    save_weights(find_backbone("conv4")(), tmp_path / "conv4.pth")
+    one_line(uic(*given, "--weights", tmp_path / "conv4.pth"), "does not hold the weights of")
+    assert not list(tmp_path.glob("*-features"))
+
+
+def test_new_images_get_the_names_and_numbers_of_an_edited_file(uic, images, features, tmp_path):
+    given = ("--features", features, *FAST)
+    done = uic("discover", images, "--classes", 4, "--out", "out", *given)
+    assert done.returncode == 0, done.stderr
+    found = read_labels(tmp_path / "out" / "labels.parquet")
+    merge = [Merge([1, 3], 1), Name(1, "round"), Move([found.paths[0]], 9)]
+    edited = apply_edits(found, Edits("l", len(found), found.fingerprint, merge)).table
+    write_labels(tmp_path / "new.parquet", edited)
+    for name, more in (("plain.csv", ()), ("like.csv", ("--like", "new.parquet"))):
+        done = uic("label", "out", images, "--out", name, *more)
+        assert done.returncode == 0, done.stderr
+    plain, like = (read_labels(tmp_path / name) for name in ("plain.csv", "like.csv"))
+    became = np.array([0, 1, 2, 1])
+    np.testing.assert_array_equal(like.labels, became[plain.labels])
+    np.testing.assert_array_equal(like.extra["source_label"], plain.labels)
+    np.testing.assert_array_equal(like.extra["head_0"], became[plain.extra["head_0"]])
+    assert like.names == {1: "round"}
+    # classes that were found from the edits have their numbers and names already
+    done = uic("discover", images, "--from", "new.parquet", "--out", "from", *given)
+    assert done.returncode == 0, done.stderr
+    for name, more in (("a.csv", ()), ("b.csv", ("--like", "new.parquet"))):
+        done = uic("label", "from", images, "--out", name, *more)
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "a.csv").read_text() == (tmp_path / "b.csv").read_text()
+    # and those of other classes are refused
+    found.labels[0] = 11
+    write_labels(tmp_path / "other.csv", found)
+    given = ("label", "out", images, "--out", "x.csv")
+    one_line(uic(*given, "--like", "other.csv"), "has class 11", "has 4 classes")
+    one_line(uic(*given, "--like", "none.csv"), "no such label file")
+    one_line(uic(*given, "--set", "a=b"), "no recipe for --set")
+    assert not (tmp_path / "x.csv").exists()
 
 
 def test_model_of_other_features(uic, images, features, tmp_path):

@@ -27,6 +27,10 @@ def test_pretrain_ends_with_the_page_and_labels_come_back_named(digits, tmp_path
     data = json.loads(core[core.index("{") : core.rindex(")")])
     assert data["history"]["epochs"] == [1, 2]
     assert np.sum(data["history"]["size"], axis=0).tolist() == [1442, 1442]
+    assert data["map"]["kind"] in ("pca", "umap")
+    assert (page.parent / "files" / "features.js").is_file()
+    kept = uic("classes", "run/labels.csv", digits / "train", "--features", "run/features")
+    assert kept.returncode == 0, kept.stderr  # kept, for whatever comes later
 
     table = read_labels(tmp_path / "run" / "labels.csv")
     classes = sorted(set(table.labels.tolist()))
@@ -69,3 +73,19 @@ def test_no_page_if_not_wanted(recipe, tmp_path, uic, digits):
     done = uic("pretrain", "--config-name", "r", "--config-dir", tmp_path, "--no-page")
     assert done.returncode == 0, done.stderr
     assert not (tmp_path / "run" / "classes").exists()
+
+
+def test_no_map_of_many_images_but_the_commands(recipe, tmp_path, monkeypatch, capsys):
+    from rich.console import Console
+
+    from uic_plugin.runs import class_page
+    from uic_plugin.runs.training import pretrain
+
+    run = pretrain(recipe("max_epochs=1")).run_dir
+    monkeypatch.setattr(class_page, "_MOST_MAPPED", 100)
+    page = class_page.page_of_run(run, Console(soft_wrap=True))
+    assert page.is_file()
+    assert not (page.parent / "files" / "features.js").exists()
+    said = capsys.readouterr().out
+    assert f"--backbone {run} --out FEATURES" in said
+    assert "--features FEATURES" in said

@@ -107,7 +107,8 @@ def _joined_layers(arguments: list[str]) -> list[str]:
     for argument in arguments:
         takes_names = len(joined) > 1 and joined[-2] in ("--layers", "-l")
         is_name = (
-            re.fullmatch(r"[A-Za-z]\w*(\.\w+)*(\+mp)?", argument) and not Path(argument).exists()
+            re.fullmatch(r"[A-Za-z]\w*(\.\w+)*(\+(mp|mean))?", argument)
+            and not Path(argument).exists()
         )
         if takes_names and is_name:
             joined[-1] += f",{argument}"

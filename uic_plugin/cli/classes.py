@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
 from uic_plugin.cli.common import terminal
+
+if TYPE_CHECKING:  # importing these takes long, and the command may not need them
+    from uic_plugin.data.labels import LabelTable
+    from uic_plugin.report.page.history import History
 
 
 def classes(
@@ -38,19 +42,16 @@ def classes(
     ] = None,
 ) -> None:
     """Write a page of the classes, to look at and to correct, beside a table and pictures."""
-    from uic_plugin.data.features import read_features
     from uic_plugin.data.labels import read_labels
+    from uic_plugin.features.stored import read_any_features
     from uic_plugin.report.classes import report_classes
-    from uic_plugin.report.page import PageOptions, write_class_page
+    from uic_plugin.report.page import PageOptions, describe_map, write_class_page
     from uic_plugin.report.progress import counting
 
+    options, map_words = PageOptions(title, map_, max_images, thumbnail), describe_map(map_)
     table = read_labels(labels)
-    values = None if features is None else read_features(features, table.paths)
-    history = None
-    if run is not None:
-        from uic_plugin.runs.label_history import history_of_run
-
-        history = history_of_run(run, table)
+    values = None if features is None else read_any_features(features, data, table.paths)
+    history = None if run is None else _history(run, table)
     numbers = report_classes(labels, data, out, show=show, num_classes=num_classes)
     with counting("thumbnails", terminal()) as progress:
         page = write_class_page(
@@ -60,7 +61,7 @@ def classes(
             out,
             features=values,
             history=history,
-            options=PageOptions(title, map_, max_images, thumbnail),
+            options=options,
             progress=progress,
         )
     rows = Table("measure", "value")
@@ -68,4 +69,12 @@ def classes(
         rows.add_row(name, f"{value:.4f}" if isinstance(value, float) else str(value))
     terminal().print(rows)
     terminal().print(f"Table, class sizes and a picture of the classes: {out}")
+    if values is not None:
+        terminal().print(f"Map: {map_words}")
     terminal().print(f"Page: {page.resolve()}")
+
+
+def _history(run: Path, table: LabelTable) -> History | None:
+    from uic_plugin.runs.label_history import history_of_run
+
+    return history_of_run(run, table)

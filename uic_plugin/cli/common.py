@@ -17,6 +17,14 @@ Set = Annotated[
 Untrained = Annotated[
     bool, typer.Option("--untrained", help="The run's network with its random weights instead.")
 ]
+Stores = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--features",
+        help="Features of 'uic embed --backbone RUN' in place of the network: those of a folder "
+        "above the images, or repeated.",
+    ),
+]
 RunPath = Annotated[Path, typer.Argument(help="A run folder, or a checkpoint in it.")]
 
 Layers = Annotated[

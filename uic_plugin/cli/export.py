@@ -19,7 +19,8 @@ def export(
     to: Annotated[
         str,
         typer.Option(
-            help="folders, imagefolder (torchvision), csv, coco, fiftyone, embedding-atlas or onnx."
+            help="folders, imagefolder (torchvision), csv, coco, fiftyone, embedding-atlas, "
+            "lightly-studio or onnx."
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder to make; for onnx the file.")],
@@ -40,11 +41,13 @@ def export(
         return
     if data is None:
         raise ValueError(f"--to {to} needs the folder of images: uic export LABELS FOLDER ...")
-    from uic_plugin.data.features import read_features
     from uic_plugin.data.labels import read_labels
     from uic_plugin.export import export_classes
+    from uic_plugin.features.stored import read_any_features
 
-    values = None if features is None else read_features(features, read_labels(labels).paths)
+    values = None
+    if features is not None:
+        values = read_any_features(features, data, read_labels(labels).paths)
     done = export_classes(labels, data, to, out, copy=copy, everything=everything, features=values)
     without = f", {done.left_out} left out (--all)" if done.left_out else ""
     terminal().print(f"{out}: {len(done.table)} images in {len(done.names)} classes{without}")

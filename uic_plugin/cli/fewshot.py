@@ -9,7 +9,15 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from uic_plugin.cli.common import Layers, RunPath, Set, Untrained, names_of, terminal
+from uic_plugin.cli.common import (
+    Layers,
+    RunPath,
+    Set,
+    Stores,
+    Untrained,
+    names_of,
+    terminal,
+)
 from uic_plugin.cli.options import options_of
 from uic_plugin.evaluation.episode_settings import EpisodeSettings
 
@@ -21,12 +29,15 @@ def fewshot(
     run: RunPath,
     data: Annotated[Path, typer.Argument(help="Folder of class folders, or a split's .csv.")],
     layers: Layers = None,
-    resolution: Annotated[int, typer.Option(help="Center crop in pixels.")] = 224,
+    resolution: Annotated[
+        int | None, typer.Option(help="Center crop in pixels; 224 by default.")
+    ] = None,
     resize: Annotated[
         int | None, typer.Option(help="Shorter side before the crop; 256 for 224.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="CSV file; in the run folder.")] = None,
     untrained: Untrained = False,
+    features: Stores = None,
     set_: Set = None,
     *,
     settings: EpisodeSettings,
@@ -39,12 +50,19 @@ def fewshot(
     from uic_plugin.runs.run import Run
 
     opened = Run.open(run, set_ or [], untrained=untrained)
-    names = names_of(layers) or default_layers(opened)
+    names = names_of(layers) or ([] if features else default_layers(opened))
     with counting("images", terminal()) as progress:
         rows = fewshot_run(
-            opened, data, names, settings, resolution=resolution, resize=resize, progress=progress
+            opened,
+            data,
+            names,
+            settings,
+            resolution=resolution,
+            resize=resize,
+            stores=features or [],
+            progress=progress,
         )
-    said = {**dataclasses.asdict(settings), "resolution": resolution}
+    said = {**dataclasses.asdict(settings), "resolution": resolution or ("" if features else 224)}
     file = out or opened.folder / (f"untrained-{RESULTS_FILE}" if untrained else RESULTS_FILE)
     write_csv(file, [{**row, **said} for row in rows])
     table = Table("layer", "dimensions", f"{settings.ways}-way {settings.shots}-shot accuracy, %")

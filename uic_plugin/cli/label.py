@@ -35,8 +35,10 @@ def label(
     if model is not None:
         if settings.view != "center" or settings.mode != "eval":
             raise ValueError(f"{run} holds classes of 'uic discover': only --view center and eval")
+        if set_:
+            raise ValueError(f"{run} holds classes of 'uic discover' and has no recipe for --set")
         found = label_with_classes(
-            model, data, out, batch_size=settings.batch_size, console=terminal()
+            model, data, out, batch_size=settings.batch_size, like=like, console=terminal()
         )
         terminal().print(
             f"{out}: {len(found)} images, mean confidence {found.confidence.mean():.3f}"

@@ -10,7 +10,15 @@ from typing import Annotated
 
 import typer
 
-from uic_plugin.cli.common import Layers, RunPath, Set, Untrained, names_of, terminal
+from uic_plugin.cli.common import (
+    Layers,
+    RunPath,
+    Set,
+    Stores,
+    Untrained,
+    names_of,
+    terminal,
+)
 from uic_plugin.cli.options import options_of
 from uic_plugin.evaluation.probe_settings import ProbeSettings
 
@@ -34,6 +42,7 @@ def probe(
         int, typer.Option(help="On this machine; torchrun starts more machines.")
     ] = 1,
     untrained: Untrained = False,
+    features: Stores = None,
     set_: Set = None,
     *,
     settings: ProbeSettings,
@@ -60,13 +69,14 @@ def probe(
     folder = out or opened.folder / ("probe-untrained" if untrained else "probe")
     results = probe_run(
         opened,
-        names_of(layers) or default_layers(opened),
+        names_of(layers) or ([] if features else default_layers(opened)),
         dataclasses.replace(settings, on_bad_image=images.on_bad_image),
         folder,
         image_size=image_size,
         resize=resize,
         # those that the run was trained on it has seen enlarged
         enlarge=resize is not None or (is_own and image_size is None),
+        stores=features or [],
         say=terminal().print,
     )
     if results:

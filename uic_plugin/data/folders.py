@@ -11,7 +11,7 @@ import numpy as np
 
 from uic_plugin.data.held_out import SplitImages
 from uic_plugin.data.images import IMAGE_SUFFIXES
-from uic_plugin.data.packed import is_packed, open_packed
+from uic_plugin.data.packed import PackedByPath, is_packed, open_packed
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class ImageList:
     """Images by their paths.
 
     Attributes:
-        root: the folder.
+        root: the folder, or a packed one.
         names: paths below it, with forward slashes, sorted.
         annotations: (N,) annotated classes, or None. They are used in figures only.
     """
@@ -28,9 +28,14 @@ class ImageList:
     names: list[str]
     annotations: np.ndarray | None
 
+    @property
+    def originals(self) -> Path:
+        """The folder of the image files; a packed folder's may be gone."""
+        return open_packed(self.root).folder if is_packed(self.root) else self.root
+
 
 def list_images(source: Path) -> ImageList:
-    """List the images of a folder, subfolders included, or of a split's CSV file.
+    """List the images of a folder, subfolders included, a packed one, or a split's CSV file.
 
     Raises:
         FileNotFoundError: if there is no such folder or file, or no image in it.
@@ -43,7 +48,7 @@ def list_images(source: Path) -> ImageList:
         order = np.argsort(np.asarray(split.names()), kind="stable")
         names = [split.name(number) for number in order]
         return ImageList(split.root, names, split.targets[order])
-    names = images_below(source)
+    names = PackedByPath(source).names if is_packed(source) else images_below(source)
     return ImageList(source, names, folder_annotations(names))
 
 

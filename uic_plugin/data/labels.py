@@ -232,6 +232,9 @@ def relabel_like(table: LabelTable, reference: LabelTable) -> LabelTable:
         known = (extra["second"] >= 0) & (extra["second"] < count)
         second = np.where(known, became[np.where(known, extra["second"], 0)], -1)
         extra["second"] = np.where(second == labels, -1, second).astype(np.int64)
+    for name, column in extra.items():
+        if name.startswith("head_") and column.dtype.kind == "i" and column.max(initial=0) < count:
+            extra[name] = became[column]
     extra["name"] = np.asarray([names.get(int(c), "") for c in labels], object)
     if "source_label" in reference.extra:
         extra["source_label"] = table.labels

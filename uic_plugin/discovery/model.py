@@ -15,7 +15,7 @@ import torch
 
 from uic_plugin.discovery.heads import HeadBank
 from uic_plugin.discovery.neighbours import Reduction
-from uic_plugin.files import replacing
+from uic_plugin.files import save_tensors
 
 _VERSION = 1
 _CHUNK = 2048
@@ -115,8 +115,7 @@ class ClassModel:
             "features": self.features,
             "names": self.names,
         }
-        with replacing(path) as part:
-            torch.save(content, part)
+        save_tensors(content, path)
 
     @classmethod
     def load(cls, path: Path) -> ClassModel:

@@ -25,6 +25,7 @@ from uic_plugin.files import replacing
 from uic_plugin.report.tables import write_csv
 
 MODEL_FILE, ABOUT_FILE = "model.pt", "discovery.json"
+CORRECTED = "corrected"  # of a model's features: the label file that its classes started from
 _EXAMPLES = 12  # typical images per class, and as many borderline ones
 
 

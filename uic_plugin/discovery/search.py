@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from uic_plugin.discovery.choice import ClassCount, CurvePoint, choose_count
+from uic_plugin.discovery.choice import ClassCount, choose_count
 from uic_plugin.discovery.correction import Corrected, corrected_means
 from uic_plugin.discovery.model import (
     Answers,
@@ -32,7 +32,6 @@ from uic_plugin.discovery.model import (
     voted_labels,
 )
 from uic_plugin.discovery.neighbours import (
-    Reduction,
     fit_reduction,
     nearest_neighbours,
     reduce_features,
@@ -45,26 +44,11 @@ from uic_plugin.discovery.training import (
     judge_heads,
     train_heads,
 )
-from uic_plugin.files import replacing
+from uic_plugin.discovery.work import Prepared, WorkFolder
 from uic_plugin.seeding import derive_seed
 
 _SAVE_EVERY = 100  # steps
 Progress = Callable[[str, int, int], None]
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """Prepared features, the same for every number of classes.
-
-    Attributes:
-        reduction: features to principal components.
-        reduced: (N, d) float16 of unit length.
-        neighbours: (N, k) int32.
-    """
-
-    reduction: Reduction
-    reduced: torch.Tensor
-    neighbours: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -111,6 +95,7 @@ def discover(
     corrected: Corrected | None = None,
     about: dict[str, str | int | None] | None = None,
     work: Path | None = None,
+    keep_work: bool = False,
     progress: Progress = lambda title, done, total: None,
 ) -> Found:
     """Divide images into classes by their features.
@@ -122,6 +107,7 @@ def discover(
         corrected: classes to start from, whose numbers and names are kept.
         about: description of the features' network, saved with the model.
         work: folder of intermediate results; removed at the end.
+        keep_work: leave it there, for a caller who may be stopped behind this.
         progress: called with a title, the number of steps done, and of all.
 
     Raises:
@@ -130,7 +116,7 @@ def discover(
     if corrected is not None:
         num_classes = corrected.num_classes
     check_count(len(features), num_classes)
-    folder = None if work is None else _WorkFolder(work, _identity(features, settings, corrected))
+    folder = None if work is None else WorkFolder(work, _identity(features, settings, corrected))
     prepared = prepare(features, settings, folder, progress)
     count = None
     if num_classes is None:
@@ -155,7 +141,7 @@ def discover(
     answers = model(features)
     if corrected is not None:  # a person's correction decides an image's class
         answers.labels[corrected.moved] = corrected.labels[corrected.moved]
-    if work is not None:
+    if work is not None and not keep_work:
         shutil.rmtree(work, ignore_errors=True)
     return Found(model, answers, sorted(losses.tolist()), float(answers.agreement.mean()), count)
 
@@ -163,7 +149,7 @@ def discover(
 def _chosen(
     prepared: Prepared,
     settings: DiscoverySettings,
-    folder: _WorkFolder | None,
+    folder: WorkFolder | None,
     progress: Progress,
 ) -> ClassCount:
     """Choose the number of classes, resuming from the work folder."""
@@ -200,7 +186,7 @@ def trained_heads(
     prepared: Prepared,
     num_classes: int,
     settings: DiscoverySettings,
-    folder: _WorkFolder | None,
+    folder: WorkFolder | None,
     progress: Progress,
     corrected: Corrected | None = None,
 ) -> TrainingState:
@@ -248,7 +234,7 @@ def trained_heads(
 def prepare(
     features: np.ndarray,
     settings: DiscoverySettings,
-    folder: _WorkFolder | None,
+    folder: WorkFolder | None,
     progress: Progress,
 ) -> Prepared:
     """Return principal components and neighbours, from the work folder if they are there."""
@@ -267,77 +253,6 @@ def prepare(
     if folder is not None:
         folder.write_prepared(prepared)
     return prepared
-
-
-class _WorkFolder:
-    """Intermediate results of a stopped search; those of other features or settings are removed."""
-
-    def __init__(self, path: Path, identity: str) -> None:
-        self.path = path
-        mark = path / "identity"
-        if path.exists() and not (mark.is_file() and mark.read_text() == identity):
-            shutil.rmtree(path)
-        path.mkdir(parents=True, exist_ok=True)
-        with replacing(mark) as part:
-            part.write_text(identity)
-
-    def read_prepared(self) -> Prepared | None:
-        file = self.path / "prepared.pt"
-        if not file.is_file():
-            return None
-        content = torch.load(file, weights_only=True)
-        reduction = Reduction(content["mean"], content["axes"])
-        return Prepared(reduction, content["reduced"], content["neighbours"])
-
-    def write_prepared(self, prepared: Prepared) -> None:
-        content = {
-            "mean": prepared.reduction.mean,
-            "axes": prepared.reduction.axes,
-            "reduced": prepared.reduced,
-            "neighbours": prepared.neighbours,
-        }
-        with replacing(self.path / "prepared.pt") as part:
-            torch.save(content, part)
-
-    def read_curve(self) -> list[CurvePoint]:
-        file = self.path / "curve.json"
-        if not file.is_file():
-            return []
-        return [CurvePoint(**point) for point in json.loads(file.read_text())]
-
-    def write_curve(self, curve: list[CurvePoint]) -> None:
-        with replacing(self.path / "curve.json") as part:
-            part.write_text(json.dumps([dataclasses.asdict(point) for point in curve]))
-
-    def read_state(
-        self, stage: str, num_classes: int, settings: DiscoverySettings
-    ) -> TrainingState | None:
-        file = self.path / f"{stage}.pt"
-        if not file.is_file():
-            return None
-        content = torch.load(file, weights_only=True)
-        if content["classes"] != [num_classes] * settings.heads:
-            return None
-        dim = content["student"]["weight"].shape[0]
-        centroids = [torch.zeros(num_classes, dim)] * settings.heads
-        state = first_state(centroids, settings, seed=settings.seed)
-        state.student.load_state_dict(content["student"])
-        state.teacher.load_state_dict(content["teacher"])
-        state.prior, state.step = content["prior"], content["step"]
-        state.optimizer = content["optimizer"]
-        return state
-
-    def write_state(self, stage: str, state: TrainingState) -> None:
-        content = {
-            "classes": state.student.classes,
-            "student": state.student.state_dict(),
-            "teacher": state.teacher.state_dict(),
-            "prior": state.prior,
-            "step": state.step,
-            "optimizer": state.optimizer,
-        }
-        with replacing(self.path / f"{stage}.pt") as part:
-            torch.save(content, part)
 
 
 def _identity(

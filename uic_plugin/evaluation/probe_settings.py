@@ -24,7 +24,7 @@ class ProbeSettings:
         momentum: SGD momentum.
         weight_decay: SGD weight decay.
         batch_size: images per step, over all processes.
-        features: number of values to pool a layer to; the nearest that its channels allow.
+        pooled: number of values to pool a layer to; the nearest that its channels allow.
         crops: 10 or 1, for the final test.
         store_features: keep the pooled features of one centered view of every image in memory,
             and train on these.
@@ -40,7 +40,7 @@ class ProbeSettings:
     momentum: float = 0.9
     weight_decay: float = 0.0
     batch_size: int = 256
-    features: int = TARGET
+    pooled: int = TARGET
     crops: int = 10
     store_features: bool = False
     precision: str = "32"
@@ -48,7 +48,7 @@ class ProbeSettings:
     on_bad_image: str = "stop"
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "features"):
+        for name in ("epochs", "batch_size", "pooled"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         for name in ("lr", "lr_decay", "momentum", "weight_decay"):

@@ -47,6 +47,8 @@ class ProbeTrainer:
         settings: of the training.
         device: for the network and the probes.
         num_workers: processes that read images.
+        stored: features (N, D) float32 and annotations (N,) int64 of the training images and of the
+            test images, for probes on these alone: of one layer, and no image is read.
 
     Raises:
         ValueError: for a layer that the network does not have.
@@ -64,6 +66,7 @@ class ProbeTrainer:
         settings: ProbeSettings,
         device: torch.device,
         num_workers: int = 0,
+        stored: Sequence[tuple[torch.Tensor, torch.Tensor]] | None = None,
     ) -> None:
         if not layers or len(set(layers)) != len(layers):
             raise ValueError(f"name each layer once, got {', '.join(layers) or 'none'}")
@@ -74,8 +77,11 @@ class ProbeTrainer:
         self.num_workers = num_workers
         self.num_classes = num_classes
         self.train_images, self.test_images = train, test
-        shapes = layer_shapes(self.encoder, self.layers, image_size)
-        self.pools = [ProbePool(shapes[name], settings.features) for name in self.layers]
+        if stored is None:
+            shapes = layer_shapes(self.encoder, self.layers, image_size)
+        else:
+            shapes = {self.layers[0]: tuple(stored[0][0].shape[1:])}
+        self.pools = [ProbePool(shapes[name], settings.pooled) for name in self.layers]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(settings.seed, "probes"))
             self.probes = nn.ModuleList(
@@ -95,6 +101,11 @@ class ProbeTrainer:
         self.history: list[Row] = []
         self.best: list[dict[str, Any]] = [{"top1": -1.0} for _ in self.layers]
         self._stored: dict[str, tuple[list[torch.Tensor], torch.Tensor]] = {}
+        if stored is not None:
+            self._stored = {
+                which: ([features], classes)
+                for which, (features, classes) in zip(("train", "test"), stored, strict=True)
+            }
         world = rank_and_world()[1]
         if settings.batch_size < world or len(train) < settings.batch_size:
             raise ValueError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,16 +21,17 @@ from uic_plugin.data.folders import ImageList, list_images
 from uic_plugin.data.labels import check_label_file, read_labels
 from uic_plugin.discovery.baselines import BASELINES
 from uic_plugin.discovery.correction import Corrected, read_corrections
-from uic_plugin.discovery.results import ABOUT_FILE, write_results
+from uic_plugin.discovery.results import ABOUT_FILE, CORRECTED, write_results
 from uic_plugin.discovery.search import Found, Progress, check_count, discover
 from uic_plugin.discovery.settings import DiscoverySettings
 from uic_plugin.evaluation.clustering import agreement, mean_class_accuracy
 from uic_plugin.experiments.finetuning import FOLDER as FINETUNED
 from uic_plugin.experiments.finetuning import FineTuning, check_backbone, fine_tune
 from uic_plugin.features.embedding import Embedded, embed_images
+from uic_plugin.files import told_where
 from uic_plugin.networks.pretrained import Backbone
 from uic_plugin.pseudo_labels.kmeans import check_faiss
-from uic_plugin.report.page import PageOptions, write_class_page
+from uic_plugin.report.page import PageOptions, describe_map, write_class_page
 from uic_plugin.report.progress import counting
 from uic_plugin.report.tables import read_csv, write_csv
 from uic_plugin.runs.frozen import open_backbone
@@ -64,17 +66,25 @@ class Request:
 def run_discovery(request: Request, settings: DiscoverySettings, console: Console) -> Found:
     """Compute missing features, find classes, write all files, and report to the user.
 
+    The same call resumes a stopped one, up to the page.
+
     Raises:
         ValueError: for images that cannot be divided, impossible settings, features of another
             network or folder, or if the folder has classes already.
         OSError: if something cannot be read or written.
     """
+    with told_where(request.out):
+        found = _run(request, settings, console)
+        shutil.rmtree(request.out / WORK_FOLDER, ignore_errors=True)
+    return found
+
+
+def _run(request: Request, settings: DiscoverySettings, console: Console) -> Found:
     check_faiss()
     _check(request)
     images = list_images(request.folder)
     check_count(len(images.names), request.classes)
-    if request.annotations:
-        _annotations(images, [])  # before any work is done
+    _check_images(request, images)
     backbone = open_backbone(
         request.backbone, weights=request.weights, layer=request.layer, size=request.size
     )
@@ -89,8 +99,9 @@ def run_discovery(request: Request, settings: DiscoverySettings, console: Consol
             request.classes,
             settings,
             corrected=corrected,
-            about=dataclasses.asdict(identity),
+            about={**dataclasses.asdict(identity), CORRECTED: _fingerprint(request.corrected)},
             work=request.out / WORK_FOLDER,
+            keep_work=True,
             progress=progress,
         )
     seconds = time.perf_counter() - start
@@ -109,9 +120,11 @@ def run_discovery(request: Request, settings: DiscoverySettings, console: Consol
         f"{seconds:.0f} s · {found.model.num_classes} classes, agreement of heads "
         f"{found.agreement:.2f} -> {request.out}/"
     )
-    if request.page:
+    if request.page and images.originals.is_dir():
         page = _write_page(request, images, embedded, labels, console)
-        console.print(f"Look at the classes: {page}", soft_wrap=True)
+        console.print(
+            f"Look at the classes (map by {describe_map('auto')}): {page}", soft_wrap=True
+        )
     console.print(
         f"Next: correct them on the page, then uic labels apply edits.json {labels} --out NEW and "
         f"uic discover {request.folder} --from NEW   or: uic label {request.out} MORE_IMAGES "
@@ -126,8 +139,20 @@ def _check(request: Request) -> None:
     if request.finetune:
         check_backbone(request.backbone)
     check_label_file(request.out / ("labels.csv" if request.csv else "labels.parquet"))
-    if (request.out / ABOUT_FILE).exists() and not request.overwrite:
+    is_finished = (request.out / ABOUT_FILE).exists() and not (request.out / WORK_FOLDER).exists()
+    if is_finished and not request.overwrite:
         raise ValueError(f"{request.out} holds classes: give another --out, or --overwrite them")
+
+
+def _check_images(request: Request, images: ImageList) -> None:
+    """Refuse, before any work is done, images that an option cannot be used with."""
+    if request.annotations:
+        _annotations(images, [])
+    if request.finetune and not images.originals.is_dir():
+        raise ValueError(
+            f"--finetune reads image files, and {images.originals}, which {images.root} was packed "
+            f"from, is gone"
+        )
 
 
 def _corrections(request: Request, names: list[str]) -> Corrected | None:
@@ -143,6 +168,11 @@ def _corrections(request: Request, names: list[str]) -> Corrected | None:
     return corrected
 
 
+def _fingerprint(corrected: Path | None) -> str | None:
+    """Return the fingerprint of the label file that the search starts from, if there is one."""
+    return None if corrected is None else read_labels(corrected).fingerprint
+
+
 def _write_page(
     request: Request, images: ImageList, embedded: Embedded, labels: Path, console: Console
 ) -> Path:
@@ -151,7 +181,7 @@ def _write_page(
         return write_class_page(
             read_labels(labels),
             labels,
-            images.root,
+            images.originals,
             request.out / "page",
             features=embedded.store.features(embedded.names),
             options=PageOptions(title=f"Classes of {request.folder.name}"),
@@ -222,7 +252,7 @@ def _fine_tune(
     count = found.model.num_classes
     tuning = FineTuning(
         backbone=backbone,
-        root=images.root,
+        root=images.originals,
         names=embedded.names,
         labels=labels,
         num_classes=count,

@@ -72,11 +72,13 @@ def _imagefolder(chosen: Exported, out: Path, copy: bool, features: np.ndarray |
     _into(chosen, out, copy, [f"{k:0{width}}_{name}" for k, name in enumerate(chosen.names)])
 
 
-def _into(chosen: Exported, out: Path, copy: bool, directories: list[str]) -> None:
+def _into(chosen: Exported, out: Path, copy: bool, directories: list[str]) -> list[str]:
+    """Write one folder per class; return the images' paths below `out`."""
     flat = flat_names(chosen.table.paths)
-    for row, path in enumerate(chosen.table.paths):
-        target = out / directories[int(chosen.target[row])] / flat[row]
-        link_or_copy(chosen.folder / path, target, copy=copy)
+    names = [f"{directories[int(c)]}/{flat[row]}" for row, c in enumerate(chosen.target)]
+    for path, name in zip(chosen.table.paths, names, strict=True):
+        link_or_copy(chosen.folder / path, out / name, copy=copy)
+    return names
 
 
 def _csv(chosen: Exported, out: Path, copy: bool, features: np.ndarray | None) -> None:
@@ -96,13 +98,17 @@ def _csv(chosen: Exported, out: Path, copy: bool, features: np.ndarray | None) -
 
 def _coco(chosen: Exported, out: Path, copy: bool, features: np.ndarray | None) -> None:
     """Write COCO's JSON: a class is a category, and an image has one box, the whole of it."""
+    _write_coco(chosen, chosen.table.paths, out / "annotations.json")
+
+
+def _write_coco(chosen: Exported, names: list[str], file: Path) -> None:
     from PIL import Image
 
     images, annotations = [], []
     for row, path in enumerate(chosen.table.paths):
         with Image.open(chosen.folder / path) as image:
             width, height = image.size
-        images.append({"id": row + 1, "file_name": path, "width": width, "height": height})
+        images.append({"id": row + 1, "file_name": names[row], "width": width, "height": height})
         score = float(chosen.table.confidence[row])
         annotations.append(
             {
@@ -121,7 +127,17 @@ def _coco(chosen: Exported, out: Path, copy: bool, features: np.ndarray | None) 
         "annotations": annotations,
         "categories": [{"id": k + 1, "name": name} for k, name in enumerate(chosen.names)],
     }
-    (out / "annotations.json").write_text(json.dumps(content))
+    file.write_text(json.dumps(content))
+
+
+def _lightly_studio(chosen: Exported, out: Path, copy: bool, features: np.ndarray | None) -> None:
+    """Write a folder per class, which become tags, and boxes of whole images in COCO's JSON.
+
+    LightlyStudio reads classes of whole images from neither; `add_images_from_path(tag_depth=1)`
+    takes the folders, `add_samples_from_coco` the boxes with their names and scores.
+    """
+    names = _into(chosen, out / "images", copy, chosen.names)
+    _write_coco(chosen, names, out / "annotations.json")
 
 
 def _fiftyone(chosen: Exported, out: Path, copy: bool, features: np.ndarray | None) -> None:
@@ -152,4 +168,5 @@ KINDS: dict[str, Writer] = {
     "coco": _coco,
     "fiftyone": _fiftyone,
     "embedding-atlas": _embedding_atlas,
+    "lightly-studio": _lightly_studio,
 }

@@ -10,19 +10,19 @@ from __future__ import annotations
 import ctypes
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from uic_plugin.data.folders import ImageList
 from uic_plugin.data.loaders import leave_signals_to_parent
-from uic_plugin.data.views import BAD_IMAGE_ERRORS
+from uic_plugin.features.reading import Batch, FrozenImages, Preprocessing, collate, facts_of
 from uic_plugin.features.store import Entry, FeatureStore, FileFacts, StoreIdentity, writing
 from uic_plugin.networks.layers import layer_outputs
 from uic_plugin.networks.pretrained import Backbone
@@ -31,8 +31,6 @@ PRECISIONS = ("auto", "32", "bf16")
 _TRIED = 16  # images to compare the two precisions on
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 _FASTER = 1.1  # minimum speed-up by which bfloat16 is chosen
-
-Item = tuple[Entry, torch.Tensor | None]
 
 
 @dataclass(frozen=True)
@@ -52,31 +50,6 @@ class Embedded:
     added: int
     bad: list[Entry]
     seconds: float
-
-
-class _Images(Dataset[Item]):
-    def __init__(self, root: Path, names: Sequence[str], backbone: Backbone) -> None:
-        self.root, self.names = root, names
-        self.transform, self.side = backbone.transform, backbone.shorter_side
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __getitem__(self, index: int) -> Item:
-        name = self.names[index]
-        path = self.root / name
-        try:
-            facts = FileFacts.of(path)
-        except OSError as error:
-            return Entry(name, FileFacts(0, 0), None, str(error)), None
-        try:
-            with Image.open(path) as image:
-                # JPEGs are decoded at a fraction of their size, still above twice the view's
-                image.draft("RGB", (2 * self.side, 2 * self.side))
-                return Entry(name, facts, None), self.transform(image.convert("RGB"))
-        except BAD_IMAGE_ERRORS as error:
-            is_none = isinstance(error, UnidentifiedImageError)
-            return Entry(name, facts, None, "not an image" if is_none else str(error)), None
 
 
 def embed_images(
@@ -122,15 +95,15 @@ def embed_images(
     identity = _identity(backbone, images.root, precision, network.dim(old))
     added = 0
     with writing(out, identity) as writer:
-        missing = [name for name in images.names if _is_missing(writer.store, images.root, name)]
+        facts = facts_of(images.root)
+        missing = [name for name in images.names if _is_missing(writer.store, facts, name)]
         done = len(images.names) - len(missing)
-        dataset = _Images(images.root, missing, backbone)
-        for items in _batches(dataset, batch_size, num_workers):
-            views = [view for _, view in items if view is not None]
-            features = network(torch.stack(views)) if views else torch.empty(0, identity.dim)
-            writer.append([entry for entry, _ in items], features.numpy())
-            added += len(views)
-            done += len(items)
+        dataset = FrozenImages(images.root, missing, backbone)
+        for entries, views in _batches(dataset, batch_size, num_workers):
+            features = torch.empty(0, identity.dim) if views is None else network(views)
+            writer.append(entries, features.numpy())
+            added += len(features)
+            done += len(entries)
             progress(done, len(images.names))
         store = writer.store
     bad = store.bad(images.names)
@@ -191,11 +164,17 @@ class FrozenNetwork:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         network: nn.Module = backbone.network.eval().to(self.device)
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.preprocessing = Preprocessing(backbone.transform)
 
     def __call__(self, views: torch.Tensor) -> torch.Tensor:
-        """Return (B, D) float32 on the CPU: means of a map over its pixels, or over tokens."""
-        views = views.to(self.device).contiguous(memory_format=torch.channels_last)
+        """Return (B, D) float32 on the CPU: means of a map over its pixels, or over tokens.
+
+        Args:
+            views: (B, 3, H, W) float32, or what `Preprocessing.of_batch` makes them of.
+        """
         with torch.inference_mode(), self._autocast():
+            views = self.preprocessing.of_batch(views.to(self.device))
+            views = views.contiguous(memory_format=torch.channels_last)
             output = layer_outputs(self.network, views, [self.backbone.layer])[self.backbone.layer]
             if output.ndim == 4:
                 output = output.mean((2, 3))
@@ -220,7 +199,7 @@ class FrozenNetwork:
         """Return the faster of "32" and "bf16", by passes over the first readable images."""
         if self.device.type == "cuda":
             return "bf16" if torch.cuda.is_bf16_supported() else "32"
-        dataset = _Images(images.root, images.names[: 2 * _TRIED], self.backbone)
+        dataset = FrozenImages(images.root, images.names[: 2 * _TRIED], self.backbone)
         views = [view for _, view in map(dataset.__getitem__, range(len(dataset)))]
         batch = [view for view in views if view is not None][:_TRIED]
         if not batch:
@@ -239,25 +218,25 @@ class FrozenNetwork:
         return "bf16" if seconds["bf16"] * _FASTER < seconds["32"] else "32"
 
 
-def _is_missing(store: FeatureStore, root: Path, name: str) -> bool:
+def _is_missing(store: FeatureStore, facts: Callable[[str], FileFacts], name: str) -> bool:
     """Return whether an image is new, or its file has changed."""
     entry = store.entries.get(name)
     if entry is None:
         return True
     try:
-        return FileFacts.of(root / name) != entry.facts
+        return facts(name) != entry.facts
     except OSError:
         return True
 
 
-def _batches(dataset: _Images, batch_size: int, num_workers: int) -> Iterator[list[Item]]:
+def _batches(dataset: FrozenImages, batch_size: int, num_workers: int) -> Iterator[Batch]:
     if not len(dataset):
         return
     yield from DataLoader(
         dataset,
         batch_size,
         num_workers=min(num_workers, len(dataset)),
-        collate_fn=list,
+        collate_fn=collate,
         multiprocessing_context="fork" if num_workers else None,
         worker_init_fn=leave_signals_to_parent,
         prefetch_factor=4 if num_workers else None,

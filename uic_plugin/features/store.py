@@ -68,7 +68,8 @@ class StoreIdentity:
             ("precision", "another precision"),
             ("folder", "another folder"),
         ):
-            here, there = getattr(self, name), getattr(other, name)
+            # a description of transforms has several lines, an error has one
+            here, there = (" ".join(getattr(of, name).split()) for of in (self, other))
             if here != there:
                 return f"{words} ({here} there, {there} here)"
         return ""

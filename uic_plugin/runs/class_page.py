@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 
+from uic_plugin.data.folders import ImageList
 from uic_plugin.data.labels import read_labels
 from uic_plugin.data.packed import open_packed
+from uic_plugin.features.embedding import embed_images
+from uic_plugin.features.store import ABOUT_FILE, FeatureStore
 from uic_plugin.methods import has_pseudo_labels
 from uic_plugin.report.page import PageOptions, write_class_page
 from uic_plugin.runs.datasets import training_paths
 from uic_plugin.runs.folder import CHECKPOINT_FILE, read_run
+from uic_plugin.runs.frozen import open_backbone
 from uic_plugin.runs.label_history import history_of_run
 from uic_plugin.runs.labelling import label_images
 from uic_plugin.runs.run import Run
 
-LABELS_FILE, PAGE_FOLDER = "labels.csv", "classes"
+LABELS_FILE, PAGE_FOLDER, FEATURES_FOLDER = "labels.csv", "classes", "features"
 _MOST_IMAGES = 100_000  # above it a pass over all images takes long, and is left to the user
+_MOST_MAPPED = 10_000  # above it a second pass, for the map's features, is left to the user
 
 
 def page_of_run(run_dir: Path, console: Console) -> Path | None:
@@ -29,7 +36,8 @@ def page_of_run(run_dir: Path, console: Console) -> Path | None:
         console: is told how to make the page where it is left to the user.
 
     Returns:
-        The page; None for a run without pseudo labels or image files, of more than 100,000
+        The page, with a map of at most 10,000 images, whose features are kept in the run folder;
+        None for a run without pseudo labels or image files, of more than 100,000
         images, or of several processes. That of a packed folder shows the files it was made of.
 
     Raises:
@@ -55,11 +63,39 @@ def page_of_run(run_dir: Path, console: Console) -> Path | None:
         return None
     label_images(run, labels)
     table = read_labels(labels)
+    features = None
+    if len(table) <= _MOST_MAPPED:
+        features = _features(run, ImageList(source.train, table.paths, None))
+    else:
+        console.print(
+            f"A map of the classes: uic embed {folder} --backbone {run_dir} --out FEATURES, then "
+            f"uic classes {labels} {folder} --features FEATURES --out {page}"
+        )
     return write_class_page(
         table,
         labels,
         folder,
         page,
+        features=features,
         history=history_of_run(run_dir, table),
         options=PageOptions(title=f"Classes of {run_dir.name}"),
     )
+
+
+def _features(run: Run, images: ImageList) -> np.ndarray | None:
+    """Return the features of the labelled images, (N, D), by the run's own network.
+
+    None if an image has become unreadable: the page then has no map.
+    """
+    backbone, store = open_backbone(str(run.checkpoint)), run.folder / FEATURES_FOLDER
+    kept = FeatureStore.open(store).identity.fingerprint if (store / ABOUT_FILE).exists() else ""
+    if kept not in ("", backbone.fingerprint):
+        shutil.rmtree(store)  # of an earlier training in this folder
+    done = embed_images(
+        backbone,
+        images,
+        store,
+        precision="32",
+        num_workers=run.config.data.num_workers,
+    )
+    return None if done.bad else done.store.features(done.names)

@@ -16,8 +16,9 @@ from uic_plugin.data.labels import (
     write_labels,
 )
 from uic_plugin.discovery.model import ClassModel
-from uic_plugin.discovery.results import MODEL_FILE, label_table
+from uic_plugin.discovery.results import CORRECTED, MODEL_FILE, label_table
 from uic_plugin.features.embedding import embed_images
+from uic_plugin.networks.pretrained import Backbone
 from uic_plugin.report.progress import counting
 from uic_plugin.runs.frozen import open_backbone
 
@@ -51,13 +52,57 @@ def label_with_classes(
         console: for progress and images that cannot be read.
 
     Raises:
-        ValueError: without a folder, or if the network's weights are not those of the classes.
+        ValueError: without a folder, if the network's weights are not those of the classes, or if
+            `like` is of other classes.
     """
     if data is None:
         raise ValueError(f"{model_file} labels new images: give their folder")
     check_label_file(out)
     reference = None if like is None else read_labels(like)
     model = ClassModel.load(model_file)
+    if reference is not None and reference.fingerprint == model.features.get(CORRECTED):
+        reference = None  # the classes started from this very file: they have its numbers and names
+    if reference is not None:
+        _check_classes(reference, model.num_classes, str(like), model_file)
+    backbone = _backbone_of(model, model_file)
+    images = list_images(data)
+    work = out.with_name(out.name + ".features")
+    with counting("images labelled", console) as progress:
+        done = embed_images(
+            backbone,
+            images,
+            work,
+            precision=str(model.features["precision"]),
+            batch_size=min(batch_size, _MOST_AT_ONCE),
+            progress=progress,
+        )
+    for entry in done.bad:
+        console.print(f"left out: {images.root / entry.name} ({entry.reason})")
+    answers = model(done.store.features(done.names))
+    table = label_table(done.names, answers, model.names)
+    if reference is not None:
+        table = relabel_like(table, reference)
+    write_labels(out, table)
+    shutil.rmtree(work)
+    return table
+
+
+def _check_classes(reference: LabelTable, count: int, source: str, model_file: Path) -> None:
+    """Refuse an edited label file with classes that the model does not have."""
+    numbers = reference.extra.get("source_label", reference.labels)
+    if numbers.dtype.kind == "i" and numbers.max(initial=0) >= count:
+        raise ValueError(
+            f"--like {source} has class {numbers.max()}, {model_file} has {count} classes: give a "
+            f"label file of these, edited"
+        )
+
+
+def _backbone_of(model: ClassModel, model_file: Path) -> Backbone:
+    """Open the network of the model's features again.
+
+    Raises:
+        ValueError: if its weights are others now.
+    """
     features = model.features
     weights, size = features.get("weights"), features.get("size")
     backbone = open_backbone(
@@ -71,23 +116,4 @@ def label_with_classes(
             f"{model_file} needs {features['backbone']} with weights {features['fingerprint']}, "
             f"here they are {backbone.fingerprint}: its features would mean something else"
         )
-    images = list_images(data)
-    work = out.with_name(out.name + ".features")
-    with counting("images labelled", console) as progress:
-        done = embed_images(
-            backbone,
-            images,
-            work,
-            precision=str(features["precision"]),
-            batch_size=min(batch_size, _MOST_AT_ONCE),
-            progress=progress,
-        )
-    for entry in done.bad:
-        console.print(f"left out: {images.root / entry.name} ({entry.reason})")
-    answers = model(done.store.features(done.names))
-    table = label_table(done.names, answers, model.names)
-    if reference is not None:
-        table = relabel_like(table, reference)
-    write_labels(out, table)
-    shutil.rmtree(work)
-    return table
+    return backbone

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,8 +14,9 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from uic_plugin.hosts import load_host
 from uic_plugin.hosts.lightning import pl
-from uic_plugin.runs.datasets import eval_loaders
+from uic_plugin.runs.datasets import eval_datasets, eval_loaders
 from uic_plugin.runs.run import Run
+from uic_plugin.runs.stored import stored_features
 from uic_plugin.runs.trainer import fit, make_trainer
 
 
@@ -44,6 +47,13 @@ def extract_features(run: Run) -> Features:
             targets.append(target)
         parts += [torch.cat(features), torch.cat(targets)]
     return Features(*parts)
+
+
+def read_features(run: Run, stores: Sequence[Path]) -> Features:
+    """Return the features of a run's annotated images from stores, see `stored_features`."""
+    train, val = eval_datasets(run.config, run.source)
+    one, two = stored_features(run, stores, (train, val), val.transform).sets
+    return Features(one.features, one.classes, two.features, two.classes)
 
 
 def knn_accuracy(features: Features, *, k: int, temperature: float, distance: str) -> float:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from uic_plugin.ranks import process_group, rank_and_world
 from uic_plugin.report.tables import write_csv
 from uic_plugin.runs.datasets import annotated_datasets
 from uic_plugin.runs.run import Run
+from uic_plugin.runs.stored import StoredSets, stored_features
 
 RESULTS_FILE, HISTORY_FILE = "probe.csv", "probe_epochs.csv"
 
@@ -41,33 +43,41 @@ def probe_run(
     image_size: int | None = None,
     resize: int | None = None,
     enlarge: bool = False,
+    stores: Sequence[Path] = (),
     say: Callable[[str], None] = print,
 ) -> list[ProbeResult]:
     """Train and test probes; writes `probe.csv` and `probe_epochs.csv`, and resumes if stopped.
 
     Args:
         run: whose network to probe, on its annotated images.
-        layers: names, see `layer_modules`.
+        layers: names, see `layer_modules`. With stores they may be empty.
         settings: of the training.
         out_dir: folder for results and checkpoint.
         image_size: side of the crops in pixels; the recipe's by default.
         resize: shorter side that images are brought to first; 256 / 224 of the crop by default.
         enlarge: whether images smaller than the crop may be enlarged to it.
+        stores: stored features to train and test on, one view of each image, in place of the
+            network; see `stored_features`.
         say: takes a line per epoch.
 
     Returns:
         The results on the first process, for every layer, of the last and the best epoch.
 
     Raises:
-        ValueError: for a layer that the network does not have, or images smaller than the crop.
+        ValueError: for a layer that the network does not have, images smaller than the crop, or
+            features of another network, folder, layer or size.
     """
-    cfg = run.config
-    size = cfg.augmentations[0].crop_size if image_size is None else image_size
+    if stores:
+        settings = dataclasses.replace(settings, store_features=True, crops=1)
+    size = run.config.augmentations[0].crop_size if image_size is None else image_size
     train, test, ten_crops = _probed_images(run, size, resize, settings)
-    if not enlarge:
+    stored = _stored(run, stores, (train, test), layers) if stores else None
+    if stored is not None:
+        layers = [stored.layer]
+    elif not enlarge:
         for dataset in (train, test):
             _check_size(dataset, size)
-    with process_group(use_gpu=cfg.accelerator != "cpu") as device:
+    with process_group(use_gpu=run.config.accelerator != "cpu") as device:
         trainer = ProbeTrainer(
             run.encoder,
             layers,
@@ -77,20 +87,41 @@ def probe_run(
             image_size=size,
             settings=settings,
             device=device,
-            num_workers=cfg.data.num_workers,
+            num_workers=run.config.data.num_workers,
+            stored=None if stored is None else [(s.features, s.classes) for s in stored.sets],
         )
+        return _trained(trainer, ten_crops, out_dir, say)
 
-        def on_epoch(row: dict[str, Any]) -> None:
-            write_csv(out_dir / HISTORY_FILE, trainer.history)
-            tops = "  ".join(f"{name} {row[f'{name}_top1']:.2f}" for name in layers)
-            say(f"probe epoch {row['epoch']}/{settings.epochs}  top-1 of one crop: {tops}")
 
-        results = trainer.run(out_dir, ten_crops, on_epoch)
-        if rank_and_world()[0] == 0:
-            out_dir.mkdir(parents=True, exist_ok=True)
-            write_csv(out_dir / RESULTS_FILE, [vars(result) for result in results])
-            return results
-    return []
+def _trained(
+    trainer: ProbeTrainer, ten_crops: Any, out_dir: Path, say: Callable[[str], None]
+) -> list[ProbeResult]:
+    """Train and test probes and write their files; return the results on the first process."""
+
+    def on_epoch(row: dict[str, Any]) -> None:
+        write_csv(out_dir / HISTORY_FILE, trainer.history)
+        tops = "  ".join(f"{name} {row[f'{name}_top1']:.2f}" for name in trainer.layers)
+        say(f"probe epoch {row['epoch']}/{trainer.settings.epochs}  top-1 of one crop: {tops}")
+
+    results = trainer.run(out_dir, ten_crops, on_epoch)
+    if rank_and_world()[0]:
+        return []
+    out_dir.mkdir(parents=True, exist_ok=True)
+    write_csv(out_dir / RESULTS_FILE, [vars(result) for result in results])
+    return results
+
+
+def _stored(
+    run: Run, stores: Sequence[Path], images: Sequence[Any], layers: list[str]
+) -> StoredSets:
+    """Return the stored features of training and test images."""
+    stored = stored_features(run, stores, images, images[-1].transform)
+    if layers and layers != [stored.layer]:
+        raise ValueError(
+            f"{stores[0]} holds features of layer {stored.layer}, not {', '.join(layers)}: leave "
+            f"--layers out"
+        )
+    return stored
 
 
 def _probed_images(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass
 
 import numpy as np
 
 MAPS = ("auto", "pca", "umap", "tsne")
+_WORDS = {"pca": "principal components", "umap": "UMAP", "tsne": "t-SNE"}
 _DIMENSIONS = 32
 _FITTED = 20_000  # images that the principal components are fitted on
 _CHUNK = 16_384
@@ -42,11 +44,9 @@ def project(features: np.ndarray, *, kind: str = "auto", seed: int = 0) -> Proje
         ValueError: for an unknown kind, or features that are not finite or not (N, D).
         ImportError: if umap is chosen and not installed.
     """
-    if kind not in MAPS:
-        raise ValueError(f"--map must be one of {', '.join(MAPS)}, got {kind!r}")
+    kind = _kind(kind)
     if features.ndim != 2 or not features.shape[1]:
         raise ValueError(f"features must be of shape (images, dimensions), got {features.shape}")
-    kind = _kind(kind)
     reduced, kept = _principal_components(features, seed)
     if kind == "pca" or len(reduced) < 4:
         position, kind = _two(reduced), "pca"
@@ -65,14 +65,30 @@ def project(features: np.ndarray, *, kind: str = "auto", seed: int = 0) -> Proje
     return Projection(components, kept, np.asarray(position, np.float32), kind)
 
 
-def _kind(kind: str) -> str:
-    from importlib.util import find_spec
+def describe_map(kind: str) -> str:
+    """Return how a map of this kind is made here, for a user.
 
-    if kind == "umap" and find_spec("umap") is None:
+    Raises:
+        ValueError: for an unknown kind.
+        ImportError: if umap is chosen and not installed.
+    """
+    if kind == "auto" and not _has_umap():
+        return f"{_WORDS['pca']} (pip install umap-learn for UMAP)"
+    return _WORDS[_kind(kind)]
+
+
+def _kind(kind: str) -> str:
+    if kind not in MAPS:
+        raise ValueError(f"--map must be one of {', '.join(MAPS)}, got {kind!r}")
+    if kind == "umap" and not _has_umap():
         raise ImportError("--map umap needs umap-learn: pip install umap-learn, or --map tsne")
     if kind == "auto":
-        return "umap" if find_spec("umap") is not None else "pca"
+        return "umap" if _has_umap() else "pca"
     return kind
+
+
+def _has_umap() -> bool:
+    return importlib.util.find_spec("umap") is not None
 
 
 def _principal_components(features: np.ndarray, seed: int) -> tuple[np.ndarray, float]:

@@ -1,0 +1,112 @@
+"""Intermediate results of a search, from which a stopped one resumes."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from uic_plugin.discovery.choice import CurvePoint
+from uic_plugin.discovery.neighbours import Reduction
+from uic_plugin.discovery.settings import DiscoverySettings
+from uic_plugin.discovery.training import TrainingState, first_state
+from uic_plugin.files import replacing, save_tensors
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Prepared features, the same for every number of classes.
+
+    Attributes:
+        reduction: features to principal components.
+        reduced: (N, d) float16 of unit length.
+        neighbours: (N, k) int32.
+    """
+
+    reduction: Reduction
+    reduced: torch.Tensor
+    neighbours: torch.Tensor
+
+
+class WorkFolder:
+    """Intermediate results of a stopped search; those of other features or settings are removed.
+
+    Args:
+        path: the folder.
+        identity: of features and settings.
+    """
+
+    def __init__(self, path: Path, identity: str) -> None:
+        self.path = path
+        mark = path / "identity"
+        if path.exists() and not (mark.is_file() and mark.read_text() == identity):
+            shutil.rmtree(path)
+        path.mkdir(parents=True, exist_ok=True)
+        with replacing(mark) as part:
+            part.write_text(identity)
+
+    def read_prepared(self) -> Prepared | None:
+        """Return components and neighbours, if they are there."""
+        file = self.path / "prepared.pt"
+        if not file.is_file():
+            return None
+        content = torch.load(file, weights_only=True)
+        reduction = Reduction(content["mean"], content["axes"])
+        return Prepared(reduction, content["reduced"], content["neighbours"])
+
+    def write_prepared(self, prepared: Prepared) -> None:
+        """Keep components and neighbours."""
+        content = {
+            "mean": prepared.reduction.mean,
+            "axes": prepared.reduction.axes,
+            "reduced": prepared.reduced,
+            "neighbours": prepared.neighbours,
+        }
+        save_tensors(content, self.path / "prepared.pt")
+
+    def read_curve(self) -> list[CurvePoint]:
+        """Return the numbers of classes that were tried."""
+        file = self.path / "curve.json"
+        if not file.is_file():
+            return []
+        return [CurvePoint(**point) for point in json.loads(file.read_text())]
+
+    def write_curve(self, curve: list[CurvePoint]) -> None:
+        """Keep the numbers of classes that were tried."""
+        with replacing(self.path / "curve.json") as part:
+            part.write_text(json.dumps([dataclasses.asdict(point) for point in curve]))
+
+    def read_state(
+        self, stage: str, num_classes: int, settings: DiscoverySettings
+    ) -> TrainingState | None:
+        """Return the heads of a stage, if they are there and of this number of classes."""
+        file = self.path / f"{stage}.pt"
+        if not file.is_file():
+            return None
+        content = torch.load(file, weights_only=True)
+        if content["classes"] != [num_classes] * settings.heads:
+            return None
+        dim = content["student"]["weight"].shape[0]
+        centroids = [torch.zeros(num_classes, dim)] * settings.heads
+        state = first_state(centroids, settings, seed=settings.seed)
+        state.student.load_state_dict(content["student"])
+        state.teacher.load_state_dict(content["teacher"])
+        state.prior, state.step = content["prior"], content["step"]
+        state.optimizer = content["optimizer"]
+        return state
+
+    def write_state(self, stage: str, state: TrainingState) -> None:
+        """Keep the heads of a stage."""
+        content = {
+            "classes": state.student.classes,
+            "student": state.student.state_dict(),
+            "teacher": state.teacher.state_dict(),
+            "prior": state.prior,
+            "step": state.step,
+            "optimizer": state.optimizer,
+        }
+        save_tensors(content, self.path / f"{stage}.pt")
