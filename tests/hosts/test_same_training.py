@@ -1,6 +1,6 @@
 """Every host trains the same: labels and weights of two epochs, bit for bit on one processor.
 
-    SAME_TRAINING=folder pytest -m slow tests/hosts/test_same_training.py     # once in each environment
+    SAME_TRAINING=folder pytest -m slow tests/hosts/test_same_training.py    # in each environment
 
 No two hosts fit into one environment: each writes its digests into the folder and compares them
 with those of the others. Without a folder the plain loop alone is compared with.
