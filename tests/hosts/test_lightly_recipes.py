@@ -35,7 +35,7 @@ def test_lightlys_heads_and_losses(recipe, name):
 
 
 def test_lightlys_evaluators_of_a_run(recipe):
-    cfg = recipe(*FEW, "linear.max_epochs=5")
+    cfg = recipe(*FEW, "linear.max_epochs=40")
     rows = train(cfg)
     assert float(rows[-1]["val_knn_acc1"]) > 20
     run = Run.open(cfg.run_dir, needs_images=True)

@@ -93,7 +93,10 @@ class Comparator(HostedMethod, LightlyModule):
         self.head = self.make_head(width)
         self.averaged = None
         if self.has_average:
-            parts = nn.Sequential(copy.deepcopy(network), copy.deepcopy(self.head["projector"]))
+            # made anew: weight normalisation, which DINO's has, does not let itself be copied
+            projector = self.make_head(width)["projector"]
+            projector.load_state_dict(self.head["projector"].state_dict())
+            parts = nn.Sequential(copy.deepcopy(network), projector)
             self.averaged = parts.requires_grad_(False)
 
     def make_head(self, width: int) -> nn.ModuleDict:
