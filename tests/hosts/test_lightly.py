@@ -215,7 +215,7 @@ trainer.save_checkpoint(folder / "end.ckpt")
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1700)
 def test_after_a_kill_it_continues_as_if_nothing_had_been(few, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(SCRIPT.format(tests=str(Path(__file__).parent)))
@@ -226,7 +226,7 @@ def test_after_a_kill_it_continues_as_if_nothing_had_been(few, tmp_path):
 
     killed = tmp_path / "killed"
     process = start(killed)
-    limit = time.monotonic() + 300
+    limit = time.monotonic() + 600
     while len(list(killed.rglob("*.ckpt"))) < 3 and time.monotonic() < limit:
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
@@ -234,7 +234,7 @@ def test_after_a_kill_it_continues_as_if_nothing_had_been(few, tmp_path):
     assert not (killed / "end.ckpt").exists()
     for folder in (killed, tmp_path / "whole"):
         process = start(folder)
-        _, errors = process.communicate(timeout=400)
+        _, errors = process.communicate()
         assert process.returncode == 0, errors.decode()[-3000:]
     one, two = (
         torch.load(tmp_path / folder / "end.ckpt", weights_only=True)

@@ -37,7 +37,7 @@ _HEAD = {"proj_hidden_dim": 2048, "proj_output_dim": 128}
 _MOMENTUM = {"base_tau": 0.99, "final_tau": 1.0}
 
 
-class Comparator(HostedMethod, LightlyModule):
+class Comparator(HostedMethod, LightlyModule):  # type: ignore[misc]  # of their own `log`
     """A backbone and a method's own parts, learned from two views of each image.
 
     Args:
@@ -144,7 +144,7 @@ class Comparator(HostedMethod, LightlyModule):
     @torch.no_grad()
     def teach(self, view: torch.Tensor) -> torch.Tensor:
         """Return projections (B, P) of a view by the moving average."""
-        network, projector = self.averaged  # type: ignore[misc]
+        network, projector = self.averaged.children()  # type: ignore[union-attr]
         projections: torch.Tensor = projector(network(view).flatten(start_dim=1))
         return projections
 
@@ -156,7 +156,7 @@ class Comparator(HostedMethod, LightlyModule):
             start_value=self.given["base_tau"],
             end_value=self.given["final_tau"],
         )
-        network, projector = averaged  # type: ignore[misc]
+        network, projector = averaged.children()
         update_momentum(self.backbone, network, m=momentum)
         update_momentum(self.head["projector"], projector, m=momentum)
 
