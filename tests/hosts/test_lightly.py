@@ -215,7 +215,7 @@ trainer.save_checkpoint(folder / "end.ckpt")
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1700)
+@pytest.mark.timeout(900)
 def test_after_a_kill_it_continues_as_if_nothing_had_been(few, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(SCRIPT.format(tests=str(Path(__file__).parent)))
