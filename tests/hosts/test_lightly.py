@@ -214,6 +214,8 @@ trainer.save_checkpoint(folder / "end.ckpt")
 """
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_after_a_kill_it_continues_as_if_nothing_had_been(few, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(SCRIPT.format(tests=str(Path(__file__).parent)))
@@ -224,7 +226,7 @@ def test_after_a_kill_it_continues_as_if_nothing_had_been(few, tmp_path):
 
     killed = tmp_path / "killed"
     process = start(killed)
-    limit = time.monotonic() + 120
+    limit = time.monotonic() + 600
     while len(list(killed.rglob("*.ckpt"))) < 3 and time.monotonic() < limit:
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
@@ -232,7 +234,7 @@ def test_after_a_kill_it_continues_as_if_nothing_had_been(few, tmp_path):
     assert not (killed / "end.ckpt").exists()
     for folder in (killed, tmp_path / "whole"):
         process = start(folder)
-        _, errors = process.communicate(timeout=200)
+        _, errors = process.communicate()
         assert process.returncode == 0, errors.decode()[-3000:]
     one, two = (
         torch.load(tmp_path / folder / "end.ckpt", weights_only=True)

@@ -36,7 +36,7 @@ def load_host() -> Host:
     except ImportError as error:
         needs = " ".join(f'"{name}{versions}"' for name, versions in info.needs.items())
         raise HostError(
-            f"{info.name} {info.version} cannot be imported ({error}): "
+            f"{info.short_name} {info.version} cannot be imported ({error}): "
             f"run 'uic doctor', or install what it needs: pip install {needs}"
         ) from error
 

@@ -44,9 +44,15 @@ class HostInfo:
     needs: dict[str, str]
 
     @property
+    def short_name(self) -> str:
+        """Return what `host` in a recipe says: "lightly" or "solo-learn"."""
+        return "lightly" if self.line == "lightly" else "solo-learn"
+
+    @property
     def name(self) -> str:
         """Return the host's name and line, for people."""
-        return "lightly" if self.line == "lightly" else f"solo-learn, the {self.line} line"
+        line = "" if self.line == "lightly" else f", the {self.line} line"
+        return f"{self.short_name}{line}"
 
 
 _NEEDS = {

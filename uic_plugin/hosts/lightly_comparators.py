@@ -37,7 +37,7 @@ _HEAD = {"proj_hidden_dim": 2048, "proj_output_dim": 128}
 _MOMENTUM = {"base_tau": 0.99, "final_tau": 1.0}
 
 
-class Comparator(HostedMethod, LightlyModule):
+class Comparator(HostedMethod, LightlyModule):  # type: ignore[misc]  # of their own `log`
     """A backbone and a method's own parts, learned from two views of each image.
 
     Args:
@@ -93,7 +93,10 @@ class Comparator(HostedMethod, LightlyModule):
         self.head = self.make_head(width)
         self.averaged = None
         if self.has_average:
-            parts = nn.Sequential(copy.deepcopy(network), copy.deepcopy(self.head["projector"]))
+            # made anew: weight normalisation, which DINO's has, does not let itself be copied
+            projector = self.make_head(width)["projector"]
+            projector.load_state_dict(self.head["projector"].state_dict())
+            parts = nn.Sequential(copy.deepcopy(network), projector)
             self.averaged = parts.requires_grad_(False)
 
     def make_head(self, width: int) -> nn.ModuleDict:
@@ -141,7 +144,7 @@ class Comparator(HostedMethod, LightlyModule):
     @torch.no_grad()
     def teach(self, view: torch.Tensor) -> torch.Tensor:
         """Return projections (B, P) of a view by the moving average."""
-        network, projector = self.averaged  # type: ignore[misc]
+        network, projector = self.averaged.children()  # type: ignore[union-attr]
         projections: torch.Tensor = projector(network(view).flatten(start_dim=1))
         return projections
 
@@ -153,7 +156,7 @@ class Comparator(HostedMethod, LightlyModule):
             start_value=self.given["base_tau"],
             end_value=self.given["final_tau"],
         )
-        network, projector = averaged  # type: ignore[misc]
+        network, projector = averaged.children()
         update_momentum(self.backbone, network, m=momentum)
         update_momentum(self.head["projector"], projector, m=momentum)
 

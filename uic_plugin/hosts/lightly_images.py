@@ -36,6 +36,8 @@ class NumberedImages(Dataset[Any]):
         dataset: a `LightlyDataset`, or another one with items that begin (views, target).
     """
 
+    samples: list[tuple[str, int]]
+
     def __init__(self, dataset: Any) -> None:
         self.dataset = dataset
         inner = self._inner()

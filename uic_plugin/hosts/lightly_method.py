@@ -22,7 +22,7 @@ _TRAINING = tuple(field.name for field in dataclasses.fields(Training))
 _OWN_WORDS = {"method_kwargs.": "", "optimizer.batch_size": "batch_size"}
 
 
-class LightlyMethod(HostedMethod, LightlyModule):
+class LightlyMethod(HostedMethod, LightlyModule):  # type: ignore[misc]  # of their own `log`
     """Stands behind a class of `uic_plugin.methods`, `LightlyFront` before it."""
 
     @property
@@ -103,7 +103,10 @@ class LightlyFront:
         keep_gradients_finite(module.online_classifier)
         module.build_head(width, options, seed)
         module.seed = seed
-        kept = {"batch_size_per_device": batch_size_per_device, "num_classes": num_classes}
+        kept: dict[str, Any] = {
+            "batch_size_per_device": batch_size_per_device,
+            "num_classes": num_classes,
+        }
         kept |= {"knn_k": knn_k, "knn_t": knn_t, "seed": seed, **options.as_dict()}
         module.save_hyperparameters({**kept, **dataclasses.asdict(training)})
 

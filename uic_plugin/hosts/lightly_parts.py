@@ -45,8 +45,8 @@ class UICHead(PseudoClassHead):
     def __init__(
         self, input_dim: int = 2048, num_pseudo_classes: int = 3000, hidden_dim: int = 0
     ) -> None:
-        layers = {"mlp_layers": 2, "mlp_width": hidden_dim} if hidden_dim else {}
-        super().__init__(input_dim, num_pseudo_classes, **layers)
+        layers = 2 if hidden_dim else 0
+        super().__init__(input_dim, num_pseudo_classes, mlp_layers=layers, mlp_width=hidden_dim)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
         """Return logits (B, K) of features (B, D)."""

@@ -16,8 +16,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-# every method logs a loss of its own name; the host's online classifier logs the class loss
-_LOSS = re.compile(r"train_(?!class_)\w+_loss(_epoch)?")
+# every method logs a loss of its own name; a host's online classifier that of annotated classes
+_LOSS = re.compile(r"train_(?!class_|online_)\w+_loss(_epoch)?")
 _SHOWN = (
     ("changed", ("uic_changed",)),
     ("NMI", ("uic_nmi",)),

@@ -51,7 +51,7 @@ def _note_host(cfg: DictConfig) -> None:
     Raises:
         ValueError: for a recipe of the other host.
     """
-    host = "lightly" if find_host().line == "lightly" else "solo-learn"
+    host = find_host().short_name
     if cfg.get("host", "auto") not in ("auto", host):
         raise ValueError(
             f"this recipe is of host={cfg.host}, and {host} is what is used here: install "

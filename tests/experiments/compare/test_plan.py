@@ -13,6 +13,7 @@ from uic_plugin.experiments.compare.plan import (
     plan_run,
     recipe_of,
 )
+from uic_plugin.hosts import find_host
 
 
 @pytest.mark.parametrize(
@@ -77,6 +78,11 @@ def test_recipes_of_methods():
         recipe_of("digits", "bjol")
     with pytest.raises(ValueError, match="unknown method 'any'"):
         recipe_of("digits", "any")
+    used = find_host().short_name
+    other = "solo-learn" if used == "lightly" else "lightly"
+    assert recipe_of("digits", f"{used}/byol") == recipe_of("digits", "byol")
+    with pytest.raises(ValueError, match=f"^{other}/uic trains with {other}, and {used} is what"):
+        recipe_of("digits", f"{other}/uic")
 
 
 def test_a_folder_takes_the_recipes_of_custom(digits, tmp_path):

@@ -190,13 +190,21 @@ def recipe_of(family: str, name: str) -> tuple[str, tuple[str, ...]]:
 
     Args:
         family: of the recipes.
-        name: of a method, or of a recipe in the family.
+        name: of a method, or of a recipe in the family; after `lightly/` or `solo-learn/` of that
+            host.
 
     Raises:
-        ValueError: for a name that is neither.
+        ValueError: for a name that is neither, or of a host that is not the one that is used.
     """
-    from uic_plugin.hosts import load_host, register
+    from uic_plugin.hosts import find_host, load_host, register
 
+    host, _, name = name.rpartition("/")
+    used = find_host().short_name
+    if host and host != used:
+        raise ValueError(
+            f"{host}/{name} trains with {host}, and {used} is what is used here: install {host}, "
+            f"or where both are installed set the environment's UIC_HOST={host}"
+        )
     own = [recipe.partition("/")[2] for recipe in list_recipes() if recipe.startswith(f"{family}/")]
     own.remove("any")
     if name in own:
@@ -313,5 +321,7 @@ def settings_digest(cfg: DictConfig, without: Sequence[str] = ()) -> str:
         content["data"].pop("held_out", None)
     if content.get("max_seconds") is None:
         content.pop("max_seconds", None)
+    if content.get("host") == "auto":
+        content.pop("host")
     text = json.dumps(content, sort_keys=True, default=str)
     return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
