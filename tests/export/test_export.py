@@ -144,7 +144,7 @@ def test_lightly_studio_reads_it(labelled, uic):
     wanted |= {"3.png": "Car", "0.png": "Car", "b c__1.png": "car_2", "b c__2.png": "car_2"}
     assert {s.file_name.rpartition("/")[2]: next(iter(s.tags)) for s in folders} == wanted
     found = {s.file_name.rpartition("/")[2]: s.annotations for s in boxes}
-    assert {name: [a.label for a in each] for name, each in found.items()} == {
+    assert {name: [a.class_name for a in each] for name, each in found.items()} == {
         name: [label] for name, label in wanted.items()
     }
 

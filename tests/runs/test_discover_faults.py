@@ -107,7 +107,7 @@ def test_killed_again_and_again_at_every_file(images, tmp_path):
         if not code:
             break
         assert code == -signal.SIGKILL
-    assert number > 8
+    assert number > 5  # what is kept makes later calls shorter
     same(tmp_path / "whole", tmp_path / "part")
     names = FeatureStore.open(tmp_path / "f").names
     one, two = (FeatureStore.open(tmp_path / name).features(names) for name in "fg")
