@@ -108,6 +108,26 @@ def test_lightly_studio_layout(labelled, uic):
     ]
 
 
+def test_labelformat_reads_what_is_for_lightly_studio(labelled, uic):
+    """LightlyStudio's importers read COCO's boxes with this package of the same authors."""
+    formats = pytest.importorskip("labelformat.formats.coco", reason="pip install labelformat")
+    root, _ = labelled
+    uic("export", "labels.csv", "images", "--to", "lightly-studio", "--out", "o")
+    reader = formats.COCOObjectDetectionInput(input_file=root / "o" / "annotations.json")
+    found = [(label.image, label.objects) for label in reader.get_labels()]
+    assert [image.filename for image, _ in found][:3] == [
+        "cat_dog/a__1.png",
+        "cat_dog/a__2.png",
+        "Car/3.png",
+    ]
+    for image, objects in found:
+        (box,) = objects
+        assert (root / "o" / "images" / image.filename).is_file()
+        assert box.category.name == image.filename.split("/")[0]
+        assert (box.box.xmin, box.box.ymin, box.box.xmax, box.box.ymax) == (0, 0, 40, 30)
+        assert 0.5 <= box.confidence <= 1
+
+
 def test_lightly_studio_reads_it(labelled, uic):
     studio = pytest.importorskip("lightly_studio", reason="pip install lightly-studio")
     root, _ = labelled
@@ -124,7 +144,7 @@ def test_lightly_studio_reads_it(labelled, uic):
     wanted |= {"3.png": "Car", "0.png": "Car", "b c__1.png": "car_2", "b c__2.png": "car_2"}
     assert {s.file_name.rpartition("/")[2]: next(iter(s.tags)) for s in folders} == wanted
     found = {s.file_name.rpartition("/")[2]: s.annotations for s in boxes}
-    assert {name: [a.label for a in each] for name, each in found.items()} == {
+    assert {name: [a.class_name for a in each] for name, each in found.items()} == {
         name: [label] for name, label in wanted.items()
     }
 

@@ -71,6 +71,8 @@ def test_the_command_says_it(no_umap, tmp_path, uic):
     assert not (tmp_path / "u").exists()
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(1200)  # numba compiles it when it is imported
 def test_umap_is_the_map_where_it_is_installed(groups):
     pytest.importorskip("umap", reason="pip install umap-learn")
     features, labels = groups
