@@ -49,7 +49,7 @@ def examine() -> tuple[list[Finding], bool]:
         host = find_host()
         name, _, line = host.name.partition(", ")
         findings.append(Finding(name, f"{host.version}{line and ', '}{line}", "ok"))
-        needs.update(host.needs)
+        needs |= {name: range_ for name, range_ in host.needs.items() if name != host.short_name}
     except HostError as error:
         findings.append(Finding("solo-learn", "-", "not usable", str(error)))
     findings += [_distribution(name, versions) for name, versions in needs.items()]
