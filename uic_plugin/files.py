@@ -39,8 +39,8 @@ def save_tensors(content: object, path: Path) -> None:
             torch.save(content, part)
         except RuntimeError as error:
             raise OSError(
-                f"{path} cannot be written whole, as on a full disk: make room, the same command "
-                f"resumes from what is there"
+                f"{path} cannot be written whole, as on a full disk: make room, then give the same "
+                f"command again"
             ) from error
 
 

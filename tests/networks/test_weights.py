@@ -1,9 +1,12 @@
 """Weights go to files and come back: ours, torchvision's, timm's, DeepCluster's layout."""
 
+import os
+
 import pytest
 import timm
 import torch
 import torchvision
+from forked import limited
 from timm.layers import resample_abs_pos_embed
 
 from uic_plugin.networks import VGG16, AlexNet, Conv4
@@ -163,3 +166,20 @@ def test_files_that_hold_no_weights(tmp_path):
         ValueError, match="layout must be one of torchvision, timm, solo-learn, got 'jax'"
     ):
         save_weights(Conv4(4), tmp_path / "x.pth", layout="jax")
+
+
+@pytest.mark.parametrize("layout", ["torchvision", "solo-learn"])
+def test_a_full_disk_is_one_line_and_leaves_the_file(tmp_path, layout):
+    file = tmp_path / "weights.ckpt"
+    save_weights(Conv4(width=4), file, layout=layout)
+    before, child = file.read_bytes(), os.fork()
+    if child == 0:
+        limited(10_000)
+        try:
+            save_weights(Conv4(), file, layout=layout)
+        except OSError as error:
+            os._exit(0 if "weights.ckpt cannot be written whole" in str(error) else 2)
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert file.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["weights.ckpt"]

@@ -23,7 +23,7 @@ from uic_plugin.data.loaders import view_loader
 from uic_plugin.data.views import SizedDataset
 from uic_plugin.evaluation.pooling import ProbePool
 from uic_plugin.evaluation.probe_settings import ProbeResult, ProbeSettings
-from uic_plugin.files import replacing
+from uic_plugin.files import save_tensors
 from uic_plugin.networks.layers import layer_outputs, layer_shapes
 from uic_plugin.networks.weights import weights_fingerprint
 from uic_plugin.ranks import rank_and_world, sum_over_ranks
@@ -313,8 +313,7 @@ class ProbeTrainer:
             "best": self.best,
             "history": self.history,
         }
-        with replacing(path) as part:
-            torch.save(state, part)
+        save_tensors(state, path)
 
     def _load(self, path: Path) -> None:
         try:

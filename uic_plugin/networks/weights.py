@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from uic_plugin.files import replacing
+from uic_plugin.files import replacing, save_tensors
 
 LAYOUTS = ("torchvision", "timm", "solo-learn")
 # Prefixes of a method's network: solo-learn main, its PyPI line, MoCo's own code.
@@ -149,14 +149,14 @@ def save_weights(network: nn.Module, path: Path, *, layout: str = "torchvision")
     }
     if layout == "timm":
         state = _to_timm(network, state)
-    with replacing(path) as part:
-        if path.suffix == ".safetensors":
+    if path.suffix == ".safetensors":
+        with replacing(path) as part:
             _safetensors().save_file(state, part)
-        elif layout == "solo-learn":
-            prefixed = {_BACKBONE_PREFIXES[0] + name: value for name, value in state.items()}
-            torch.save({"state_dict": prefixed}, part)
-        else:
-            torch.save(state, part)
+    elif layout == "solo-learn":
+        prefixed = {_BACKBONE_PREFIXES[0] + name: value for name, value in state.items()}
+        save_tensors({"state_dict": prefixed}, path)
+    else:
+        save_tensors(state, path)
 
 
 def read_state(path: Path) -> dict[str, torch.Tensor]:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from uic_plugin.data.draws import EpochOrder
-from uic_plugin.files import replacing
+from uic_plugin.files import replacing, save_tensors
 from uic_plugin.hardware import hardware, peak_memory
 from uic_plugin.hosts import backbone_of
 from uic_plugin.hosts.lightning import pl
@@ -223,8 +223,8 @@ class Snapshots(pl.Callback):
         due = {round(whole * number / self.count) for number in range(1, self.count + 1)}
         if epoch in due and trainer.is_global_zero:
             state = {f"backbone.{k}": v for k, v in backbone_of(pl_module).state_dict().items()}
-            with replacing(self.folder / f"epoch{epoch:04d}.ckpt") as part:
-                torch.save({"state_dict": state, "epoch": epoch, **_labels_of(pl_module)}, part)
+            content = {"state_dict": state, "epoch": epoch, **_labels_of(pl_module)}
+            save_tensors(content, self.folder / f"epoch{epoch:04d}.ckpt")
 
 
 def _labels_of(method: Any) -> dict[str, torch.Tensor]:

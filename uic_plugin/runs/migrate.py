@@ -16,7 +16,7 @@ from uic_plugin.data.images import fingerprint_of, relative_paths
 from uic_plugin.data.index import ImageIndex, read_index
 from uic_plugin.data.loaders import view_loader
 from uic_plugin.data.packed import is_packed
-from uic_plugin.files import replacing
+from uic_plugin.files import save_tensors
 from uic_plugin.hosts.attach import centered
 from uic_plugin.hosts.checkpoint_files import read_checkpoint
 from uic_plugin.hosts.resume import is_within_epoch
@@ -99,8 +99,7 @@ def migrate_labels(
             splits += bank.fix_empty_classes(EmptyClassFixer(bank.num_classes))
         moved.append(bank.state_dict())
     state["bank"], state["more_banks"] = moved[0], moved[1:]
-    with replacing(out) as part:
-        torch.save(content, part)
+    save_tensors(content, out)
     kept = len(was) - len(added)
     return Migration(kept, len(added), len(before) - kept, splits)
 

@@ -24,7 +24,7 @@ from uic_plugin.data.loaders import view_loader
 from uic_plugin.data.views import SizedDataset
 from uic_plugin.errors import Interrupted, NonFiniteError
 from uic_plugin.evaluation.voc.settings import Schedule
-from uic_plugin.files import replacing
+from uic_plugin.files import save_tensors
 from uic_plugin.report.tables import write_csv
 from uic_plugin.seeding import derive_seed, make_generator
 
@@ -191,8 +191,7 @@ class _State:
             "curve": self.curve,
             "sums": (self._sums, self._count),
         }
-        with replacing(self.path) as part:
-            torch.save(state, part)
+        save_tensors(state, self.path)
         write_csv(self.folder / CURVE_FILE, self.curve)
 
     def load(self) -> int:
