@@ -79,6 +79,7 @@ def firefox(tmp_path):
         process.wait(30)
 
 
+@pytest.mark.slow
 def test_opens_edits_and_keeps_edits(digits_page, firefox):
     url = digits_page.index.resolve().as_uri()
     firefox.open(url)

@@ -181,7 +181,9 @@ class _Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize("where", ["prepared", "heads", "curve"])
+@pytest.mark.parametrize(
+    "where", ["prepared", "heads", pytest.param("curve", marks=pytest.mark.slow)]
+)
 def test_stopped_search_resumes_bit_for_bit(where, tmp_path, monkeypatch):
     features, _ = planted([60, 60, 60], spread=0.5)
     classes = None if where == "curve" else 3

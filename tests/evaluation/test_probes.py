@@ -250,6 +250,7 @@ def test_command(uic, run):
     assert names == {"conv1", "conv2", "conv3", "conv4", "conv5", "mlp"}
 
 
+@pytest.mark.slow
 def test_other_images_than_the_runs(uic, run, digits32):
     done = uic("probe", run, digits32, "--layers", "conv5", *QUICK, "--crops", "1")
     assert done.returncode == 0, done.stderr

@@ -23,6 +23,7 @@ def folder(tmp_path):
     return tmp_path / "im ages"
 
 
+@pytest.mark.slow
 def test_fine_tuned_labels_stand_beside_the_first(uic, folder, tmp_path):
     options = ["--classes", 2, "--size", 32, "--workers", 0, "--out", tmp_path / "classes"]
     done = uic("discover", folder, *options, "--finetune", 2, "--annotations", "--no-page")

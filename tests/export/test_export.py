@@ -266,6 +266,7 @@ def test_mistakes_are_one_line(labelled, uic, arguments, said):
     assert not (labelled[0] / "out").exists()
 
 
+@pytest.mark.slow
 def test_onnxruntime_runs_network_and_classifier(recipe, tmp_path, uic, digits):
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")

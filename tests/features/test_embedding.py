@@ -188,6 +188,7 @@ def test_network_is_left_frozen(backbone):
     assert all(torch.equal(before[k], v) for k, v in backbone.network.state_dict().items())
 
 
+@pytest.mark.slow
 def test_killed_process_resumes(backbone, weights, folder, tmp_path):
     whole = embed(backbone, folder, tmp_path / "whole", batch_size=8)
     script = textwrap.dedent(

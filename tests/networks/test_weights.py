@@ -65,6 +65,7 @@ def test_checkpoint_for_the_hosts_scripts(tmp_path):
         save_weights(network, tmp_path / "net.safetensors", layout="solo-learn")
 
 
+@pytest.mark.slow
 def test_vgg_in_timms_layout_has_convolutions_for_fc6_and_fc7(tmp_path):
     save_weights(small_vgg(), tmp_path / "timm.pth", layout="timm")
     state = torch.load(tmp_path / "timm.pth")

@@ -69,6 +69,7 @@ def test_the_plain_definition_gives_the_same(power):
     seed=st.integers(0, 1000),
 )
 @settings(deadline=None, max_examples=60)
+@pytest.mark.slow
 def test_blocks_and_memory_change_nothing(images, classes, scale, power, block, seed):
     scores = random_scores(images, classes, scale, seed)
     options = {"power": power, "block_rows": block, "max_iterations": 40}

@@ -169,6 +169,7 @@ main()
 """
 
 
+@pytest.mark.slow
 def test_a_full_disk_and_a_read_only_folder_lose_nothing(images, tmp_path, uic):
     assert uic("classes", "labels.csv", "images").returncode == 0
     page = tmp_path / "classes"

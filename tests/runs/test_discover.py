@@ -90,6 +90,7 @@ def test_from_a_folder_to_classes_and_new_images(uic, images, features, tmp_path
     assert len(read_labels(out / "labels.parquet")) == 120
 
 
+@pytest.mark.slow
 def test_number_of_classes_by_itself(uic, images, features, tmp_path):
     done = uic("discover", images, "--features", features, "--out", "auto", "--csv", *FAST)
     assert done.returncode == 0, done.stderr
@@ -192,6 +193,7 @@ def test_weights_that_do_not_fit(uic, images, tmp_path):
     assert not list(tmp_path.glob("*-features"))
 
 
+@pytest.mark.slow
 def test_new_images_get_the_names_and_numbers_of_an_edited_file(uic, images, features, tmp_path):
     given = ("--features", features, *FAST)
     done = uic("discover", images, "--classes", 4, "--out", "out", *given)

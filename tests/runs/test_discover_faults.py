@@ -63,6 +63,7 @@ def same(one, two):
     np.testing.assert_array_equal(a.confidence, b.confidence)
 
 
+@pytest.mark.slow
 def test_killed_before_the_page_is_there(images, tmp_path):
     given = ["discover", images, "--classes", 5, *FAST, "--features", "features"]
     assert run([*given, "--out", "whole"], tmp_path)[0] == 0

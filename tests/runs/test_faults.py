@@ -136,7 +136,8 @@ def broken_and_resumed(train, whole, folder, workers, ranks, fault):
 
 
 @pytest.mark.parametrize(
-    "fault", [pytest.param("stop", marks=pytest.mark.slow), *(f for f in FAULTS if f != "stop")]
+    "fault",
+    [pytest.param(name, marks=() if name == "kill" else pytest.mark.slow) for name in FAULTS],
 )
 def test_broken_and_resumed_equals_unbroken(train, whole, tmp_path, fault):
     broken_and_resumed(train, whole, tmp_path, 1, 1, fault)
@@ -196,6 +197,7 @@ def test_a_damaged_checkpoint_is_passed_over(train, whole, tmp_path):
     assert (tmp_path / "run" / "last.ckpt.damaged").exists()
 
 
+@pytest.mark.slow
 def test_two_damaged_checkpoints_are_an_error(train, tmp_path):
     train(tmp_path, "data.num_workers=0", fault={"kind": "kill", "epoch": 2, "step": 3})
     for name in ("last.ckpt", "previous.ckpt"):
@@ -223,7 +225,9 @@ def test_a_loss_that_is_no_number_stops_the_run(train, tmp_path):
     assert all(torch.isfinite(weight).all() for weight in kept["state_dict"].values())
 
 
-@pytest.mark.parametrize("kind", ["error", "kill", pytest.param("hang", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "kind", ["error", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("kill", "hang"))]
+)
 def test_a_lost_rank_ends_the_job_with_its_reason(train, tmp_path, kind):
     settings = ["data.num_workers=0", *(["rank_timeout=5"] if kind == "hang" else [])]
     fault = {"kind": kind, "rank": 1, "epoch": 1, "step": 3}
@@ -285,7 +289,8 @@ def test_ranks_equal_one_process(train, tmp_path, ranks, storage):
     assert counts.sum() == STEPS * 64
 
 
-@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 1])
 def test_other_ranks_go_on_with_the_labels(train, tmp_path, workers):
     """From one rank to two within an epoch: labels stay, nothing hangs, the user is told."""
     settings = [f"data.num_workers={workers}"]

@@ -147,7 +147,9 @@ def test_label_command(uic, trained, digits, tmp_path, ending):
             assert table.entropy[number] == pytest.approx(float(-(p * p.log()).sum()), rel=1e-3)
 
 
-@pytest.mark.parametrize(("view", "mode"), [("center", "eval"), ("train", "train")])
+@pytest.mark.parametrize(
+    ("view", "mode"), [("center", "eval"), pytest.param("train", "train", marks=pytest.mark.slow)]
+)
 def test_a_stopped_pass_goes_on(trained, tmp_path, view, mode):
     run = loaded(trained)
     options = {"settings": LabelSettings(view, mode, batch_size=100)}

@@ -224,6 +224,7 @@ def test_a_broken_run_goes_on_in_the_same_files(recipe, whole, tmp_path, within)
     assert len(read.Images("uic_classes")) == 2
 
 
+@pytest.mark.slow
 def test_rows_survive_a_kill_while_the_file_is_taken_over(recipe, whole, tmp_path):
     cfg = recipe(*CSV)
     with pytest.raises(OSError, match="the power is gone"):
@@ -263,6 +264,7 @@ def test_loggers_may_change_when_a_run_goes_on(recipe, tmp_path):
     assert not (run / "pictures").exists()
 
 
+@pytest.mark.slow
 def test_wandb_offline_goes_on_in_the_same_run(recipe, tmp_path):
     import wandb
 

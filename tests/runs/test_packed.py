@@ -55,6 +55,7 @@ def folder_of(given):
     return Path(next(w.partition("=")[2] for w in given if w.startswith("data.train_path=")))
 
 
+@pytest.mark.slow
 def test_training_labels_and_figures_are_the_same(data, recipe, tmp_path, uic):
     """Stopped and resumed in the other form, either way round, is not stopped at all."""
     more = ["scheduler.name=none", "optimizer.batch_size=60"]

@@ -51,6 +51,7 @@ def one_line(done, *words):
         assert word in done.stderr
 
 
+@pytest.mark.slow
 def test_the_same_figures_with_one_store_of_all(made, embed, uic, tmp_path):
     store = embed(made / "data", tmp_path / "store")
     run, data = made / "run", made / "data"

@@ -85,7 +85,7 @@ def test_same_seed_same_labels_and_weights(recipe, tmp_path):
 
 
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("schedule", ["epoch", "step"])
+@pytest.mark.parametrize("schedule", [pytest.param("epoch", marks=pytest.mark.slow), "step"])
 def test_two_epochs_and_two_more_equal_four(recipe, tmp_path, workers, schedule):
     settings = ["max_epochs=4", f"data.num_workers={workers}", f"scheduler.interval={schedule}"]
     whole = train(recipe(f"run_dir={tmp_path / 'whole'}", *settings))
@@ -245,7 +245,7 @@ TRAININGS = {
 @pytest.mark.parametrize(
     ("name", "settings"),
     [
-        pytest.param(n, s, id=key, marks=[] if key in ("norm", "bf16") else pytest.mark.slow)
+        pytest.param(n, s, id=key, marks=[] if key == "norm" else pytest.mark.slow)
         for key, (n, *s) in TRAININGS.items()
     ],
 )
@@ -300,7 +300,11 @@ def test_a_diverged_online_classifier_stops_the_run_at_once(recipe, name):
 
 @pytest.mark.parametrize(
     ("head", "engine"),
-    [("mlp", "auto"), ("mlp", "host"), pytest.param("linear", "auto", marks=pytest.mark.slow)],
+    [
+        ("mlp", "auto"),
+        pytest.param("mlp", "host", marks=pytest.mark.slow),
+        pytest.param("linear", "auto", marks=pytest.mark.slow),
+    ],
 )
 def test_a_plain_loop_gives_the_same_losses_and_labels(recipe, head, engine):
     """Two epochs of the recipe; notices any change of recipe, step, order, view or seed."""
@@ -368,6 +372,7 @@ def test_every_option_trains(recipe, options):
     assert state["uic"]["bank"]["epoch"] == 1
 
 
+@pytest.mark.slow
 def test_online_knn_of_the_host_keeps_working(recipe):
     cfg = recipe("knn_eval.enabled=true", "max_epochs=4", "optimizer.batch_size=32")
     train(cfg)

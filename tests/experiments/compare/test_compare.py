@@ -156,6 +156,7 @@ def test_reason_is_that_of_the_last_call(tmp_path):
     assert reason_of(log) == "no output"
 
 
+@pytest.mark.slow
 def test_measure_prints_what_it_found(uic, tmp_path, digits):
     run = tmp_path / "run"
     given = ("max_epochs=1", f"run_dir={run}", "methods=rotnet", "snapshots=1", *SMALL)

@@ -159,6 +159,7 @@ def test_labels_are_needed():
         entries_of([], None)
 
 
+@pytest.mark.slow
 def test_the_studys_file_is_one(setting):
     study = Path(__file__).parents[3] / "docs" / "results" / "study.yaml"
     for entry in entries_of([], study):

@@ -91,7 +91,7 @@ def test_rows_that_tables_share_are_run_once(tmp_path):
             seen.add(job.name)
 
 
-@pytest.mark.parametrize("scale", ["small", "full"])
+@pytest.mark.parametrize("scale", [pytest.param("small", marks=pytest.mark.slow), "full"])
 @pytest.mark.parametrize("table", TABLES)
 def test_dry_run_prints_commands_and_composes_every_recipe(uic, table, scale):
     done = uic("paper", table, "--scale", scale, "--dry-run", "--seeds", "1")
