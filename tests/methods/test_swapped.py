@@ -102,6 +102,23 @@ def test_heads_of_different_sizes_have_banks_and_fixers_of_their_own():
     assert method.head(torch.zeros(2, 5))[1].shape == (2, 7)
 
 
+@pytest.mark.parametrize(
+    ("given", "way_out"),
+    [
+        ({"more_heads": [3, 30, 9]}, "set method_kwargs.more_heads=[3,9]"),
+        (
+            {"num_pseudo_classes": 21, "more_heads": [30]},
+            "set method_kwargs.num_pseudo_classes to at most 20 and method_kwargs.more_heads=[]",
+        ),
+        ({"num_pseudo_classes": 30}, "set method_kwargs.num_pseudo_classes to at most 20"),
+    ],
+)
+def test_fewer_images_than_classes_name_every_option_to_change(given, way_out):
+    with pytest.raises(ValueError, match="20 images are fewer than 30 pseudo classes: ") as error:
+        made(**given)
+    assert str(error.value).endswith(way_out)
+
+
 def test_small_crops_learn_the_labels_of_the_large_ones():
     method, given = made(small_crops=2), views(4)
     logits, targets, loss = step(method, given)

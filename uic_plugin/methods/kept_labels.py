@@ -15,6 +15,7 @@ import torch
 
 from uic_plugin.methods.banks import make_banks
 from uic_plugin.methods.base import HostMethod, OwnMethod
+from uic_plugin.methods.options import PseudoLabelOptions
 from uic_plugin.pseudo_labels import (
     EmptyClassFixer,
     EpochTelemetry,
@@ -115,13 +116,7 @@ class KeptLabels(OwnMethod, HostMethod):
         if self.bank is not None and self.bank.fingerprint == fingerprint:
             return
         if num_samples < max(options.head_classes):
-            name = "num_pseudo_classes"
-            if num_samples >= options.num_pseudo_classes:
-                name = "more_heads"
-            raise ValueError(
-                f"{num_samples} images are fewer than {max(options.head_classes)} pseudo classes: "
-                f"set method_kwargs.{name} to at most {num_samples}"
-            )
+            raise ValueError(_too_few_images(num_samples, options))
         self.banks = make_banks(
             options,
             num_samples,
@@ -235,3 +230,18 @@ class KeptLabels(OwnMethod, HostMethod):
         batches = len(self.label_stores[0]) // now // self.batch_size
         # the last step is left to do: the epoch boundary is in it
         self.steps_done = max(0, min(images // together, batches - 1))
+
+
+def _too_few_images(num_samples: int, options: PseudoLabelOptions) -> str:
+    """Return what is wrong and every option to change, for fewer images than pseudo classes."""
+    ways = []
+    if num_samples < options.num_pseudo_classes:
+        ways.append(f"method_kwargs.num_pseudo_classes to at most {num_samples}")
+    more_heads = options.head_classes[options.heads :]
+    fitting = [count for count in more_heads if count <= num_samples]
+    if len(fitting) < len(more_heads):
+        ways.append(f"method_kwargs.more_heads=[{','.join(map(str, fitting))}]")
+    return (
+        f"{num_samples} images are fewer than {max(options.head_classes)} pseudo classes: "
+        f"set {' and '.join(ways)}"
+    )
