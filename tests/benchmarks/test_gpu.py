@@ -14,13 +14,10 @@ import random
 import subprocess
 import sys
 import time
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from PIL import Image
 
 from uic_plugin.hosts import backbone_of
 from uic_plugin.hosts.checkpoint_files import read_checkpoint
@@ -63,18 +60,9 @@ def uic(*words, wait=True):
 
 
 @pytest.fixture(scope="module")
-def photos(tmp_path_factory):
-    """A folder of photographs: those of UIC_PHOTOS, or JPEGs of the size of ImageNet's."""
-    if os.environ.get("UIC_PHOTOS"):
-        return Path(os.environ["UIC_PHOTOS"])
-    root = tmp_path_factory.mktemp("photos")
-    generator = np.random.default_rng(0)
-    for number in range(IMAGES):
-        path = root / str(number % 10) / f"{number:06d}.jpg"
-        path.parent.mkdir(exist_ok=True)
-        coarse = generator.integers(0, 256, (40, 50, 3), np.uint8)
-        Image.fromarray(coarse).resize((500, 375), Image.Resampling.BICUBIC).save(path, quality=90)
-    return root
+def photos(photos_of):
+    """A folder of photographs of the size of ImageNet's."""
+    return photos_of(IMAGES, 500, 375)
 
 
 def network_alone(folder):

@@ -7,7 +7,6 @@ are drawn. All figures are ratios within one run, measured in turns.
 """
 
 import multiprocessing
-import os
 import shutil
 import statistics
 import time
@@ -27,18 +26,9 @@ IMAGES, SIZE, PROCESSES, ROUNDS = 6000, 128, 2, 3
 
 
 @pytest.fixture(scope="module")
-def photos(tmp_path_factory):
+def photos(photos_of):
     """A folder of 6,000 photographs of 160 pixels."""
-    if os.environ.get("UIC_PHOTOS"):
-        return Path(os.environ["UIC_PHOTOS"])
-    root = tmp_path_factory.mktemp("photos")
-    generator = np.random.default_rng(0)
-    for number in range(IMAGES):
-        path = root / str(number % 10) / f"{number:05d}.jpg"
-        path.parent.mkdir(exist_ok=True)
-        coarse = generator.integers(0, 256, (20, 25, 3), np.uint8)
-        Image.fromarray(coarse).resize((200, 160), Image.Resampling.BICUBIC).save(path, quality=90)
-    return root
+    return photos_of(IMAGES, 200, 160)
 
 
 def decode_and_resize(paths):

@@ -129,7 +129,7 @@ def test_ten_crops_are_the_mean_of_the_softmax_outputs(tmp_path):
     scores = torch.zeros(20, 4)
     for number in range(20):
         images, _ = crops[number]
-        features = probes._pooled(images)[1]
+        features = probes.features.of(images)[1]
         scores[number] = probes.probes[1](features).softmax(1).mean(0)
     expected = 100 * (scores.argmax(1) == crops.targets).double().mean().item()
     found = next(r for r in results if (r.layer, r.probe, r.crops) == ("conv3", "last", 10))

@@ -6,8 +6,7 @@ Source: UIC, section 4.3; see `ProbeSettings` for the numbers.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +14,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader, Sampler
 
-from uic_plugin.data.draws import Draw, Order
 from uic_plugin.data.images import fingerprint_of
-from uic_plugin.data.loaders import view_loader
 from uic_plugin.data.views import SizedDataset
-from uic_plugin.evaluation.pooling import ProbePool
+from uic_plugin.evaluation.pooled_layers import PooledLayers
 from uic_plugin.evaluation.probe_settings import ProbeResult, ProbeSettings
 from uic_plugin.files import save_tensors
-from uic_plugin.networks.layers import layer_outputs, layer_shapes
 from uic_plugin.networks.weights import weights_fingerprint
 from uic_plugin.ranks import rank_and_world, sum_over_ranks
-from uic_plugin.seeding import derive_seed, make_generator
+from uic_plugin.seeding import derive_seed
 
 CHECKPOINT_FILE = "probe.ckpt"
 Row = dict[str, int | float]  # of the history: epoch, lr, and a loss, top-1 and top-5 per layer
@@ -74,18 +69,21 @@ class ProbeTrainer:
         self.layers = list(layers)
         self.settings = settings
         self.device = device
-        self.num_workers = num_workers
         self.num_classes = num_classes
         self.train_images, self.test_images = train, test
-        if stored is None:
-            shapes = layer_shapes(self.encoder, self.layers, image_size)
-        else:
-            shapes = {self.layers[0]: tuple(stored[0][0].shape[1:])}
-        self.pools = [ProbePool(shapes[name], settings.pooled) for name in self.layers]
+        self.features = PooledLayers(
+            self.encoder,
+            self.layers,
+            image_size=image_size,
+            settings=settings,
+            device=device,
+            num_workers=num_workers,
+            stored=stored,
+        )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(settings.seed, "probes"))
             self.probes = nn.ModuleList(
-                nn.Linear(pool.num_features, num_classes) for pool in self.pools
+                nn.Linear(width, num_classes) for width in self.features.widths
             )
             for probe in self.probes:
                 nn.init.normal_(probe.weight, std=0.01)  # type: ignore[arg-type]
@@ -100,12 +98,6 @@ class ProbeTrainer:
         self.epoch = 0
         self.history: list[Row] = []
         self.best: list[dict[str, Any]] = [{"top1": -1.0} for _ in self.layers]
-        self._stored: dict[str, tuple[list[torch.Tensor], torch.Tensor]] = {}
-        if stored is not None:
-            self._stored = {
-                which: ([features], classes)
-                for which, (features, classes) in zip(("train", "test"), stored, strict=True)
-            }
         world = rank_and_world()[1]
         if settings.batch_size < world or len(train) < settings.batch_size:
             raise ValueError(
@@ -157,7 +149,7 @@ class ProbeTrainer:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         sums = torch.zeros(len(self.layers) + 1, dtype=torch.float64)
-        for features, targets in self._train_batches():
+        for features, targets in self.features.train_batches(self.train_images, self.epoch):
             losses = torch.stack([F.cross_entropy(out, targets) for out in model(features)])
             self.optimizer.zero_grad(set_to_none=True)
             losses.sum().backward()  # each probe's gradient depends on its own loss only
@@ -171,72 +163,14 @@ class ProbeTrainer:
             row[f"{name}_loss"] = loss
         return row
 
-    def _train_batches(self) -> Iterator[tuple[list[torch.Tensor], torch.Tensor]]:
-        """Iterate over this rank's batches of pooled features and annotations, in epoch order."""
-        settings = self.settings
-        rank, world = rank_and_world()
-        generator = make_generator(settings.seed, "probe order", self.epoch)
-        order = torch.randperm(len(self.train_images), generator=generator)
-        share = order[rank : len(order) // world * world : world]
-        size = settings.batch_size // world
-        if settings.store_features:
-            features, targets = self._store("train", self.train_images)
-            for index in share.split(size):
-                if len(index) == size:
-                    yield (
-                        [layer[index].to(self.device) for layer in features],
-                        targets[index].to(self.device),
-                    )
-            return
-        positions = torch.arange(rank, len(order) // world * world, world)
-        draws = _Draws(share, positions, self.epoch)
-        loader = self._loader(self.train_images, draws, size, drop_last=True)
-        for images, targets in loader:
-            yield self._pooled(images), targets.to(self.device)
-
-    @torch.no_grad()
-    def _pooled(self, images: torch.Tensor) -> list[torch.Tensor]:
-        """Return the pooled outputs of all layers, float32, from one pass over a batch."""
-        reduced = self.settings.precision == "bf16"
-        context = torch.autocast(self.device.type, torch.bfloat16) if reduced else nullcontext()
-        with context:
-            outputs = layer_outputs(self.encoder, images.to(self.device), self.layers)
-        return [
-            pool(outputs[name].float()) for pool, name in zip(self.pools, self.layers, strict=True)
-        ]
-
-    def _store(self, which: str, dataset: SizedDataset) -> tuple[list[torch.Tensor], torch.Tensor]:
-        if which not in self._stored:
-            parts = [
-                (self._pooled(images), targets)
-                for images, targets in self._loader(dataset, None, self.settings.batch_size)
-            ]
-            layers = [torch.cat([p[0][i].cpu() for p in parts]) for i in range(len(self.layers))]
-            self._stored[which] = (layers, torch.cat([targets for _, targets in parts]))
-        return self._stored[which]
-
     @torch.no_grad()
     def _test(
         self, probes: dict[str, nn.ModuleList], dataset: SizedDataset, *, crops: int
     ) -> dict[str, list[tuple[float, float]]]:
         """Return top-1 and top-5 in percent of sets of probes, layer by layer, in one pass."""
-        rank, world = rank_and_world()
         correct = {name: torch.zeros(len(self.layers), 2) for name in probes}
-        batches: Any
-        if self.settings.store_features and crops == 1:
-            features, stored = self._store("test", dataset)
-            pieces = torch.arange(rank, len(dataset), world).split(self.settings.batch_size)
-            batches = (([layer[i] for layer in features], stored[i]) for i in pieces)
-        else:
-            share = torch.arange(rank, len(dataset), world)
-            size = max(1, self.settings.batch_size // world // crops)
-            loader = self._loader(dataset, share.tolist(), size)
-            batches = (
-                (self._pooled(images.flatten(0, 1) if crops > 1 else images), targets)
-                for images, targets in loader
-            )
         top = min(5, self.num_classes)
-        for pooled, targets in batches:
+        for pooled, targets in self.features.test_batches(dataset, crops):
             annotations = targets.to(self.device)
             for name, layers in probes.items():
                 for number, probe in enumerate(layers):
@@ -266,29 +200,11 @@ class ProbeTrainer:
             for number, layer in enumerate(self.layers):
                 epochs = {"last": self.epoch, "best": self.best[number]["epoch"]}
                 for name, layers in scores.items():
-                    width = self.pools[number].num_features
+                    width = self.features.widths[number]
                     results.append(
                         ProbeResult(layer, width, name, epochs[name], crops, *layers[number])
                     )
         return results
-
-    def _loader(
-        self,
-        dataset: SizedDataset,
-        order: Order | None,
-        batch_size: int,
-        *,
-        drop_last: bool = False,
-    ) -> DataLoader[Any]:
-        return view_loader(
-            dataset,
-            seed=self.settings.seed,
-            batch_size=batch_size,
-            num_workers=self.num_workers,
-            on_bad_image=self.settings.on_bad_image,
-            sampler=order,
-            drop_last=drop_last,
-        )
 
     def _identity(self) -> dict[str, Any]:
         """Return what a checkpoint must share with the probes that resume from it."""
@@ -300,7 +216,7 @@ class ProbeTrainer:
             "views": [
                 str(getattr(d, "transform", "")) for d in (self.train_images, self.test_images)
             ],
-            "features": [pool.num_features for pool in self.pools],
+            "features": self.features.widths,
             "network": weights_fingerprint(self.encoder),
         }
 
@@ -340,20 +256,6 @@ class _AllProbes(nn.Module):
 
     def forward(self, features: list[torch.Tensor]) -> list[torch.Tensor]:
         return [probe(x) for probe, x in zip(self.probes, features, strict=True)]
-
-
-class _Draws(Sampler[int]):
-    """Images in a given order, each with its epoch and position for the seed of its view."""
-
-    def __init__(self, order: torch.Tensor, positions: torch.Tensor, epoch: int) -> None:
-        self.order, self.positions, self.epoch = order, positions, epoch
-
-    def __len__(self) -> int:
-        return len(self.order)
-
-    def __iter__(self) -> Iterator[int]:
-        for index, position in zip(self.order.tolist(), self.positions.tolist(), strict=True):
-            yield Draw.at(index, self.epoch, position)
 
 
 def _plain(value: object) -> object:
