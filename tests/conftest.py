@@ -34,9 +34,14 @@ def digits(data_dir):
 
 
 @pytest.fixture
-def recipe(digits, tmp_path):
-    """Composes a recipe of a few epochs with a small network, into a folder of its own."""
+def recipe(digits, tmp_path, request):
+    """Composes a recipe of a few epochs with a small network, into a folder of its own.
+
+    Half of the training images, for speed; all of them in tests marked `all_digits`.
+    """
     from uic_plugin.recipes_path import compose_recipe
+
+    fraction = -1 if request.node.get_closest_marker("all_digits") else 0.5
 
     def compose(*overrides, name="digits/uic"):
         small = [
@@ -44,6 +49,7 @@ def recipe(digits, tmp_path):
             "max_epochs=2",
             "backbone.kwargs.width=8",
             "data.num_workers=0",
+            f"data.fraction={fraction}",
             "accelerator=cpu",
         ]
         return compose_recipe(name, [*small, *overrides])

@@ -53,6 +53,7 @@ def test_held_out_images_are_not_trained_on_and_no_test_image_is_read(
     assert all(view.shape == (3, 16, 16) for view, _ in held_out)
 
 
+@pytest.mark.all_digits
 def test_images_of_an_index(recipe, digits, tmp_path):
     from uic_plugin.data.index import write_index
 

@@ -51,6 +51,7 @@ class Poison(pl.Callback):
 @pytest.mark.parametrize(
     ("late", "step"), [(0, 5), (3, 5), pytest.param(1000, 20, marks=pytest.mark.slow), (1000, 21)]
 )
+@pytest.mark.all_digits
 def test_it_is_found_late_and_named_and_in_no_checkpoint(recipe, monkeypatch, late, step):
     # with 22 steps an epoch, 20 is found before the epoch's last one, 21 before the next epoch
     monkeypatch.setattr(LateReadout, "steps", late)

@@ -136,6 +136,7 @@ def test_small_crops_of_a_second_pipeline_resume(recipe, tmp_path):
     assert same(whole, train(cfg("parts")))
 
 
+@pytest.mark.all_digits
 def test_deepcluster_finds_classes_and_forgets_its_classifier(recipe):
     cfg = recipe("max_epochs=2", *SMALL_HEAD, name="digits/deepcluster")
     spreads = []
@@ -174,6 +175,7 @@ def test_deepcluster_finds_classes_and_forgets_its_classifier(recipe):
     assert knn_accuracy(extract_features(run), **cfg.knn) > 60
 
 
+@pytest.mark.all_digits
 def test_selflabel_fills_its_classes_equally(recipe):
     options = ("method_kwargs.sinkhorn_lambda=100", "max_epochs=3")
     labels = train(recipe(*SMALL_HEAD, *options, name="digits/selflabel"))["uic"]["bank"]["targets"]
@@ -210,6 +212,7 @@ def test_schedule_of_selflabel(recipe, updates, spacing, epochs, expected):
     assert [e for e in range(1, epochs + 1) if Method().is_update(e)] == expected
 
 
+@pytest.mark.all_digits
 def test_supervised_learns_the_annotations_and_needs_them(recipe, digits, tmp_path):
     cfg = recipe("max_epochs=4", "method_kwargs.head=linear", name="digits/supervised")
     state = train(cfg)
@@ -311,6 +314,7 @@ def test_checkpoints_of_another_method_are_refused(recipe):
         train(other)
 
 
+@pytest.mark.all_digits
 def test_a_run_keeps_its_cost_and_snapshots(recipe):
     cfg = recipe("snapshots=2", "max_epochs=4")
     train(cfg)

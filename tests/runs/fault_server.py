@@ -25,8 +25,12 @@ torch.set_num_threads(1)
 import uic_plugin.runs.checkpoints as checkpoints  # noqa: E402
 import uic_plugin.runs.training as training  # noqa: E402
 from uic_plugin import cli  # noqa: E402
+from uic_plugin.hosts import register  # noqa: E402
 from uic_plugin.hosts.lightning import pl  # noqa: E402
-from uic_plugin.runs.callbacks import History  # noqa: E402, F401  # imported before the forks
+from uic_plugin.runs import class_page  # noqa: E402, F401
+from uic_plugin.runs.callbacks import History  # noqa: E402, F401
+
+register()  # the host too is imported once, before the forks
 
 
 class Fault(pl.Callback):

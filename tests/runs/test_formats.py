@@ -37,6 +37,7 @@ def equal(first, second):
     assert torch.equal(first["uic"]["bank"]["targets"], second["uic"]["bank"]["targets"])
 
 
+@pytest.mark.all_digits
 def test_index(folder, recipe, digits, tmp_path, uic):
     given, expected = folder
     assert uic("data", "index", digits / "train", "train.index").returncode == 0
@@ -70,6 +71,7 @@ def parquet(source, target, parts):
 
 
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.all_digits
 def test_parquet(folder, recipe, digits, tmp_path, uic, monkeypatch, workers):
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     _, expected = folder

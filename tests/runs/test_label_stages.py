@@ -92,6 +92,7 @@ def annotated(digits, tmp_path, num_classes=10):
     return tmp_path / "labels.csv", labels
 
 
+@pytest.mark.all_digits
 def test_fixed_labels_never_change_and_are_learned(recipe, digits, tmp_path):
     file, labels = annotated(digits, tmp_path)
     watch = Watch()
@@ -110,6 +111,7 @@ def test_fixed_labels_never_change_and_are_learned(recipe, digits, tmp_path):
     assert float(rows[-1]["train_uic_loss_epoch"]) < 0.6 < math.log(10)
 
 
+@pytest.mark.all_digits
 def test_label_file_of_other_images(recipe, digits, tmp_path):
     file, _ = annotated(digits, tmp_path)
     rows = file.read_text().splitlines()
@@ -192,6 +194,7 @@ def test_rows_of_another_network_are_not_taken_over(trained, recipe, tmp_path):
     assert seen[0] == 256
 
 
+@pytest.mark.all_digits
 def test_finetuning_starts_from_network_and_head(recipe, digits, tmp_path, trained):
     file, _ = annotated(digits, tmp_path)
     cfg = recipe(
@@ -235,6 +238,7 @@ def test_small_recipe_of_each_stage_trains(small, tmp_path):
     assert bank["targets"].tolist() == read_labels(run / "labels.csv").labels.tolist()
 
 
+@pytest.mark.all_digits
 def test_an_image_alone_has_no_batch_statistics(trained, tmp_path):
     run = loaded(trained)
     with pytest.raises(ValueError, match="--batch-size 131 leaves one of the 1442 images alone"):

@@ -184,6 +184,7 @@ def test_the_pictures_show_classes_as_they_are(whole):
     assert filled == [min(12, sizes[c]) for c in shown]
 
 
+@pytest.mark.all_digits
 def test_a_logger_changes_nothing_else(recipe, whole, tmp_path):
     plain = train(recipe(f"run_dir={tmp_path / 'plain'}", "max_epochs=3"))
     assert same(read_checkpoint(plain / "last.ckpt"), read_checkpoint(whole / "last.ckpt"))
@@ -196,6 +197,7 @@ def test_a_logger_changes_nothing_else(recipe, whole, tmp_path):
 
 
 @pytest.mark.parametrize("within", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.all_digits
 def test_a_broken_run_goes_on_in_the_same_files(recipe, whole, tmp_path, within):
     """Steps that were logged after the last checkpoint are not there twice."""
     every = "checkpoint_steps=8" if within else "checkpoint_steps=0"
@@ -237,6 +239,7 @@ def test_rows_survive_a_kill_while_the_file_is_taken_over(recipe, whole, tmp_pat
     assert not (folder / "metrics.csv.kept").exists()
 
 
+@pytest.mark.all_digits
 def test_asked_to_stop_in_an_epochs_last_step_loses_no_metrics(recipe, whole, tmp_path):
     with pytest.raises(Interrupted, match=r"last\.ckpt"):
         train(recipe(*CSV), BreakAt(0, STEPS - 1, term=True))

@@ -30,6 +30,7 @@ def names(folder):
     return sorted(path.name for path in folder.glob("*.png"))
 
 
+@pytest.mark.all_digits
 def test_labels_go_along_by_path(run, uic, tmp_path):
     folder, train = run
     train("max_epochs=1")
@@ -67,6 +68,7 @@ def test_labels_go_along_by_path(run, uic, tmp_path):
     assert read_checkpoint(tmp_path / "b" / "last.ckpt")["uic"]["bank"]["epoch"] == 2
 
 
+@pytest.mark.all_digits
 def test_nothing_changed_changes_nothing(run, uic, tmp_path):
     folder, train = run
     train("max_epochs=1")
@@ -78,6 +80,7 @@ def test_nothing_changed_changes_nothing(run, uic, tmp_path):
     assert before["bank"]["fingerprint"] == after["bank"]["fingerprint"]
 
 
+@pytest.mark.all_digits
 def test_one_line_for_a_mistake(run, uic, tmp_path):
     folder, train = run
     train("max_epochs=1")

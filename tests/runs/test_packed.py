@@ -83,6 +83,7 @@ def test_training_labels_and_figures_are_the_same(data, recipe, tmp_path, uic):
     assert len(read_labels(tmp_path / "train.csv")) == 181
 
 
+@pytest.mark.all_digits
 def test_labels_migrate_to_either_form(data, recipe, tmp_path, uic):
     train(recipe(*data["folder"], "max_epochs=1"))
     less = tmp_path / "less"
@@ -148,6 +149,7 @@ class TestSameImages:
         same_items(with_copy, without)
 
 
+@pytest.mark.all_digits
 def test_flat_folders(data, recipe, tmp_path):
     flat = tmp_path / "flat"
     flat.mkdir()
@@ -218,6 +220,7 @@ class TestBadImages:
         equal(*found)
         assert said[0] == said[1] != set()
 
+    @pytest.mark.all_digits
     def test_the_copy_of_a_broken_folder(self, broken, recipe, monkeypatch):
         root, bad = broken
         cfg = recipe("data.dataset=digits", f"data.train_path={root}", "data.val_path=null")

@@ -100,6 +100,7 @@ def test_weights_that_lack_a_part(again, tmp_path):
     assert "weights are not in the file: conv4.0.weight" in done.stderr
 
 
+@pytest.mark.all_digits
 def test_other_number_of_pseudo_classes(again, run):
     one_line(
         again(f"weights={run / CHECKPOINT_FILE}", "method_kwargs.num_pseudo_classes=20"),
@@ -120,6 +121,7 @@ def test_other_number_of_pseudo_classes(again, run):
     )
 
 
+@pytest.mark.all_digits
 def test_labels(again, uic, run, tmp_path, digits32):
     one_line(again(f"method_kwargs.fixed_labels={tmp_path / 'no.csv'}"), "no such label file")
     done = uic("label", run, digits32 / "val", "--out", tmp_path / "other.csv")

@@ -47,6 +47,7 @@ def trained(cfg, *callbacks):
         pytest.param("digits/byol", 1.0, 0.0, marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.all_digits
 def test_the_rate_is_at_zero_when_the_seconds_are_over(recipe, monkeypatch, name, step, labels):
     machine, watch = Machine(monkeypatch, step, labels), Rates()
     chosen = ("digits/any", ["methods=byol"]) if name == "digits/byol" else (name, [])

@@ -220,6 +220,7 @@ def test_results_do_not_depend_on_the_number_of_workers(recipe, tmp_path):
     assert same(none, three)
 
 
+@pytest.mark.all_digits
 def test_annotations_change_nothing(recipe, tmp_path):
     seen = train(recipe(f"run_dir={tmp_path / 'a'}"))
     unseen = train(recipe(f"run_dir={tmp_path / 'b'}", "data.no_labels=true"))
@@ -249,6 +250,7 @@ TRAININGS = {
         for key, (n, *s) in TRAININGS.items()
     ],
 )
+@pytest.mark.all_digits
 def test_annotations_change_nothing_under_clipping(recipe, tmp_path, name, settings):
     def run(folder, *more):
         return train(recipe(f"run_dir={tmp_path / folder}", *settings, *more, name=name))
@@ -390,6 +392,7 @@ def test_the_hosts_own_methods_run_beside_it(recipe, name):
     assert knn_accuracy(extract_features(run), **cfg.knn) > 50
 
 
+@pytest.mark.all_digits
 def test_evaluation_leaves_the_network_frozen(recipe):
     cfg = recipe("linear.max_epochs=2", "linear.augment=true")
     train(cfg)
@@ -429,6 +432,7 @@ def test_a_hosts_resnet(recipe):
     assert any(name.endswith("layer4.1.conv2.weight") for name in state["state_dict"])
 
 
+@pytest.mark.all_digits
 def test_unlabelled_flat_folder(recipe, digits, tmp_path):
     folder = tmp_path / "flat"
     folder.mkdir()
@@ -453,6 +457,7 @@ def test_checkpoint_is_tensors_and_plain_values(recipe):
     assert plain(train(recipe("max_epochs=1"))["uic"])
 
 
+@pytest.mark.all_digits
 def test_another_datasets_checkpoint_is_refused(recipe, digits, tmp_path):
     train(recipe("max_epochs=1", "data.fraction=0.5", "scheduler.name=none"))
     kept = tmp_path / "run" / "last.ckpt"
