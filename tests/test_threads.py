@@ -75,6 +75,7 @@ def test_scripts_of_the_host(tmp_path):
         ),
     ],
 )
+@pytest.mark.slow
 def test_the_command_and_jobs_keep_what_the_user_has_set(
     own, policy, threads, tmp_path, monkeypatch
 ):

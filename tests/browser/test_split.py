@@ -38,7 +38,7 @@ def agrees(page, made, path):
     return now == partition(zip(done.table.paths, done.table.labels.tolist(), strict=True))
 
 
-@pytest.mark.parametrize("head", ["head_0", "head_1"])
+@pytest.mark.parametrize("head", ["head_0", pytest.param("head_1", marks=pytest.mark.slow)])
 def test_by_a_head(headed_page, open_page, tmp_path, head):
     table = headed_page.table
     chosen = int(np.bincount(table.labels).argmax())
@@ -53,7 +53,7 @@ def test_by_a_head(headed_page, open_page, tmp_path, head):
     assert agrees(page, headed_page, tmp_path / "edits.json")
 
 
-@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize("count", [pytest.param(2, marks=pytest.mark.slow), 4])
 def test_by_kmeans_of_the_features(headed_page, open_page, tmp_path, count):
     from sklearn.cluster import KMeans
 

@@ -33,7 +33,7 @@ def paths(dataset):
     return set(relative_paths(dataset))
 
 
-@pytest.mark.parametrize("more", [[], ["data.fraction=0.5"]])
+@pytest.mark.parametrize("more", [pytest.param([], marks=pytest.mark.slow), ["data.fraction=0.5"]])
 def test_held_out_images_are_not_trained_on_and_no_test_image_is_read(
     recipe, digits, tmp_path, more
 ):

@@ -263,6 +263,7 @@ def test_other_images_than_the_runs(uic, run, digits32):
         assert [row["crops"] for row in csv.DictReader(file)] == ["1", "1"]
 
 
+@pytest.mark.slow
 def test_layers_with_spaces(uic, run):
     done = uic(
         "probe", run, *QUICK, "--crops", "1", "--layers", "conv1", "conv3", "--out", run / "o"

@@ -55,7 +55,13 @@ def changed(cfg):
 
 @pytest.mark.parametrize(
     "name",
-    ["digits/uic", "digits/simclr", pytest.param("digits/mocov2plus", marks=pytest.mark.slow)],
+    [
+        "digits/uic",
+        *(
+            pytest.param(f"digits/{name}", marks=pytest.mark.slow)
+            for name in ("simclr", "mocov2plus")
+        ),
+    ],
 )
 def test_frozen_layers_are_those_of_the_file(lite0, name):
     cfg = lite0("freeze=3", name=name)

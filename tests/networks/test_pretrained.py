@@ -109,6 +109,7 @@ def test_weights_at_hand(no_hub):
     assert weights_at_hand()[0] == "lite0"
 
 
+@pytest.mark.slow
 def test_core_imports_no_host():
     """The store, the networks and the discovery work where no host is installed."""
     script = (

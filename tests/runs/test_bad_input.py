@@ -22,6 +22,7 @@ SMALL = [
     "max_epochs=1",
     "backbone.kwargs.width=4",
     "data.num_workers=0",
+    "data.fraction=0.5",
     "accelerator=cpu",
 ]
 
@@ -55,6 +56,7 @@ def copy_digits(digits, folder, step=40):
 def custom(folder, *more):
     return [
         *SMALL,
+        "data.fraction=-1",
         "data.dataset=custom",
         f"data.train_path={folder}",
         "optimizer.batch_size=8",
@@ -78,11 +80,11 @@ def custom(folder, *more):
         (["method_kwargs.num_pseudo_classes=1"], ["num_pseudo_classes", "at least 2, got 1"]),
         (
             ["method_kwargs.num_pseudo_classes=1500"],
-            ["1442 images", "1500 pseudo classes", "at most 1442"],
+            ["721 images", "1500 pseudo classes", "at most 721"],
         ),
         (["method_kwargs.temprature=2"], ["method_kwargs.temprature", "did you mean temperature"]),
         (["optimiser.lr=1"], ["optimiser"]),
-        (["optimizer.batch_size=5000"], ["5000", "1442", "optimizer.batch_size"]),
+        (["optimizer.batch_size=5000"], ["5000", "721", "optimizer.batch_size"]),
         (["optimizer.batch_size=0"], ["optimizer.batch_size", "at least 1, got 0"]),
         (["optimizer.name=sdg"], ["optimizer.name", "'sdg'", "lars"]),
         (["optimizer.lr=fast"], ["optimizer.lr", "'fast'"]),

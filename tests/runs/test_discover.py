@@ -11,6 +11,7 @@ import time
 import numpy as np
 import pytest
 
+from uic_plugin import cli
 from uic_plugin.data.edits import Edits, Merge, Move, Name, apply_edits
 from uic_plugin.data.labels import read_labels, write_labels
 from uic_plugin.networks.registry import find_backbone
@@ -36,12 +37,11 @@ def images(digits, tmp_path_factory):
 def features(images, tmp_path_factory):
     """Their features, computed once; copied where a test changes them."""
     out = tmp_path_factory.mktemp("features") / "store"
-    done = subprocess.run(
-        [sys.executable, "-m", "uic_plugin.cli", "embed", images, "--out", out, *map(str, SMALL)],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["uic", "embed", *map(str, (images, "--out", out, *SMALL))])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+    assert end.value.code in (None, 0)
     return out
 
 
@@ -240,6 +240,7 @@ def test_model_of_other_features(uic, images, features, tmp_path):
     one_line(uic("label", "out", images, "--out", "x.csv"), "no model of 'uic discover'")
 
 
+@pytest.mark.slow
 def test_features_of_a_run(uic, digits, recipe, images, tmp_path):
     from uic_plugin.runs.training import pretrain
 

@@ -242,7 +242,9 @@ def test_resumed_equals_uninterrupted(recipe, tmp_path, workers):
     assert_same(train(recipe(*settings, middle, f"run_dir={tmp_path / 'rest'}")), whole)
 
 
-@pytest.mark.parametrize(("given", "begun"), [("host", "host"), ("auto", "batch")])
+@pytest.mark.parametrize(
+    ("given", "begun"), [pytest.param("host", "host", marks=pytest.mark.slow), ("auto", "batch")]
+)
 def test_a_run_resumes_with_the_engine_that_it_was_begun_with(recipe, tmp_path, given, begun):
     config = tmp_path / "run" / "config.yaml"
     small = ["data.fraction=0.1", "method_kwargs.num_pseudo_classes=10", "scheduler.name=none"]

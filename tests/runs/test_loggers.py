@@ -240,6 +240,7 @@ def test_rows_survive_a_kill_while_the_file_is_taken_over(recipe, whole, tmp_pat
 
 
 @pytest.mark.all_digits
+@pytest.mark.slow
 def test_asked_to_stop_in_an_epochs_last_step_loses_no_metrics(recipe, whole, tmp_path):
     with pytest.raises(Interrupted, match=r"last\.ckpt"):
         train(recipe(*CSV), BreakAt(0, STEPS - 1, term=True))
@@ -306,6 +307,7 @@ def test_wandb_offline_goes_on_in_the_same_run(recipe, tmp_path):
             assert image.size[0] > 500
 
 
+@pytest.mark.slow
 def test_a_wandb_run_of_the_caller_is_used_and_left_open(recipe, tmp_path):
     import wandb
 

@@ -49,6 +49,7 @@ def test_settings_reach_the_training_and_end_with_it(recipe):
     assert torch.get_float32_matmul_precision() == before
 
 
+@pytest.mark.slow
 def test_persistent_workers_change_nothing(recipe, tmp_path):
     runs = [
         train(

@@ -69,7 +69,9 @@ def test_step_by_step_with_warmup(recipe, name):
     assert math.isclose(found[steps], top)
 
 
-@pytest.mark.parametrize("name", ["digits/uic", "digits/simclr"])
+@pytest.mark.parametrize(
+    "name", ["digits/uic", pytest.param("digits/simclr", marks=pytest.mark.slow)]
+)
 def test_cosine_step_by_step(recipe, name):
     given = recipe(
         FEW, "max_epochs=2", "scheduler.interval=step", "optimizer.lr=1", name=name
@@ -80,7 +82,7 @@ def test_cosine_step_by_step(recipe, name):
     assert found == pytest.approx(wanted, rel=1e-3)
 
 
-@pytest.mark.parametrize("interval", ["epoch", "step"])
+@pytest.mark.parametrize("interval", ["epoch", pytest.param("step", marks=pytest.mark.slow)])
 def test_resumed_is_uninterrupted(recipe, tmp_path, interval):
     from runs.test_training import StopAfter, same
 

@@ -16,11 +16,8 @@ from uic_plugin.runs.training import pretrain
 @pytest.mark.parametrize(
     "name",
     [
-        "alexnet_3k",
-        *(
-            pytest.param(name, marks=pytest.mark.slow)
-            for name in ("alexnet_center_labels", "alexnet_strong", "vgg16")
-        ),
+        pytest.param(name, marks=pytest.mark.slow)
+        for name in ("alexnet_3k", "alexnet_center_labels", "alexnet_strong", "vgg16")
     ],
 )
 def test_a_plain_loop_gives_the_same_losses_and_labels(small, tmp_path, name):

@@ -43,7 +43,7 @@ def trained(cfg, *callbacks):
         ("digits/uic", 1.0, 4.0),
         pytest.param("digits/uic", 3.0, 0.0, marks=pytest.mark.slow),
         pytest.param("digits/deepcluster", 1.5, 6.0, marks=pytest.mark.slow),
-        ("digits/mocov2plus", 2.0, 0.0),
+        pytest.param("digits/mocov2plus", 2.0, 0.0, marks=pytest.mark.slow),
         pytest.param("digits/byol", 1.0, 0.0, marks=pytest.mark.slow),
     ],
 )

@@ -125,6 +125,7 @@ def test_a_checkpoint_within_an_epoch_goes_on_at_its_batch(recipe, tmp_path, wor
 @pytest.mark.parametrize(
     "moment", [pytest.param("on_validation_end", marks=pytest.mark.slow), "on_train_epoch_end"]
 )
+@pytest.mark.slow
 def test_a_checkpoint_after_the_boundary_resumes_with_the_next_epoch(recipe, tmp_path, moment):
     """The labels' epoch ends with its last step, Lightning's own one later."""
 

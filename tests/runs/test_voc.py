@@ -57,7 +57,13 @@ def options(name, given):
     return [*small[given], "--test", "test", *CPU]
 
 
-@pytest.mark.parametrize("task", ["voc-classify", "voc-detect", "voc-segment"])
+@pytest.mark.parametrize(
+    "task",
+    [
+        "voc-classify",
+        *(pytest.param(task, marks=pytest.mark.slow) for task in ("voc-detect", "voc-segment")),
+    ],
+)
 def test_a_task_from_end_to_end(uic, network, voc_digits, tmp_path, task):
     name, run = network
     if (task, name) == ("voc-detect", "alexnet"):
@@ -124,6 +130,7 @@ def test_it_learns(uic, alexnet_run, voc_digits, tmp_path):
         assert float(read_csv(tmp_path / task / "results.csv")[-1][column]) > least
 
 
+@pytest.mark.slow
 def test_one_line_for_a_mistake(uic, alexnet_run, voc_digits, own_voc, tmp_path):
     (own_voc / "Annotations" / "000001.xml").unlink()
     (own_voc / "ImageSets" / "Segmentation" / "trainval.txt").write_text("")
