@@ -245,6 +245,10 @@ def test_command(uic, run):
     finished = uic("probe", run, "--layers", layers, *QUICK)  # nothing is trained again
     assert "probe epoch" not in finished.stdout
     assert read_csv(run / "probe" / "probe.csv") == rows
+
+
+@pytest.mark.slow
+def test_layers_by_default(uic, run):
     assert uic("probe", run, *QUICK, "--out", run / "default", "--crops", "1").returncode == 0
     names = {row["layer"] for row in read_csv(run / "default" / "probe.csv")}
     assert names == {"conv1", "conv2", "conv3", "conv4", "conv5", "mlp"}

@@ -1,7 +1,5 @@
 """Mistakes with labels, weights and probes: one clear line each."""
 
-from pathlib import Path
-
 import pytest
 import torch
 import yaml
@@ -16,20 +14,24 @@ from uic_plugin.runs.training import pretrain
 QUIET = EpochReporter("test")
 
 
-@pytest.fixture
-def run(recipe):
-    cfg = recipe("max_epochs=1")
-    pretrain(cfg, reporter=QUIET)
-    return Path(cfg.run_dir)
+SMALL = ("max_epochs=1", "data.num_workers=0", "accelerator=cpu", "data.fraction=0.5")
+
+
+@pytest.fixture(scope="module")
+def run(digits, tmp_path_factory):
+    """An epoch of a small network; a test writes nothing into its folder but results."""
+    folder = tmp_path_factory.mktemp("stage_errors") / "run"
+    settings = [*SMALL, f"run_dir={folder}", "backbone.kwargs.width=8"]
+    pretrain(compose_recipe("digits/uic", settings), reporter=QUIET)
+    return folder
 
 
 @pytest.fixture
-def again(uic, run, tmp_path):
+def again(uic, tmp_path):
     """Starts another run of the same recipe with overrides."""
 
     def start(*overrides):
-        settings = ["max_epochs=1", "data.num_workers=0", "accelerator=cpu", "data.fraction=0.5"]
-        settings += [f"run_dir={tmp_path / 'again'}"]
+        settings = [*SMALL, f"run_dir={tmp_path / 'again'}"]
         if not any("backbone" in override for override in overrides):
             settings.append("backbone.kwargs.width=8")
         return uic("pretrain", "--config-name", "digits/uic", *settings, *overrides)
