@@ -451,7 +451,7 @@ class TestBadImages:
 
 
 class TestCommand:
-    def test_it_packs_and_says_how_to_go_on(self, digits, uic):
+    def test_it_packs_and_says_how_to_continue(self, digits, uic):
         done = uic("data", "pack", digits / "val", "packed", "--size", "8")
         assert done.returncode == 0, done.stderr
         assert "images packed: 355 of 355" in done.stdout

@@ -13,7 +13,7 @@ from uic_plugin.data import cifar10
 from uic_plugin.data.tree import write_tree
 
 
-def test_a_stopped_write_leaves_no_tree_and_goes_on(tmp_path):
+def test_a_stopped_write_leaves_no_tree_and_resumes(tmp_path):
     root = tmp_path / "data"
 
     def stopped(folder):
@@ -92,7 +92,7 @@ def test_cifar10_from_the_npm_package(package, tmp_path):
     assert not package.parent.exists()  # the download is not kept
 
 
-def test_cifar10_goes_on_after_a_kill(package, tmp_path, monkeypatch):
+def test_cifar10_resumes_after_a_kill(package, tmp_path, monkeypatch):
     whole = cifar10._write_batch
 
     def killed(folder, split, pixels, labels, first):

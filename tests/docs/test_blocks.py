@@ -233,7 +233,7 @@ def script_of(block):
     """The block as it is run."""
     text = text_of(block)
     for old, new in block.replace.items():
-        assert old in text, f"{old!r} is no longer in the block: mend blocks.yaml"
+        assert old in text, f"{old!r} is no longer in the block: fix blocks.yaml"
         text = text.replace(old, new)
     return f"{PRELUDE}{block.before}\n{text}"
 

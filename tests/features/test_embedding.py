@@ -134,7 +134,7 @@ def test_bad_images_are_left_out_and_named(backbone, folder, tmp_path):
     assert sorted(bad.name for bad in done.bad) == sorted(["text.jpg", names[0]])
     assert "text.jpg" not in done.names
     assert len(done.names) == len(names) - 1
-    # a mended image gets its features
+    # a fixed image gets its features
     shutil.copy(folder / names[1], folder / "text.jpg")
     assert "text.jpg" in embed(backbone, folder, tmp_path / "store").names
 

@@ -26,7 +26,7 @@ def test_one_empty_class_gets_half_of_the_largest():
     assert labels[7:].tolist() == [1] * 4
 
 
-def test_splits_go_on_with_what_is_largest_then():
+def test_splits_continue_with_what_is_largest_then():
     # 8 -> 4+4, then 4 -> 2+2 (ties: lowest class id), then the other 4
     labels = torch.zeros(8, dtype=torch.int16)
     assert EmptyClassFixer(4).fix(labels, generator()) == 3

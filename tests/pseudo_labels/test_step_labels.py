@@ -34,7 +34,7 @@ def test_a_class_that_is_always_the_answer_is_shared_out():
     assert sizes.max() < 2 * sizes.mean()
 
 
-def test_state_goes_on():
+def test_state_resumes():
     torch.manual_seed(0)
     first, second = StepLabels(100, 5), StepLabels(0, 5)
     first.assign(torch.randn(32, 5))

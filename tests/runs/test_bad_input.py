@@ -218,7 +218,7 @@ main()
         pytest.param(signal.SIGKILL, marks=pytest.mark.slow),
     ],
 )
-def test_a_stopped_run_goes_on(tmp_path, recipe, kind):
+def test_a_stopped_run_resumes(tmp_path, recipe, kind):
     settings = ["max_epochs=6", "backbone.kwargs.width=8", "data.num_workers=1", "accelerator=cpu"]
     command = [sys.executable, "-m", "uic_plugin.cli", "pretrain", "--config-name", "digits/uic"]
     command += [f"run_dir={tmp_path / 'stopped'}", *settings]

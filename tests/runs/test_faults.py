@@ -293,7 +293,7 @@ def test_ranks_equal_one_process(train, tmp_path, ranks, storage):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1])
-def test_other_ranks_go_on_with_the_labels(train, tmp_path, workers):
+def test_other_ranks_resume_with_the_labels(train, tmp_path, workers):
     """From one rank to two within an epoch: labels stay, nothing hangs, the user is told."""
     settings = [f"data.num_workers={workers}"]
     train(tmp_path, *settings, "checkpoint_steps=4", fault={"kind": "kill", "epoch": 1, "step": 9})
@@ -306,7 +306,7 @@ def test_other_ranks_go_on_with_the_labels(train, tmp_path, workers):
     assert after["world_size"] == 2
     first = watched(tmp_path, 2)[0]["steps"][0]
     assert before["steps_done"] == 8
-    assert first[0] == 1  # goes on in the epoch where it was killed
+    assert first[0] == 1  # resumes in the epoch where it was killed
     in_epoch = [step for step in watched(tmp_path, 2)[0]["steps"] if step[0] == 1]
     assert len(in_epoch) == STEPS - 8  # the same images of a step on both ranks together
 

@@ -152,7 +152,7 @@ def test_label_command(uic, trained, digits, tmp_path, ending):
 @pytest.mark.parametrize(
     ("view", "mode"), [("center", "eval"), pytest.param("train", "train", marks=pytest.mark.slow)]
 )
-def test_a_stopped_pass_goes_on(trained, tmp_path, view, mode):
+def test_a_stopped_pass_resumes(trained, tmp_path, view, mode):
     run = loaded(trained)
     options = {"settings": LabelSettings(view, mode, batch_size=100)}
     whole = label_images(run, tmp_path / "whole.csv", **options)

@@ -198,7 +198,7 @@ def test_a_logger_changes_nothing_else(recipe, whole, tmp_path):
 
 @pytest.mark.parametrize("within", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.all_digits
-def test_a_broken_run_goes_on_in_the_same_files(recipe, whole, tmp_path, within):
+def test_a_broken_run_resumes_in_the_same_files(recipe, whole, tmp_path, within):
     """Steps that were logged after the last checkpoint are not there twice."""
     every = "checkpoint_steps=8" if within else "checkpoint_steps=0"
     cfg = recipe(*BOTH, every)
@@ -261,7 +261,7 @@ def test_a_run_from_its_start_begins_its_logs_anew(recipe, whole, tmp_path):
 
 
 @pytest.mark.slow
-def test_loggers_may_change_when_a_run_goes_on(recipe, tmp_path):
+def test_loggers_may_change_when_a_run_resumes(recipe, tmp_path):
     train(recipe(), StopAfter(1))
     run = train(recipe("logger=csv", "log_classes_every=0", "wandb.project=other"))
     assert list(logged(run)["uic_changed"]) == [2 * STEPS - 1]
@@ -269,7 +269,7 @@ def test_loggers_may_change_when_a_run_goes_on(recipe, tmp_path):
 
 
 @pytest.mark.slow
-def test_wandb_offline_goes_on_in_the_same_run(recipe, tmp_path):
+def test_wandb_offline_resumes_in_the_same_run(recipe, tmp_path):
     import wandb
 
     settings = (

@@ -58,7 +58,7 @@ def test_labels_go_along_by_path(run, uic, tmp_path):
         ]
         assert len(same) == kept
         assert sum(map(int, same)) >= kept - 30  # but for splits of classes that lost all images
-    # and training goes on with them, where the old checkpoint is refused
+    # and training continues with them, where the old checkpoint is refused
     given = ["max_epochs=2", f"run_dir={tmp_path / 'b'}"]
     with pytest.raises(ValueError, match="of 361 images, this dataset has 360"):
         train(*given, f"resume_from_checkpoint={tmp_path / 'run' / 'last.ckpt'}")

@@ -101,7 +101,7 @@ def test_two_epochs_and_two_more_equal_four(recipe, tmp_path, workers, schedule)
 
 
 @pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
-def test_a_checkpoint_within_an_epoch_goes_on_at_its_batch(recipe, tmp_path, workers):
+def test_a_checkpoint_within_an_epoch_resumes_at_its_batch(recipe, tmp_path, workers):
     """Whatever callback writes it: here one in the middle of the second epoch."""
 
     class Save(pl.Callback):

@@ -137,12 +137,12 @@ def _check_bad(
     path = job.root / job.name(number)
     if settings.on_bad_image == "stop":
         raise BadImageError(
-            f"cannot read {path} ({reason}): mend or remove it, or pack without it: "
+            f"cannot read {path} ({reason}): repair or remove it, or pack without it: "
             f"--on-bad-image skip; the same command resumes"
         )
     if settings.max_bad_images is not None and count > settings.max_bad_images:
         raise BadImageError(
-            f"{count} images cannot be read, the last was {path} ({reason}): mend them, or raise "
+            f"{count} images cannot be read, the last was {path} ({reason}): fix them, or raise "
             f"--max-bad-images {settings.max_bad_images}; the same command resumes"
         )
 

@@ -101,7 +101,7 @@ class SeededViews(Dataset[Any]):
                 reason = "not an image" if isinstance(error, UnidentifiedImageError) else str(error)
                 if self.on_bad_image == "stop":
                     raise BadImageError(
-                        f"cannot read {path} ({reason}): mend or remove it, or train without it: "
+                        f"cannot read {path} ({reason}): repair or remove it, or train without it: "
                         f"data.on_bad_image=skip (method_kwargs.on_bad_image=skip in the host's "
                         f"own scripts)"
                     ) from error
@@ -112,7 +112,7 @@ class SeededViews(Dataset[Any]):
                 if self.max_bad_images is not None and count > self.max_bad_images:
                     raise BadImageError(
                         f"{count} images could not be read in this epoch, the last was {path} "
-                        f"({reason}): mend them, or raise data.max_bad_images="
+                        f"({reason}): fix them, or raise data.max_bad_images="
                         f"{self.max_bad_images} (method_kwargs.max_bad_images in the host's own "
                         f"scripts)"
                     ) from error

@@ -197,5 +197,5 @@ def _stop(pl_module: pl.LightningModule, step: _Step, value: float) -> None:
         f"the loss is {value} at {name}, on images {names}{more}. No checkpoint holds this "
         f"step. Resume from the last one with resume_from_checkpoint=FILE in another run_dir, "
         f"with a lower optimizer.lr, gradient_clip_val or precision=32; if the images are at "
-        f"fault, mend them"
+        f"fault, fix them"
     )

@@ -33,7 +33,7 @@ def without_clusters(loss: Loss) -> Loss:
     return finite
 
 
-def mend_deepclusterv2() -> None:
+def fix_deepclusterv2() -> None:
     """Replace the host's loss, once."""
     loss = module.deepclusterv2_loss_func
     if not hasattr(loss, "__wrapped__"):

@@ -29,7 +29,7 @@ from uic_plugin.hosts.foreign import check_two_crops, own_options, set_views, wi
 from uic_plugin.hosts.protocol import Augmentation, SizedDataset, View
 from uic_plugin.hosts.schedules import LINEAR
 from uic_plugin.hosts.solo_knn import collect_only, knn_accuracy
-from uic_plugin.hosts.solo_loss import mend_deepclusterv2
+from uic_plugin.hosts.solo_loss import fix_deepclusterv2
 from uic_plugin.hosts.solo_method import SoloMethod
 from uic_plugin.hosts.solo_resumer import skip_damaged_checkpoints
 from uic_plugin.methods import OWN_METHODS
@@ -120,7 +120,7 @@ def register() -> None:
             solo.args.pretrain.add_and_assert_dataset_cfg
         )
     METHODS.update(HOSTED)
-    mend_deepclusterv2()
+    fix_deepclusterv2()
     skip_damaged_checkpoints(AutoResumer)
 
 

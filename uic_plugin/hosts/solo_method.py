@@ -22,7 +22,7 @@ class SoloMethod(HostedMethod):
     head: nn.Module
 
     def finish_building(self, options: MethodOptions, seed: int) -> None:
-        """Add the method's head to what the host has built, and mend the host's online parts."""
+        """Add the method's head to what the host has built, and fix the host's online parts."""
         collect_only(self)
         keep_gradients_finite(self.classifier)
         self.build_head(self.features_dim, options, seed)

@@ -26,7 +26,7 @@ from uic_plugin.hosts.attach import attach_method
 from uic_plugin.hosts.protocol import Augmentation, SizedDataset, View
 from uic_plugin.hosts.schedules import COSINES, LINEAR
 from uic_plugin.hosts.solo_knn import collect_only, knn_accuracy
-from uic_plugin.hosts.solo_loss import mend_deepclusterv2
+from uic_plugin.hosts.solo_loss import fix_deepclusterv2
 from uic_plugin.hosts.solo_method import SoloMethod
 from uic_plugin.hosts.solo_resumer import skip_damaged_checkpoints
 from uic_plugin.methods import OWN_METHODS
@@ -132,7 +132,7 @@ def _boolean(text: str) -> bool:
 def register() -> None:
     """Add our methods to the host's registry; this line has no registry of networks."""
     METHODS.update(HOSTED)
-    mend_deepclusterv2()
+    fix_deepclusterv2()
     skip_damaged_checkpoints(AutoResumer)
 
 

@@ -68,8 +68,8 @@ class RunCheckpoint(pl.Callback):
             return  # gradients of the steps since are in no checkpoint
         if batch_idx + 1 >= trainer.num_training_batches:
             return
-        can_go_on = steps > 0
-        if can_go_on and (must_stop or (self.every_steps and steps % self.every_steps == 0)):
+        has_progress = steps > 0
+        if has_progress and (must_stop or (self.every_steps and steps % self.every_steps == 0)):
             self._save(trainer)
         if must_stop:
             raise SystemExit(128 + signal.SIGTERM)

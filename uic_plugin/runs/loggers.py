@@ -258,7 +258,7 @@ class LoggedClasses(pl.Callback):
     ) -> None:
         """Have Lightning 1.9 log at the step at which a run resumes within an epoch.
 
-        It saves the number of steps before it counts the one that is done; later versions mend it.
+        It saves the number of steps before it counts the one that is done; later versions fix it.
         """
         loop = trainer.fit_loop.epoch_loop
         if not self._has_begun and len(trainer.optimizers) == 1:
