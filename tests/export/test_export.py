@@ -267,6 +267,7 @@ def test_mistakes_are_one_line(labelled, uic, arguments, said):
 
 
 @pytest.mark.slow
+@pytest.mark.all_digits
 def test_onnxruntime_runs_network_and_classifier(recipe, tmp_path, uic, digits):
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")

@@ -277,6 +277,7 @@ def test_random_is_the_network_that_the_seed_gives(recipe):
 
 @pytest.mark.parametrize("name", ["rotnet", "instdisc"])
 @pytest.mark.slow
+@pytest.mark.all_digits
 def test_methods_without_labels_of_classes(recipe, name):
     options = ("max_epochs=3", "knn_eval.enabled=true")
     cfg = recipe(f"methods={name}", *options, name="digits/any")

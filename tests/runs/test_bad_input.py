@@ -189,6 +189,7 @@ def test_a_run_folder_of_other_settings_is_left_alone(uic, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.all_digits
 def test_no_space_for_a_checkpoint_keeps_the_one_before(recipe, tmp_path):
     """A file-size limit stands for the full disk: the write fails half way, as there."""
     cfg = recipe("max_epochs=1", "scheduler.name=none")
@@ -218,6 +219,7 @@ main()
         pytest.param(signal.SIGKILL, marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.all_digits
 def test_a_stopped_run_resumes(tmp_path, recipe, kind):
     settings = ["max_epochs=6", "backbone.kwargs.width=8", "data.num_workers=1", "accelerator=cpu"]
     command = [sys.executable, "-m", "uic_plugin.cli", "pretrain", "--config-name", "digits/uic"]

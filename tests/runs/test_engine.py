@@ -271,6 +271,7 @@ def test_a_method_of_the_host_resumes_with_the_same_images(recipe, tmp_path):
 @pytest.mark.parametrize(
     "method", ["byol", "swav", "dino", "deepcluster", "selflabel", "rotnet", "instdisc"]
 )
+@pytest.mark.all_digits
 def test_every_kind_of_method_trains(recipe, method):
     """Momentum networks, prototypes, labels of passes of both kinds, none at all."""
     settings = ["data.fraction=0.25", "max_epochs=1", f"methods={method}"]

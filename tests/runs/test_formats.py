@@ -176,6 +176,7 @@ def zoo(digits, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, pytest.param(0, marks=pytest.mark.slow)])
+@pytest.mark.all_digits
 def test_hostile_images(recipe, zoo, uic, tmp_path, workers):
     given = ["data.dataset=custom", f"data.train_path={zoo}", f"data.num_workers={workers}"]
     given += ["method_kwargs.balanced_sampling=false", "optimizer.batch_size=32"]

@@ -227,6 +227,7 @@ def test_a_broken_run_resumes_in_the_same_files(recipe, whole, tmp_path, within)
 
 
 @pytest.mark.slow
+@pytest.mark.all_digits
 def test_rows_survive_a_kill_while_the_file_is_taken_over(recipe, whole, tmp_path):
     cfg = recipe(*CSV)
     with pytest.raises(OSError, match="the power is gone"):
@@ -251,6 +252,7 @@ def test_asked_to_stop_in_an_epochs_last_step_loses_no_metrics(recipe, whole, tm
 
 
 @pytest.mark.slow
+@pytest.mark.all_digits
 def test_a_run_from_its_start_begins_its_logs_anew(recipe, whole, tmp_path):
     with pytest.raises(OSError, match="the power is gone"):
         train(recipe(*BOTH, "optimizer.lr=0.3"), BreakAt(0, 18))
@@ -261,6 +263,7 @@ def test_a_run_from_its_start_begins_its_logs_anew(recipe, whole, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.all_digits
 def test_loggers_may_change_when_a_run_resumes(recipe, tmp_path):
     train(recipe(), StopAfter(1))
     run = train(recipe("logger=csv", "log_classes_every=0", "wandb.project=other"))
@@ -269,6 +272,7 @@ def test_loggers_may_change_when_a_run_resumes(recipe, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.all_digits
 def test_wandb_offline_resumes_in_the_same_run(recipe, tmp_path):
     import wandb
 

@@ -56,6 +56,7 @@ def folder_of(given):
 
 
 @pytest.mark.slow
+@pytest.mark.all_digits
 def test_training_labels_and_figures_are_the_same(data, recipe, tmp_path, uic):
     """Stopped and resumed in the other form, either way round, is not stopped at all."""
     more = ["scheduler.name=none", "optimizer.batch_size=60"]

@@ -61,6 +61,7 @@ def test_the_rate_is_at_zero_when_the_seconds_are_over(recipe, monkeypatch, name
 
 
 @pytest.mark.slow
+@pytest.mark.all_digits
 def test_a_resumed_training_takes_the_rest_of_its_seconds(recipe, monkeypatch, tmp_path):
     from runs.test_training import StopAfter
 

@@ -376,6 +376,7 @@ def test_every_option_trains(recipe, options):
 
 
 @pytest.mark.slow
+@pytest.mark.all_digits
 def test_online_knn_of_the_host_keeps_working(recipe):
     cfg = recipe("knn_eval.enabled=true", "max_epochs=4", "optimizer.batch_size=32")
     train(cfg)

@@ -25,6 +25,7 @@ from torch import nn
 from uic_plugin.hosts.attach import attach_method
 from uic_plugin.hosts.protocol import Augmentation, SizedDataset, View
 from uic_plugin.hosts.schedules import COSINES, LINEAR
+from uic_plugin.hosts.solo_dino import fix_dino
 from uic_plugin.hosts.solo_knn import collect_only, knn_accuracy
 from uic_plugin.hosts.solo_loss import fix_deepclusterv2
 from uic_plugin.hosts.solo_method import SoloMethod
@@ -133,6 +134,7 @@ def register() -> None:
     """Add our methods to the host's registry; this line has no registry of networks."""
     METHODS.update(HOSTED)
     fix_deepclusterv2()
+    fix_dino()
     skip_damaged_checkpoints(AutoResumer)
 
 

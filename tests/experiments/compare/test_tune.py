@@ -131,6 +131,7 @@ def test_settings_that_cost_the_same_are_timed_once(digits, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("budget", ["epochs=4", "minutes=0.3"])
 def test_a_tuned_comparison_is_cached_and_tells_its_trials(uic, tmp_path, digits, budget):
     command = [
