@@ -42,6 +42,7 @@ def test_planted_classes_are_found(kind):
     assert found.agreement > 0.9
 
 
+@pytest.mark.slow
 def test_number_of_planted_classes_is_found():
     features, _ = planted([70, 60, 80, 70, 60, 70], spread=0.12)
     found = discover(features, None, QUICK)

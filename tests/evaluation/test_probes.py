@@ -276,6 +276,7 @@ def test_layers_with_spaces(uic, run):
     assert {row["layer"] for row in read_csv(run / "o" / "probe.csv")} == {"conv1", "conv3"}
 
 
+@pytest.mark.slow
 def test_a_mistake_with_several_processes_is_one_line(uic, run):
     one_line(uic("probe", run / "none", "--processes", "2"), "no such run folder")
     one_line(uic("probe", run, "--processes", "0"), "--processes must be at least 1")

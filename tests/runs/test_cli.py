@@ -2,6 +2,8 @@
 
 import csv
 
+import pytest
+
 
 def small(*more):
     return [
@@ -44,6 +46,7 @@ def test_own_folder_then_knn_and_linear(uic, digits, tmp_path):
         assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2"]
 
 
+@pytest.mark.slow
 def test_the_hosts_simclr_with_the_same_command(uic, digits):
     settings = [s for s in small() if "pseudo" not in s]
     done = uic("pretrain", "--config-name", "digits/simclr", *settings, "run_dir=simclr")

@@ -39,6 +39,7 @@ def test_folder_and_split_file_agree(run, uic, digits, tmp_path):
     assert read_csv(tmp_path / "b.csv")[0]["accuracy"] == rows[0]["accuracy"]
 
 
+@pytest.mark.slow
 def test_one_line_for_a_mistake(run, uic, digits, tmp_path):
     split = tmp_path / "test.csv"
     split.write_text("filename,label\nnone.png,a\n")

@@ -81,6 +81,7 @@ def test_nothing_changed_changes_nothing(run, uic, tmp_path):
 
 
 @pytest.mark.all_digits
+@pytest.mark.slow
 def test_one_line_for_a_mistake(run, uic, tmp_path):
     folder, train = run
     train("max_epochs=1")

@@ -128,6 +128,7 @@ def test_a_folder_that_is_linked_to(made, embed, uic, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_one_line_for_a_store_that_does_not_fit(made, embed, uic, tmp_path):
     run, val = made / "run", made / "data" / "val"
     store = embed(val, tmp_path / "val")

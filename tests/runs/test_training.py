@@ -425,6 +425,7 @@ def test_forward_gives_what_the_hosts_scripts_read(recipe):
     assert out["logits"].shape == (2, 10)
 
 
+@pytest.mark.slow
 def test_a_hosts_resnet(recipe):
     state = train(
         recipe(

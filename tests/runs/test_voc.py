@@ -64,6 +64,7 @@ def options(name, given):
         *(pytest.param(task, marks=pytest.mark.slow) for task in ("voc-detect", "voc-segment")),
     ],
 )
+@pytest.mark.slow
 def test_a_task_from_end_to_end(uic, network, voc_digits, tmp_path, task):
     name, run = network
     if (task, name) == ("voc-detect", "alexnet"):

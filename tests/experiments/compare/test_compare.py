@@ -86,6 +86,7 @@ def test_a_budget_of_minutes_is_calibrated(uic, tmp_path, digits):
     assert steady["run"].startswith("uic-")
 
 
+@pytest.mark.slow
 def test_typing_errors_are_one_line(uic):
     for options, message in (
         (("--methods", "uci"), "error: unknown method 'uci': one of"),
