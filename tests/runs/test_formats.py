@@ -101,6 +101,7 @@ def hdf5(source, target):
             file.require_group(path.parent.name)[path.name] = content
 
 
+@pytest.mark.all_digits
 def test_h5(folder, recipe, digits, tmp_path, monkeypatch, uic):
     monkeypatch.setenv("HOME", str(tmp_path))  # the host keeps a list of the images there
     _, expected = folder
