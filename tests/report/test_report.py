@@ -32,6 +32,19 @@ def test_one_line_per_epoch_without_a_terminal():
     assert text.getvalue() == line
 
 
+@pytest.mark.parametrize("name", ["train_nce_loss_epoch", "dino_loss_epoch", "train_uic_loss"])
+def test_the_loss_is_the_methods_own(name):
+    others = dict.fromkeys(
+        ("train_class_loss", "train_momentum_class_loss_epoch", "momentum_val_loss", "val_loss"), 9
+    )
+    text = io.StringIO()
+    reporter = EpochReporter("any", Console(file=text, width=200))
+    reporter.start(4, 10)
+    reporter.epoch({"epoch": 1, "seconds": 2.5, **others, name: 1.5})
+    reporter.stop()
+    assert text.getvalue() == "any epoch 1/4  loss 1.5  2.5 s\n"
+
+
 def test_a_bar_on_a_terminal():
     text = io.StringIO()
     reporter = EpochReporter("uic", Console(file=text, width=160, force_terminal=True))

@@ -16,8 +16,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-# every method logs a loss of its own name; a host's online classifier that of annotated classes
-_LOSS = re.compile(r"train_(?!class_|online_)\w+_loss(_epoch)?")
+# every method logs a loss of its own name, DINO and ReSSL without "train_"; a host's online
+# classifiers log those of annotated classes
+_LOSS = re.compile(r"(train_)?(?!(train|class|online|momentum|val)_)\w+_loss(_epoch)?")
 _SHOWN = (
     ("changed", ("uic_changed",)),
     ("NMI", ("uic_nmi",)),
