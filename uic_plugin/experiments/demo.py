@@ -20,6 +20,8 @@ from rich.table import Table
 from uic_plugin.networks.heads import PseudoClassHead
 
 COLUMNS = ("method", "k-NN", "linear", "NMI", "purity", "seconds")
+RECIPE = "digits/demo"
+SIMCLR_EPOCHS = 10  # as many image views as RECIPE has
 
 
 @dataclass(frozen=True)
@@ -58,12 +60,15 @@ def run_demo(
     from uic_plugin.report.tables import write_csv
 
     out_dir.mkdir(parents=True, exist_ok=True)
-    num_classes = compose_recipe("digits/uic", [*overrides]).method_kwargs.num_pseudo_classes
+    num_classes = compose_recipe(RECIPE, [*overrides]).method_kwargs.num_pseudo_classes
     measured = {}
     for name in ("random", "uic", "simclr"):
-        recipe = "digits/simclr" if name == "simclr" else "digits/uic"
         run_dir = out_dir / f"{name}-seed{seed}"
-        cfg = compose_recipe(recipe, [f"seed={seed}", f"run_dir={run_dir}", *overrides])
+        settings = [f"seed={seed}", f"run_dir={run_dir}", *overrides]
+        if name == "simclr":  # two views of each image in an epoch, UIC has one
+            cfg = compose_recipe("digits/simclr", [f"max_epochs={SIMCLR_EPOCHS}", *settings])
+        else:
+            cfg = compose_recipe(RECIPE, settings)
         measured[name] = _train_and_measure(name, cfg, run_dir, num_classes, console)
     rows = [trained.row for trained in measured.values()]
     write_csv(out_dir / "results.csv", rows)

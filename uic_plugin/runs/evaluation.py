@@ -10,7 +10,14 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    RandomSampler,
+    Sampler,
+    SequentialSampler,
+    TensorDataset,
+)
 
 from uic_plugin.hosts import load_host
 from uic_plugin.hosts.lightning import pl
@@ -152,4 +159,7 @@ def _feature_loader(
     features: torch.Tensor, targets: torch.Tensor, batch_size: int, *, shuffle: bool = True
 ) -> DataLoader[Any]:
     data = TensorDataset(features, targets)
-    return DataLoader(data, batch_size=min(batch_size, len(data)), shuffle=shuffle)
+    order: Sampler[int] = RandomSampler(data) if shuffle else SequentialSampler(data)
+    batches = BatchSampler(order, min(batch_size, len(data)), drop_last=False)
+    # a whole batch at once: one by one takes longer than training the classifier
+    return DataLoader(data, sampler=batches, batch_size=None)
