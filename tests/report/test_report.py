@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from uic_plugin.data.labels import read_labels
 from uic_plugin.experiments.demo import run_demo
 from uic_plugin.report.figures import plot_classes, plot_curves, read_history
 from uic_plugin.report.progress import EpochReporter
@@ -93,6 +94,9 @@ def test_demo_makes_its_table_and_pictures(tmp_path, data_dir):
         assert 0 < row["NMI"] < 1
     for name in ("results.csv", "curves.png", "classes.png", "labels.csv", "classes/index.html"):
         assert (tmp_path / "demo" / name).stat().st_size > 100
+    classes = read_labels(tmp_path / "demo" / "labels.csv").labels
+    assert classes.min() >= 0
+    assert 10 < classes.max() < 30  # of the first of its four classifiers
     page = str((tmp_path / "demo" / "classes" / "index.html").resolve())
     assert text.getvalue().replace("\n", "").endswith(page)
     assert str((tmp_path / "demo").resolve()) in text.getvalue().replace("\n", "")

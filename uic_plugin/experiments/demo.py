@@ -17,7 +17,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from uic_plugin.networks.heads import PseudoClassHead
+from uic_plugin.runs.run import FirstLogits, Run
 
 COLUMNS = ("method", "k-NN", "linear", "NMI", "purity", "seconds")
 RECIPE = "digits/demo"
@@ -32,7 +32,7 @@ class _Measured:
         row: of the table.
         cfg: its recipe.
         features: (N, D).
-        probabilities: (N, K) softmax scores of UIC's head; None for the other methods.
+        probabilities: (N, K) of the first classifier of UIC's head; None for the other methods.
     """
 
     row: dict[str, Any]
@@ -99,7 +99,6 @@ def _train_and_measure(
         linear_accuracy,
     )
     from uic_plugin.runs.folder import CHECKPOINT_FILE, HISTORY_FILE
-    from uic_plugin.runs.run import Run
     from uic_plugin.runs.training import pretrain
 
     checkpoint = None
@@ -114,7 +113,7 @@ def _train_and_measure(
     row["k-NN"] = knn_accuracy(features, **cfg.knn)
     row["linear"] = linear_accuracy(run, features)
     annotations, vectors = features.train_targets.numpy(), features.train.numpy()
-    probabilities = assign(run.head, features.train) if name == "uic" else None
+    probabilities = first_probabilities(run, features.train) if name == "uic" else None
     if probabilities is not None:
         classes = probabilities.argmax(1)
     else:
@@ -146,9 +145,10 @@ def _scores(uic: _Measured) -> np.ndarray:
 
 
 @torch.no_grad()
-def assign(head: PseudoClassHead, features: torch.Tensor) -> np.ndarray:
-    """Return softmax scores (N, K) of features (N, D), in eval mode."""
-    probabilities: np.ndarray = head.eval()(features)[1].softmax(1).numpy()
+def first_probabilities(run: Run, features: torch.Tensor) -> np.ndarray:
+    """Return probabilities (N, K) of features (N, D) by the first classifier of a run's head."""
+    logits = FirstLogits(run.head, float(run.config.method_kwargs.get("temperature", 1.0)))
+    probabilities: np.ndarray = logits.eval()(features).softmax(1).numpy()
     return probabilities
 
 
