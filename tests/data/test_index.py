@@ -101,6 +101,9 @@ def test_index_of_a_split_file(tmp_path):
     assert list(index.names()) == ["a1.png", "b1.png", "b2.png"]
     assert index.classes == ["cat", "dog"]
     assert index.targets().tolist() == [0, 1, 1]
+    split.write_text("filename,label\na1.png,cat\na1.png,dog\n")
+    with pytest.raises(ValueError, match=r"lists 'a1\.png' twice"):
+        index_of_split(split, tmp_path / "i")
     split.write_text("filename,label\nmissing.png,cat\n")
     with pytest.raises(FileNotFoundError, match="1 of the 1 images"):
         index_of_split(split, tmp_path / "i")

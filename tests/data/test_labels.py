@@ -5,7 +5,14 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from uic_plugin.data.labels import LabelTable, match_labels, read_labels, write_labels
+from uic_plugin.data.labels import (
+    LabelTable,
+    check_label_file,
+    match_labels,
+    read_labels,
+    write_labels,
+)
+from uic_plugin.report.tables import read_csv, write_csv
 
 TABLE = LabelTable(
     ["a/1.png", "b/ü,2.png", 'b/"3".png'],
@@ -89,3 +96,16 @@ def test_match_by_path():
         match_labels(TABLE, paths[1:], 3, "file")
     with pytest.raises(ValueError, match="label 2, this run has 2 pseudo classes"):
         match_labels(TABLE, paths, 2, "file")
+
+
+def test_a_name_that_is_not_utf8_is_for_csv(tmp_path):
+    half = np.full(1, 0.5, np.float32)
+    table = LabelTable(["a\udce9.png"], np.zeros(1, np.int64), half, half)  # as os.listdir has it
+    with pytest.raises(ValueError, match=r"Parquet takes names in UTF-8 alone.*write a \.csv file"):
+        check_label_file(tmp_path / "l.parquet", table.paths)
+    with pytest.raises(ValueError, match="Parquet takes names in UTF-8 alone"):
+        write_labels(tmp_path / "l.parquet", table)
+    write_labels(tmp_path / "l.csv", table)
+    assert read_labels(tmp_path / "l.csv").paths == table.paths
+    write_csv(tmp_path / "t.csv", [{"path": table.paths[0]}])
+    assert read_csv(tmp_path / "t.csv") == [{"path": table.paths[0]}]

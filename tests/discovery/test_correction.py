@@ -42,6 +42,11 @@ def test_images_marked_as_wrong_have_no_class_and_names_stay():
     assert found.labels.tolist() == [0, -1, 1, 1]
     assert found.names == {0: "dog"}
     assert not found.moved.any()
+    # one of them was moved to its class before
+    edited = table([0, 0, 0, 1, 1], source_label=[0, 0, 1, 1, 1], wrong=[0, 0, 1, 0, 0])
+    found = read_corrections(edited, edited.paths, "new.csv")
+    assert found.labels.tolist() == [0, 0, -1, 1, 1]
+    assert not found.moved.any()
 
 
 @pytest.mark.parametrize(
@@ -101,3 +106,10 @@ def test_a_moved_image_keeps_its_class_whatever_it_looks_like():
     settings = dataclasses.replace(DiscoverySettings(), heads=2, min_steps=30, batch_size=32)
     found = discover(features.numpy(), None, settings, corrected=Corrected(labels, moved))
     assert found.answers.labels.tolist() == labels.tolist()
+    answers = found.answers  # of the class that the person gave, not of the one it looks like
+    assert answers.second[0] == 0
+    assert answers.confidence[0] < 0.5
+    assert answers.agreement[0] == 0
+    alike = answers.labels == 0
+    assert answers.distance[0] > 2 * answers.distance[alike].max()
+    np.testing.assert_allclose(answers.confidence[1:], found.model(features.numpy()).confidence[1:])

@@ -1,6 +1,7 @@
 """Classes from features: planted clusters, hand-placed cases, resuming, what cannot be divided."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,8 +10,10 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
+from uic_plugin.cli.discover import _name_of
 from uic_plugin.discovery import neighbours as knn
 from uic_plugin.discovery import search
+from uic_plugin.discovery.baselines import BASELINES
 from uic_plugin.discovery.heads import HeadBank
 from uic_plugin.discovery.model import ClassModel, aligned_heads, head_labels
 from uic_plugin.discovery.results import describe_classes
@@ -222,6 +225,39 @@ def test_work_of_other_features_is_not_used(tmp_path, monkeypatch):
             discover(features, 3, QUICK, work=tmp_path / "work")
     again = discover(other, 3, QUICK, work=tmp_path / "work")
     np.testing.assert_array_equal(again.answers.labels, whole.answers.labels)
+
+
+def test_work_does_not_replace_files_of_something_else(tmp_path):
+    features, _ = planted([20, 20])
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match="holds files of something else"):
+        discover(features, 2, QUICK, work=tmp_path)
+    assert (tmp_path / "mine.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [
+        ("my/images", "my-images"),
+        ("data/v1.0", "data-v1.0"),  # no suffix, a part of the name
+        ("data/v1.1/", "data-v1.1"),
+        ("splits/train.csv", "splits-train"),
+        ("../other", "other"),
+        (".", "photos"),
+        ("..", "above"),
+    ],
+)
+def test_classes_are_called_after_their_folder(folder, name, tmp_path, monkeypatch):
+    (tmp_path / "above" / "photos").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "above" / "photos")
+    assert _name_of(Path(folder)) == name
+
+
+def test_spectral_clustering_of_a_few_images():
+    rng = np.random.default_rng(0)
+    groups = np.repeat([0, 1], 6)
+    features = np.eye(8)[4 * groups] + 0.01 * rng.standard_normal((12, 8))
+    assert hungarian_accuracy(groups, BASELINES["spectral"](features, 2, 0)) == 1
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from uic_plugin.data.labels import read_labels
-from uic_plugin.experiments.finetuning import check_backbone
+from uic_plugin.data.labels import LabelTable, read_labels
+from uic_plugin.experiments.finetuning import _forget_others, _identity, check_backbone
+from uic_plugin.recipes_path import compose_recipe
 from uic_plugin.report.tables import read_csv
 from uic_plugin.runs.run import Run
 
@@ -44,3 +45,22 @@ def test_a_run_is_trained_further_by_pretrain(tmp_path):
     with pytest.raises(ValueError, match="--finetune is for pretrained networks by name"):
         check_backbone(str(tmp_path))
     check_backbone("lite0")
+
+
+def test_a_run_on_other_classes_is_not_resumed(tmp_path):
+    half = np.full(2, 0.5, np.float32)
+    one = LabelTable(["a", "b"], np.asarray([0, 1]), half, half)
+    two = LabelTable(["a", "b"], np.asarray([1, 0]), half, half)
+    recipe = compose_recipe("custom/uic_paper", ["run_dir=here", "data.num_workers=2"])
+    run = tmp_path / "run"
+    _forget_others(tmp_path, _identity(recipe, one))
+    run.mkdir()
+    moved = compose_recipe("custom/uic_paper", ["run_dir=elsewhere", "data.num_workers=0"])
+    _forget_others(tmp_path, _identity(moved, one))
+    assert run.is_dir()
+    _forget_others(tmp_path, _identity(moved, two))
+    assert not run.exists()
+    run.mkdir()
+    more = compose_recipe("custom/uic_paper", ["max_epochs=7"])
+    _forget_others(tmp_path, _identity(more, two))
+    assert not run.exists()

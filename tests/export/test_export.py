@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from uic_plugin.data.labels import LabelTable, write_labels
+from uic_plugin.data.labels import LabelTable, names_before, write_labels
 from uic_plugin.export.atlas import nearest
 from uic_plugin.export.classes import flat_names, unique_names
 
@@ -256,6 +256,9 @@ def test_names_fit_every_file_system():
         (["--to", "folders"], "needs the folder of images"),
         (["elsewhere", "--to", "csv"], "6 of the 6 images are not in elsewhere"),
         (["--to", "onnx"], "needs the network"),
+        (["images", "--to", "csv", "--copy"], "--to csv has no use for --copy"),
+        (["images", "--to", "coco", "--run", "x"], "--to coco has no use for --run"),
+        (["images", "--to", "onnx"], "has no use for the folder of images"),
     ],
 )
 def test_mistakes_are_one_line(labelled, uic, arguments, said):
@@ -264,6 +267,17 @@ def test_mistakes_are_one_line(labelled, uic, arguments, said):
     assert said in done.stderr
     assert done.stderr.count("\n") == 1
     assert not (labelled[0] / "out").exists()
+
+
+def test_outputs_have_the_names_of_the_classes_that_they_became():
+    # 0 and 2 were merged into 1, "dog"; one image of 3 went there too, the others are "cat" now
+    source, labels = [0, 2, 2, 3, 3, 3], [1, 1, 1, 1, 0, 0]
+    names = np.asarray([{0: "cat", 1: "dog"}[label] for label in labels], object)
+    half = np.full(6, 0.5, np.float32)
+    edited = LabelTable(list("abcdef"), np.asarray(labels), half, half, {"name": names})
+    assert names_before(edited) == {0: "cat", 1: "dog"}
+    edited.extra["source_label"] = np.asarray(source)
+    assert names_before(edited) == {0: "dog", 2: "dog", 3: "cat"}
 
 
 @pytest.mark.slow

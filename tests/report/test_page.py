@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -147,6 +148,21 @@ def test_an_image_gone_a_foreign_label_file_a_foreign_folder(images, tmp_path, u
     folder, table = images
     assert uic("classes", "labels.csv", "images").returncode == 0
     before = (tmp_path / "classes" / "index.html").read_bytes()
+    table_before = (tmp_path / "classes" / "classes.csv").read_bytes()
+    done = uic("classes", "classes/classes.csv", "images")  # would be replaced by the table
+    assert done.returncode == 1
+    assert "is no label file" in done.stderr
+    (tmp_path / "own").mkdir()
+    shutil.copy(tmp_path / "labels.csv", tmp_path / "own" / "classes.csv")
+    done = uic("classes", "own/classes.csv", "images", "--out", "own")
+    assert "own/classes.csv would be replaced" in done.stderr
+    assert (tmp_path / "own" / "classes.csv").read_bytes() == (tmp_path / "labels.csv").read_bytes()
+    done = uic("classes", "labels.csv", "images", "--map", "pca")
+    assert "--map pca needs --features" in done.stderr
+    done = uic("classes", "labels.csv", "images", "--run", "nowhere")
+    assert done.returncode == 1
+    assert "nowhere" in done.stderr
+    assert (tmp_path / "classes" / "classes.csv").read_bytes() == table_before
     (folder / "05.png").unlink()
     done = uic("classes", "labels.csv", "images")
     assert "1 of the 12 images of labels.csv are not in images, as '05.png'" in done.stderr

@@ -45,13 +45,16 @@ def classes(
     from uic_plugin.data.labels import read_labels
     from uic_plugin.features.stored import read_any_features
     from uic_plugin.report.classes import report_classes
-    from uic_plugin.report.page import PageOptions, describe_map, write_class_page
+    from uic_plugin.report.page import PageOptions, check_folder, describe_map, write_class_page
     from uic_plugin.report.progress import counting
 
+    if features is None and map_ != "auto":
+        raise ValueError(f"--map {map_} needs --features: 'uic embed' computes them")
     options, map_words = PageOptions(title, map_, max_images, thumbnail), describe_map(map_)
     table = read_labels(labels)
     values = None if features is None else read_any_features(features, data, table.paths)
     history = None if run is None else _history(run, table)
+    check_folder(out, labels)
     numbers = report_classes(labels, data, out, show=show, num_classes=num_classes)
     with counting("thumbnails", terminal()) as progress:
         page = write_class_page(
@@ -74,7 +77,12 @@ def classes(
     terminal().print(f"Page: {page.resolve()}")
 
 
-def _history(run: Path, table: LabelTable) -> History | None:
+def _history(run: Path, table: LabelTable) -> History:
     from uic_plugin.runs.label_history import history_of_run
 
-    return history_of_run(run, table)
+    history = history_of_run(run, table)
+    if history is None:
+        raise ValueError(
+            f"{run} has no snapshots with labels: leave --run out, or train with snapshots=N"
+        )
+    return history

@@ -116,5 +116,9 @@ def _baselines_of(names: str) -> tuple[str, ...]:
 
 def _name_of(folder: Path) -> str:
     """`my-images` for `my/images`: the last two parts of a path as it was typed."""
-    parts = [part for part in folder.with_suffix("").parts if part not in ("/", ".", "..")]
+    if folder.name in ("", ".."):  # the folder that one stands in, or one above it
+        folder = Path(folder.resolve().name)
+    elif folder.suffix == ".csv":
+        folder = folder.with_suffix("")
+    parts = [part for part in folder.parts if part not in ("/", "..")]
     return "-".join(parts[-2:]) or "images"

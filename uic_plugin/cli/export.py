@@ -36,6 +36,7 @@ def export(
     ] = False,
 ) -> None:
     """Take classes along: as folders, as a table, or for another program."""
+    _refuse_unused(to, data=data, run=run, features=features, copy=copy, everything=everything)
     if to == "onnx":
         _onnx(labels, run, out)
         return
@@ -53,13 +54,38 @@ def export(
     terminal().print(f"{out}: {len(done.table)} images in {len(done.names)} classes{without}")
 
 
+def _refuse_unused(
+    to: str,
+    *,
+    data: Path | None,
+    run: Path | None,
+    features: Path | None,
+    copy: bool,
+    everything: bool,
+) -> None:
+    """Refuse an option that a kind of export has no use for."""
+    from uic_plugin.export import KINDS, LINKING
+
+    if to != "onnx" and to not in KINDS:
+        raise ValueError(f"--to must be one of {', '.join((*KINDS, 'onnx'))}, got {to!r}")
+    given = {
+        "the folder of images": data is not None and to == "onnx",
+        "--all": everything and to == "onnx",
+        "--run": run is not None and to != "onnx",
+        "--features": features is not None and to != "embedding-atlas",
+        "--copy": copy and to not in LINKING,
+    }
+    unused = [name for name, is_given in given.items() if is_given]
+    if unused:
+        raise ValueError(f"--to {to} has no use for {unused[0]}: leave it out")
+
+
 def _onnx(labels: Path, run: Path | None, out: Path) -> None:
-    from uic_plugin.data.labels import read_labels
-    from uic_plugin.runs.onnx import export_onnx
+    from uic_plugin.runs.onnx import export_onnx, output_names
     from uic_plugin.runs.run import Run
 
     if run is None:
         raise ValueError("--to onnx needs the network: --run RUN")
-    names = read_labels(labels).names
-    worst = export_onnx(Run.open(run), out, names=names)
+    opened = Run.open(run)
+    worst = export_onnx(opened, out, names=output_names(opened, labels))
     terminal().print(f"{out}: network and classifier; onnxruntime differs by at most {worst:.1e}")

@@ -7,6 +7,7 @@ have; the images lie in `images/` beside it, or beside it.
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,9 @@ class SplitImages(ListedImages):
         outside = [n for n in self._names if n.startswith("/") or ".." in n.split("/")]
         if outside:
             raise ValueError(f"{path}: {outside[0]!r} lies outside of the images' folder")
+        if len(set(self._names)) < len(self._names):
+            twice = next(n for n, times in Counter(self._names).items() if times > 1)
+            raise ValueError(f"{path} lists {twice!r} twice: leave one of the rows out")
         missing = [name for name in self._names if not (self.root / name).is_file()]
         if missing:
             raise FileNotFoundError(

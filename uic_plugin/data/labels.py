@@ -63,17 +63,30 @@ class LabelTable:
         return {int(c): name for c, name in zip(classes, found, strict=True) if name}
 
 
-def check_label_file(path: Path) -> Path:
+def check_label_file(path: Path, names: Sequence[str] = ()) -> Path:
     """Refuse, before any work is done, a file that could not be written.
 
+    Args:
+        path: of the file.
+        names: paths of images that it is to hold.
+
     Raises:
-        ValueError: for an unknown suffix.
+        ValueError: for an unknown suffix, or a name that Parquet cannot hold: one that is not
+            UTF-8. CSV can.
         ImportError: if pyarrow is needed for Parquet and missing.
     """
     if path.suffix not in _ENDINGS:
         raise ValueError(f"{path}: a label file ends in {' or '.join(_ENDINGS)}")
     if path.suffix == ".parquet":
         _pyarrow()
+        try:
+            "\0".join(names).encode()
+        except UnicodeEncodeError:
+            foreign = next(n for n in names if n != n.encode(errors="replace").decode())
+            raise ValueError(
+                f"{path}: Parquet takes names in UTF-8 alone, and {foreign!r} is none: "
+                f"write a .csv file ('uic discover --csv', 'uic label --out labels.csv')"
+            ) from None
     return path
 
 
@@ -87,7 +100,7 @@ def write_labels(
         table: its columns.
         more: further columns (N,) by name, beside the table's own.
     """
-    check_label_file(path)
+    check_label_file(path, table.paths)
     extra = {**table.extra, **(more or {})}
     names = (*COLUMNS, *extra)
     columns = (table.paths, table.labels, table.confidence, table.entropy, *extra.values())
@@ -205,6 +218,28 @@ def labels_of_probabilities(paths: Sequence[str], probabilities: np.ndarray) -> 
     )
 
 
+def names_before(table: LabelTable) -> dict[int, str]:
+    """Return names by the numbers that classes had before they were edited (`source_label`).
+
+    A class of then has the name of the class that most of its images are in now.
+    """
+    source = table.extra.get("source_label")
+    if source is None or source.dtype.kind != "i" or not len(table):
+        return table.names
+    became = _became(source, table.labels, int(source.max()) + 1)
+    used = np.unique(source[source >= 0]).tolist()
+    return {old: table.names[int(became[old])] for old in used if int(became[old]) in table.names}
+
+
+def _became(source: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
+    """Return the class that most images of each former class are in now, (count,)."""
+    became = np.arange(count)
+    pairs, votes = np.unique(np.stack((source, labels)), axis=1, return_counts=True)
+    order = np.argsort(votes, kind="stable")  # the last, which is the largest, stays
+    became[pairs[0, order]] = pairs[1, order]
+    return became
+
+
 def relabel_like(table: LabelTable, reference: LabelTable) -> LabelTable:
     """Give images of a network's classes the numbers and names of an edited label file.
 
@@ -222,10 +257,7 @@ def relabel_like(table: LabelTable, reference: LabelTable) -> LabelTable:
     if source.dtype.kind != "i":
         raise ValueError("the column source_label of the label file holds no whole numbers")
     count = 1 + max(int(values.max(initial=-1)) for values in (source, table.labels))
-    became = np.arange(count)
-    pairs, votes = np.unique(np.stack((source, reference.labels)), axis=1, return_counts=True)
-    order = np.argsort(votes, kind="stable")  # the last, which is the largest, stays
-    became[pairs[0, order]] = pairs[1, order]
+    became = _became(source, reference.labels, count)
     labels, names = became[table.labels], reference.names
     extra = dict(table.extra)
     if "second" in extra:

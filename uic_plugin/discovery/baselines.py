@@ -42,7 +42,10 @@ def spectral_labels(features: np.ndarray, classes: int, seed: int) -> np.ndarray
     from sklearn.cluster import SpectralClustering
 
     model = SpectralClustering(
-        classes, affinity="nearest_neighbors", n_neighbors=25, random_state=seed
+        classes,
+        affinity="nearest_neighbors",
+        n_neighbors=min(25, len(features)),
+        random_state=seed,
     )
     return model.fit_predict(_components(features, seed))
 

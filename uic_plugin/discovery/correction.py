@@ -25,7 +25,7 @@ class Corrected:
 
     Attributes:
         labels: (N,) int64 classes in [0, K), -1 for an image without one.
-        moved: (N,) bool, whether a person has moved the image to its class.
+        moved: (N,) bool, whether a person has moved the image to its class; it has one.
         names: names of classes.
     """
 
@@ -61,8 +61,8 @@ def read_corrections(table: LabelTable, images: list[str], source: str) -> Corre
     rows = np.asarray([row_of.get(path, -1) for path in images], np.int64)
     if not (rows >= 0).any():
         raise ValueError(f"--from {source} has labels of none of these {len(images)} images")
-    moved = _moved(table)
     labels = np.where(table.extra.get("wrong", np.zeros(len(table))) == 1, -1, table.labels)
+    moved = _moved(table) & (labels >= 0)
     found = Corrected(np.where(rows >= 0, labels[rows], -1), (rows >= 0) & moved[rows], table.names)
     sizes = np.bincount(found.labels[found.labels >= 0], minlength=found.num_classes)
     empty = np.flatnonzero(sizes == 0)

@@ -43,6 +43,11 @@ class Answers:
     distance: np.ndarray
     heads: np.ndarray
 
+    def replace(self, rows: np.ndarray, others: Answers) -> None:
+        """Put the answers to M images in the place of those in M rows."""
+        for name in (field.name for field in dataclasses.fields(self)):
+            getattr(self, name)[rows] = getattr(others, name)
+
     def extra_columns(self) -> dict[str, np.ndarray]:
         """Return columns of a label file beside path, label, confidence and entropy."""
         names = ("agreement", "distance", "second")
@@ -80,26 +85,36 @@ class ClassModel:
         return self.heads.classes[0]
 
     @torch.no_grad()
-    def __call__(self, features: np.ndarray) -> Answers:
-        """Return answers for (N, D) features of any float type, in chunks."""
+    def __call__(self, features: np.ndarray, decided: np.ndarray | None = None) -> Answers:
+        """Return answers for (N, D) features of any float type, in chunks.
+
+        Args:
+            features: (N, D).
+            decided: (N,) classes that a person has decided: they are the labels, the other
+                columns are of these, and the second class is the most probable other one.
+        """
         parts = []
         for first in range(0, len(features), _CHUNK):
-            rows = torch.from_numpy(np.array(features[first : first + _CHUNK], np.float32))
-            parts.append(self._answers(self.reduction(rows)))
+            part = slice(first, first + _CHUNK)
+            rows = torch.from_numpy(np.array(features[part], np.float32))
+            own = None if decided is None else torch.from_numpy(decided[part])
+            parts.append(self._answers(self.reduction(rows), own))
         columns = zip(*parts, strict=True)
         return Answers(*(torch.cat(column).numpy() for column in columns))
 
-    def _answers(self, reduced: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def _answers(
+        self, reduced: torch.Tensor, decided: torch.Tensor | None
+    ) -> tuple[torch.Tensor, ...]:
         logits = self.heads(reduced)
         p = vote(logits, self.voters)
-        top = p.topk(2, dim=1)
-        labels = top.indices[:, 0]
+        labels = p.argmax(1) if decided is None else decided
+        confidence = p.gather(1, labels[:, None]).squeeze(1)
+        second = p.scatter(1, labels[:, None], -1.0).argmax(1)
         by_head = logits.argmax(2)
         agreement = (by_head == labels[:, None]).float().mean(1)
         entropy = torch.special.entr(p).sum(1)
         distance = 1 - (reduced * self.means[labels]).sum(1)
-        voted = by_head[:, : self.voters]
-        return labels, top.indices[:, 1], top.values[:, 0], entropy, agreement, distance, voted
+        return labels, second, confidence, entropy, agreement, distance, by_head[:, : self.voters]
 
     def save(self, path: Path) -> None:
         """Write the model, through a temporary file."""

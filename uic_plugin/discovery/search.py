@@ -140,7 +140,9 @@ def discover(
     model = ClassModel(prepared.reduction, heads, voters, means, about or {}, names)
     answers = model(features)
     if corrected is not None:  # a person's correction decides an image's class
-        answers.labels[corrected.moved] = corrected.labels[corrected.moved]
+        rows = np.flatnonzero(corrected.moved)
+        if len(rows):
+            answers.replace(rows, model(features[rows], corrected.labels[rows]))
     if work is not None and not keep_work:
         shutil.rmtree(work, ignore_errors=True)
     return Found(model, answers, sorted(losses.tolist()), float(answers.agreement.mean()), count)

@@ -43,7 +43,12 @@ class WorkFolder:
     def __init__(self, path: Path, identity: str) -> None:
         self.path = path
         mark = path / "identity"
-        if path.exists() and not (mark.is_file() and mark.read_text() == identity):
+        if path.exists() and any(path.iterdir()) and not mark.is_file():
+            raise FileExistsError(
+                f"{path} holds files of something else, and a search keeps its intermediate "
+                f"results there: move it away, or give another --out"
+            )
+        if mark.is_file() and mark.read_text() != identity:
             shutil.rmtree(path)
         path.mkdir(parents=True, exist_ok=True)
         with replacing(mark) as part:

@@ -138,7 +138,6 @@ def _check(request: Request) -> None:
     """Refuse, before any work is done, what would fail after it."""
     if request.finetune:
         check_backbone(request.backbone)
-    check_label_file(request.out / ("labels.csv" if request.csv else "labels.parquet"))
     is_finished = (request.out / ABOUT_FILE).exists() and not (request.out / WORK_FOLDER).exists()
     if is_finished and not request.overwrite:
         raise ValueError(f"{request.out} holds classes: give another --out, or --overwrite them")
@@ -146,6 +145,8 @@ def _check(request: Request) -> None:
 
 def _check_images(request: Request, images: ImageList) -> None:
     """Refuse, before any work is done, images that an option cannot be used with."""
+    _corrections(request, images.names)
+    check_label_file(request.out / f"labels.{'csv' if request.csv else 'parquet'}", images.names)
     if request.annotations:
         _annotations(images, [])
     if request.finetune and not images.originals.is_dir():

@@ -7,15 +7,18 @@ frozen features do not demand. The run lies in `OUT/finetuned/run`, its labels b
 
 from __future__ import annotations
 
+import copy
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from rich.console import Console
 
 from uic_plugin.data.index import save_index
-from uic_plugin.data.labels import LabelTable
+from uic_plugin.data.labels import LabelTable, read_labels
+from uic_plugin.files import replacing
 from uic_plugin.networks.layers import FEATURES, MLP, layer_modules
 from uic_plugin.networks.pretrained import DEFAULT, LITE0, Backbone
 from uic_plugin.networks.registry import BACKBONES, TIMM_PREFIX
@@ -26,7 +29,7 @@ from uic_plugin.runs.run import Run
 from uic_plugin.runs.training import pretrain
 
 FOLDER, RUN, LABELS = "finetuned", "run", "labels.parquet"
-_INDEX = "images.index"
+_INDEX, _IDENTITY = "images.index", "identity"
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,27 @@ def fine_tune(tuning: FineTuning, console: Console) -> LabelTable:
     folder = tuning.out / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     save_index(folder / _INDEX, [("", tuning.names)])
-    result = pretrain(recipe_of(tuning), reporter=EpochReporter("fine-tuning"))
+    recipe = recipe_of(tuning)
+    _forget_others(folder, _identity(recipe, read_labels(tuning.labels)))
+    result = pretrain(recipe, reporter=EpochReporter("fine-tuning"))
     run = Run.open(result.run_dir, needs_images=True)
     with counting("images labelled", console) as progress:
         return label_images(run, folder / LABELS, progress=progress)
+
+
+def _identity(recipe: DictConfig, labels: LabelTable) -> str:
+    """Identify a run by its classes and by what changes its result, which no path does."""
+    settings = copy.deepcopy(recipe)
+    settings.run_dir = settings.data.train_path = settings.data.index = settings.weights = None
+    settings.method_kwargs.fixed_labels = settings.data.num_workers = None
+    return f"labels: {labels.fingerprint}\n{OmegaConf.to_yaml(settings)}"
+
+
+def _forget_others(folder: Path, identity: str) -> None:
+    """Remove a run on other classes, or with other settings, than these."""
+    mark = folder / _IDENTITY
+    if not mark.is_file() or mark.read_text() != identity:
+        if (folder / RUN).exists():
+            shutil.rmtree(folder / RUN)
+        with replacing(mark) as part:
+            part.write_text(identity)

@@ -170,3 +170,4 @@ KINDS: dict[str, Writer] = {
     "embedding-atlas": _embedding_atlas,
     "lightly-studio": _lightly_studio,
 }
+LINKING = ("folders", "imagefolder", "fiftyone", "lightly-studio")  # kinds with the images in them

@@ -115,7 +115,7 @@ def load_pretrained(
         preprocessing=str(sorted(config.items())),
         fingerprint=weights_fingerprint(network),
         layer=layer,
-        weights=None if weights is None else str(weights),
+        weights=None if weights is None else str(weights.resolve()),
         size=size,
         mean=tuple(config["mean"]),
         std=tuple(config["std"]),

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 def write_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
     """Write rows with the union of their columns, through a temporary file."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    with replacing(path) as part, open(part, "w", newline="") as file:
+    with (
+        replacing(path) as part,
+        open(part, "w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+    ):
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
@@ -26,7 +29,7 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
 
 def read_csv(path: Path) -> list[dict[str, str]]:
     """Read the rows of a table; values are text."""
-    with open(path, newline="") as file:
+    with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
         return list(csv.DictReader(file))
 
 

@@ -66,6 +66,7 @@ def label_with_classes(
         _check_classes(reference, model.num_classes, str(like), model_file)
     backbone = _backbone_of(model, model_file)
     images = list_images(data)
+    check_label_file(out, images.names)
     work = out.with_name(out.name + ".features")
     with counting("images labelled", console) as progress:
         done = embed_images(

@@ -26,8 +26,16 @@ def history_of_run(run: Path, table: LabelTable) -> History | None:
         The history; None for a run that kept no labels in snapshots.
 
     Raises:
-        ValueError: if the label file is of other images.
+        FileNotFoundError: if there is no such run.
+        ValueError: if the label file is of other images, or edited: its classes then have other
+            numbers than the run's.
     """
+    opened = Run.open(run, needs_images=True)
+    if "source_label" in table.extra:
+        raise ValueError(
+            "the label file was edited, and its classes have other numbers than the run's: "
+            "leave --run out, or give the file that 'uic label' wrote"
+        )
     files = sorted((run / SNAPSHOTS).glob("epoch*.ckpt"))
     kept = [
         (int(content["epoch"]), content["labels"])
@@ -36,7 +44,6 @@ def history_of_run(run: Path, table: LabelTable) -> History | None:
     ]
     if not kept:
         return None
-    opened = Run.open(run, needs_images=True)
     images = training_paths(opened.config, opened.source)
     row = {path: number for number, path in enumerate(images)}
     unknown = [path for path in table.paths if path not in row]

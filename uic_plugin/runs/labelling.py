@@ -129,6 +129,7 @@ def label_images(
     check_label_file(out)
     reference = _reference(run.config, like)
     dataset = _images_to_label(run, data, settings)
+    check_label_file(out, dataset.images)
     out.parent.mkdir(parents=True, exist_ok=True)
     kept = out.with_name(out.name + ".rows")
     _label_rest(run, classifier, dataset, settings, kept, progress)

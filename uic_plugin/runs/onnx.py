@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from uic_plugin.data.labels import names_before, read_labels
 from uic_plugin.files import replacing
 from uic_plugin.methods import has_pseudo_labels
 from uic_plugin.runs.run import Run
@@ -55,6 +56,30 @@ def export_onnx(run: Run, out: Path, *, names: Mapping[int, str] | None = None) 
         if not worst <= TOLERANCE:
             raise ValueError(f"the ONNX file differs from torch by {worst:.1e}: not written")
     return worst
+
+
+def output_names(run: Run, labels: Path) -> dict[int, str]:
+    """Return the names of a label file by the numbers of a run's outputs.
+
+    They are those of the file if the run was trained on it (`fixed_labels`), else those that its
+    classes had before they were edited.
+
+    Raises:
+        FileNotFoundError, ValueError: if there is no such label file, or it has a class that the
+            run has not.
+    """
+    table = read_labels(labels)
+    fixed = run.config.method_kwargs.get("fixed_labels")
+    if fixed and Path(fixed).expanduser().resolve() == labels.resolve():
+        return table.names
+    numbers = table.extra.get("source_label", table.labels)
+    highest = int(numbers.max(initial=-1)) if numbers.dtype.kind == "i" else -1
+    if highest >= run.head.num_classes:
+        raise ValueError(
+            f"{labels} has class {highest}, the run has {run.head.num_classes} classes: give a "
+            f"label file of this run, or one that it was trained on"
+        )
+    return names_before(table)
 
 
 def _write(network: torch.nn.Module, size: int, path: Path, names: Mapping[int, str]) -> None:

@@ -147,8 +147,26 @@ def _shown(table: LabelTable, options: PageOptions) -> Shown:
     return Shown(table, chosen[order])
 
 
+def check_folder(out: Path, labels: Path) -> None:
+    """Refuse a folder with other files that page, table and pictures would replace.
+
+    Args:
+        out: folder of the page.
+        labels: the label file, which may be one of them.
+
+    Raises:
+        FileExistsError: if there are any.
+    """
+    table = out / "classes.csv"
+    if table.exists() and (table.samefile(labels) or (out / "discovery.json").exists()):
+        raise FileExistsError(
+            f"{table} would be replaced by a table of the classes: give another folder with --out"
+        )
+    _refuse_foreign(out)
+
+
 def _refuse_foreign(out: Path) -> None:
-    """Refuse a folder with other files that would be overwritten."""
+    """Refuse a folder with a page of something else."""
     page, files = out / PAGE_FILE, out / FILES
     foreign = files.exists() and any(files.iterdir()) and not (files / "core.js").is_file()
     if page.is_file():

@@ -67,10 +67,14 @@
       const order = orderedByNearness(near).filter(allowed);
       const fill = () => {
         const text = input.value.trim().toLowerCase();
-        const found = order.filter((c) => UIC.nameOf(c).toLowerCase().includes(text));
+        const found = order.filter((c) => UIC.isCalled(c, text));
+        const exact = found.filter((c) => UIC.nameOf(c).toLowerCase() === text || String(c) === text);
+        const others = found.filter((c) => !exact.includes(c)).slice(0, 200);
+        const shown = (c) => choice(c, c, UIC.nameOf(c));
         list.replaceChildren(
+          ...exact.map(shown), // first: it is what Enter takes
           ...(fresh ? [choice("new", null, text ? `New class “${input.value.trim()}”` : "A new class")] : []),
-          ...found.slice(0, 200).map((c) => choice(c, c, UIC.nameOf(c))),
+          ...others.map(shown),
         );
       };
       const choice = (value, c, text) =>

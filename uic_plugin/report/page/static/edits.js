@@ -212,13 +212,21 @@
       return; // a browser that keeps nothing
     }
     if (!kept) return;
+    let edits = [];
     try {
-      const edits = check(JSON.parse(kept));
-      if (edits.some((edit) => edit.images || edit.parts)) await UIC.needPaths();
-      list.push(...edits);
-      UIC.state = play();
+      edits = check(JSON.parse(kept));
     } catch {
       localStorage.removeItem(key());
+      return;
+    }
+    if (edits.some((edit) => edit.images || edit.parts)) await UIC.needPaths();
+    list.push(...edits);
+    try {
+      UIC.state = play();
+    } catch {
+      list.length = 0; // edits of another label file
+      localStorage.removeItem(key());
+      UIC.state = play();
     }
   };
 }

@@ -205,7 +205,14 @@
     }
     UIC.openStore();
     document.body.classList.toggle("small-images", UIC.store.sprites.tile <= 32);
-    await UIC.openEdits();
+    try {
+      await UIC.openEdits();
+    } catch (error) {
+      // the edits stay with the browser: without them on the page, the next one would replace them
+      const told = `Your edits cannot be shown (${error.message}): reload the page.`;
+      document.querySelector("main").textContent = told;
+      return;
+    }
     await route();
     addEventListener("hashchange", () => route());
     document.documentElement.dataset.ready = "true";

@@ -38,6 +38,8 @@
   };
 
   UIC.nameOf = (c) => UIC.state.names.get(c) ?? `Class ${c}`;
+  UIC.isCalled = (c, text) =>
+    UIC.nameOf(c).toLowerCase().includes(text) || String(c) === text; // `text` in lower case
   UIC.isWhole = (c) => !UIC.state.rest.has(c);
 
   UIC.colourOf = (c) => {

@@ -28,7 +28,7 @@
     const matches = (c) => {
       if (UIC.state.hidden.has(c) && !view.hidden) return false;
       if (!text) return true;
-      if (UIC.nameOf(c).toLowerCase().includes(text)) return true;
+      if (UIC.isCalled(c, text)) return true;
       const members = UIC.state.members.get(c);
       if (UIC.store.folderOf) {
         const top = UIC.foldersOf(c)[0];
