@@ -8,7 +8,7 @@ from torchvision.datasets import ImageFolder
 
 from uic_plugin.data.held_out import index_of_split
 from uic_plugin.data.images import fingerprint_of, path_of, relative_paths
-from uic_plugin.data.index import IndexedImages, read_index, save_index, write_index
+from uic_plugin.data.index import IndexedImages, folder_groups, read_index, save_index, write_index
 
 
 @pytest.fixture
@@ -107,3 +107,11 @@ def test_index_of_a_split_file(tmp_path):
     split.write_text("filename,label\nmissing.png,cat\n")
     with pytest.raises(FileNotFoundError, match="1 of the 1 images"):
         index_of_split(split, tmp_path / "i")
+
+
+def test_images_beside_class_folders_are_not_left_out(tmp_path):
+    (tmp_path / "cat").mkdir()
+    for name in ("cat/a.png", "b.png"):
+        (tmp_path / name).write_bytes(b"")
+    with pytest.raises(ValueError, match=r"holds images, as b\.png, beside subfolders, as cat/"):
+        list(folder_groups(tmp_path))

@@ -109,3 +109,11 @@ def test_a_name_that_is_not_utf8_is_for_csv(tmp_path):
     assert read_labels(tmp_path / "l.csv").paths == table.paths
     write_csv(tmp_path / "t.csv", [{"path": table.paths[0]}])
     assert read_csv(tmp_path / "t.csv") == [{"path": table.paths[0]}]
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_names_that_look_like_numbers_stay_as_they_are(tmp_path, ending):
+    half, names = np.full(2, 0.5, np.float32), np.asarray(["007", "1.10"], object)
+    table = LabelTable(["a", "b"], np.asarray([0, 1]), half, half, {"name": names})
+    write_labels(tmp_path / f"l.{ending}", table)
+    assert read_labels(tmp_path / f"l.{ending}").names == {0: "007", 1: "1.10"}

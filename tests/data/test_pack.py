@@ -248,6 +248,12 @@ class TestSource:
         pack_images(root, packed, PackSettings(0))
         with pytest.raises(FileExistsError, match=r"has other settings .--size 0, of"):
             pack_images(root, packed, PackSettings(3, workers=0))
+        first = next(path for path in sorted(root.rglob("*.png")))
+        times = first.stat()
+        os.utime(first, ns=(times.st_atime_ns, times.st_mtime_ns + 1))
+        with pytest.raises(FileExistsError, match="packed before some of its images changed"):
+            pack_images(root, packed, AS_THEY_ARE)
+        os.utime(first, ns=(times.st_atime_ns, times.st_mtime_ns))
         draw(root / "cat" / "3.png", 2, 2)
         with pytest.raises(FileExistsError, match="holds other images"):
             pack_images(root, packed, AS_THEY_ARE)

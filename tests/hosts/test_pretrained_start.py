@@ -59,7 +59,7 @@ def changed(cfg):
         "digits/uic",
         *(
             pytest.param(f"digits/{name}", marks=pytest.mark.slow)
-            for name in ("simclr", "mocov2plus")
+            for name in ("simclr", "mocov2plus", "selflabel")
         ),
     ],
 )

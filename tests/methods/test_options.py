@@ -4,6 +4,7 @@ import pytest
 
 from uic_plugin.hosts.foreign import own_options
 from uic_plugin.methods import UICOptions
+from uic_plugin.methods.options import DeepClusterOptions
 
 
 def test_defaults_are_the_papers():
@@ -68,6 +69,22 @@ def test_another_methods_recipe():
             ["method=uic", "method_kwargs.temperature=0.5", "+method_kwargs.num_pseudo_classes=10"],
         )
     assert kept == {"temperature": 0.5, "num_pseudo_classes": 10}
+
+
+def test_a_recipe_of_uic_with_another_method_of_ours():
+    swap = {
+        "num_pseudo_classes": 100,
+        "label_source": "swap",
+        "classifier": "cosine",
+        "temperature": 0.1,
+        "balanced_sampling": False,
+    }
+    with pytest.warns(UserWarning, match="balanced_sampling, classifier, label_source, temp"):
+        kept = own_options(swap, ["method=deepcluster"], DeepClusterOptions, "deepcluster")
+    assert kept == {"num_pseudo_classes": 100}
+    # a typed name of another method is a mistake, and no sign of another method's recipe
+    typed = {**swap, "pca_dim": 64}
+    assert own_options(typed, ["method_kwargs.pca_dim=64"]) == typed
 
 
 def test_own_recipe_is_taken_as_it_is():

@@ -33,3 +33,13 @@ def test_a_head_in_half_precision_stays_in_it():
     """`precision=bf16-true` makes the weights bfloat16."""
     head = PseudoClassHead(8, 5).bfloat16()
     assert head(torch.randn(3, 8))[1].dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("cosine", [False, True])
+def test_one_head_computes_in_float32_too(cosine):
+    head = PseudoClassHead(8, 5, cosine=cosine, heads=2)
+    embeddings = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        second = head.one_head(embeddings, 1)
+    assert second.dtype == torch.float32
+    torch.testing.assert_close(second, head.per_head(head(embeddings)[1])[1])

@@ -107,6 +107,27 @@ def test_other_number_of_pseudo_classes(again, run):
         again(f"weights={run / CHECKPOINT_FILE}", "method_kwargs.num_pseudo_classes=20"),
         "has 30 pseudo classes, this run has 20: set method_kwargs.num_pseudo_classes=30",
     )
+    one_line(  # as many outputs, of other classifiers
+        again(
+            f"weights={run / CHECKPOINT_FILE}",
+            "method_kwargs.num_pseudo_classes=15",
+            "method_kwargs.heads=2",
+        ),
+        "has 30 pseudo classes, this run has 15, 15: set method_kwargs.num_pseudo_classes=30 "
+        "method_kwargs.heads=1 method_kwargs.more_heads=[]",
+    )
+    one_line(
+        again(
+            f"resume_from_checkpoint={run / CHECKPOINT_FILE}",
+            "max_epochs=2",
+            "scheduler.name=none",
+            "method_kwargs.heads=2",
+        ),
+        "labels of heads of 30 pseudo classes, this run has 30, 30",
+    )
+    one_line(again("seed=1.5"), "seed must be a whole number of at least 0, got 1.5")
+    one_line(again("devices=1.5"), "devices must be a number, a list or auto, got 1.5")
+    one_line(again("data.fraction=half"), "data.fraction must be a number below 1")
     one_line(
         again(f"weights={run / CHECKPOINT_FILE}", "method_kwargs.head=linear"),
         "is of another kind than this run's linear",

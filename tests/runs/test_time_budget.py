@@ -74,6 +74,27 @@ def test_a_resumed_training_takes_the_rest_of_its_seconds(recipe, monkeypatch, t
     assert sum(float(row["cpu_seconds"]) for row in rows) == pytest.approx(60, rel=0.05)
 
 
+class BreakAt(pl.Callback):
+    """Fails before a step of the second epoch."""
+
+    def on_train_batch_start(self, trainer, module, batch, batch_idx):
+        if trainer.current_epoch == 1 and batch_idx == 9:
+            raise RuntimeError("broken")
+
+
+@pytest.mark.all_digits
+def test_an_epoch_that_is_resumed_takes_the_rest_of_its_seconds(recipe, monkeypatch, tmp_path):
+    cfg = recipe(*GIVEN, "max_seconds=60", "checkpoint_steps=8", f"run_dir={tmp_path / 'run'}")
+    with pytest.raises(RuntimeError, match="broken"):
+        trained(cfg, Machine(monkeypatch, 1.0, 2.0), BreakAt())
+    again = Machine(monkeypatch, 1.0, 2.0)
+    rows = trained(cfg, again)
+    assert len(rows) == 3
+    # 22 seconds in the first epoch, 8 in the second one up to its checkpoint
+    assert again.now == pytest.approx(60 - 22 - 8, abs=1.5)
+    assert int(rows[1]["steps"]) == pytest.approx(13, abs=1)  # not ended at once
+
+
 def test_a_training_of_several_processes_has_no_seconds(recipe):
     with pytest.raises(ValueError, match=r"max_seconds works in one process"):
         pretrain(recipe(*GIVEN, "max_seconds=60", "devices=2"))

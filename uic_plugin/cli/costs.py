@@ -14,9 +14,9 @@ def costs(
     run: RunPath,
     images: Annotated[str, typer.Option(help="Numbers of images, with commas.")] = "10000",
     classes: Annotated[int, typer.Option(help="Pseudo classes K.")] = 3000,
-    methods: Annotated[str, typer.Option(help="With commas.")] = (
-        "uic,deepcluster,selflabel,deepclusterv2"
-    ),
+    methods: Annotated[
+        str | None, typer.Option(help="With commas; by default all that the host has.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="A CSV file for the rows.")] = None,
     overrides: Set = None,
 ) -> None:
@@ -31,7 +31,7 @@ def costs(
         run,
         [int(part) for part in sizes],
         classes,
-        methods=[name.strip() for name in methods.split(",")],
+        methods=None if methods is None else [name.strip() for name in methods.split(",")],
         overrides=tuple(overrides or ()),
         say=terminal().print,
     )

@@ -34,7 +34,9 @@ def label(
     model = find_model(run)
     if model is not None:
         if settings.view != "center" or settings.mode != "eval":
-            raise ValueError(f"{run} holds classes of 'uic discover': only --view center and eval")
+            raise ValueError(
+                f"{run} holds classes of 'uic discover': only --view center --mode eval"
+            )
         if set_:
             raise ValueError(f"{run} holds classes of 'uic discover' and has no recipe for --set")
         found = label_with_classes(

@@ -105,8 +105,17 @@ def folder_groups(
     Args:
         folder: the folder.
         progress: called with the number of class folders done, and of all.
+
+    Raises:
+        ValueError: for images beside class folders.
     """
     classes = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
+    beside = next(iter(_images(os.listdir(folder))), None) if classes else None
+    if beside is not None:
+        raise ValueError(
+            f"{folder} holds images, as {beside}, beside subfolders, as {classes[0]}/: put all "
+            f"images into subfolders, or all into one folder without any"
+        )
     for number, name in enumerate(classes):
         yield name, _below(folder, name)
         progress(number + 1, len(classes))

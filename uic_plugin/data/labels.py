@@ -159,7 +159,7 @@ def read_labels(path: Path) -> LabelTable:
     if len(set(paths)) != len(paths):
         twice = Counter(paths).most_common(1)[0][0]
         raise ValueError(f"{path}: {twice!r} stands in it twice")
-    extra = {name: _further(columns[name]) for name in columns if name not in COLUMNS}
+    extra = {name: _further(name, columns[name]) for name in columns if name not in COLUMNS}
     return LabelTable(paths, labels.astype(np.int64), confidence, entropy, extra)
 
 
@@ -191,7 +191,7 @@ def match_labels(
     if len(labels) and labels.max() >= num_classes:
         raise ValueError(
             f"{source} has label {labels.max()}, this run has {num_classes} pseudo classes: set "
-            f"method_kwargs.num_pseudo_classes to the checkpoint's that made the labels"
+            f"method_kwargs.num_pseudo_classes to that of the run that made the labels"
         )
     return labels
 
@@ -273,9 +273,9 @@ def relabel_like(table: LabelTable, reference: LabelTable) -> LabelTable:
     return LabelTable(table.paths, labels, table.confidence, table.entropy, extra)
 
 
-def _further(values: Any) -> np.ndarray:
-    """Return a further column as integers, else as floats, else as text."""
-    for kind in (np.int64, np.float32):
+def _further(name: str, values: Any) -> np.ndarray:
+    """Return a further column as integers, else as floats, else as text; names are text."""
+    for kind in () if name == "name" else (np.int64, np.float32):
         try:
             column = np.asarray(values)
             if kind is np.int64 and column.dtype.kind == "f":

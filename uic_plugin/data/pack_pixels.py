@@ -135,7 +135,8 @@ def digest_of_all(root: Path, names: list[str]) -> str:
 def written_chunks(
     job: PixelJob, *, first: int, offset: int, workers: int
 ) -> Iterator[WrittenChunk | None]:
-    """Decode and write all chunks from `first` on; yield each when it is written, or None in vain.
+    """Decode and write all chunks from `first` on; yield each when it is written, or None
+    when nothing has arrived yet.
 
     Args:
         job: the images.

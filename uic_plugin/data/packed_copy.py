@@ -41,7 +41,10 @@ def packed_copy(folder: Path) -> PackStore | None:
     Returns:
         The copy; None if it would be large, cannot be written, or a class folder has no images.
     """
-    groups = [(name, list(names)) for name, names in folder_groups(folder)]
+    try:
+        groups = [(name, list(names)) for name, names in folder_groups(folder)]
+    except ValueError:  # images beside class folders
+        return None
     names = list(itertools.chain.from_iterable(names for _, names in groups))
     if not names or not all(names for _, names in groups) or not _is_small(folder, names):
         return None

@@ -18,7 +18,7 @@ from uic_plugin.data.images import BadImageError
 from uic_plugin.data.index import ImageIndex, read_index, write_index
 from uic_plugin.data.npy import HEADER_BYTES
 from uic_plugin.data.pack import PackSettings
-from uic_plugin.data.pack_pixels import CHUNK, PixelJob, written_chunks
+from uic_plugin.data.pack_pixels import CHUNK, PixelJob, digest_of_all, written_chunks
 from uic_plugin.data.pack_work import PackWork, finish, own_folder, sync_folder
 from uic_plugin.data.packed import LIST_FILE, PIXELS_FILE, PackAbout, PackStore, is_packed
 from uic_plugin.files import told_where
@@ -75,6 +75,11 @@ def _pack(
             raise FileExistsError(
                 f"{out} holds other images, or has other settings (--size {store.about.size}"
                 f"{' --square' * store.about.square}, of {store.folder}): give a new folder"
+            )
+        if store.about.files != digest_of_all(root, list(index.names())):
+            raise FileExistsError(
+                f"{out} was packed before some of its images changed: give a new folder, or remove "
+                f"it first"
             )
         return store
     work = PackWork(part, root, index, about)

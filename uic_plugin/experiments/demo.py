@@ -21,7 +21,7 @@ from uic_plugin.runs.run import FirstLogits, Run
 
 COLUMNS = ("method", "k-NN", "linear", "NMI", "purity", "seconds")
 RECIPE = "digits/demo"
-SIMCLR_EPOCHS = 10  # as many image views as RECIPE has
+SIMCLR_EPOCHS = 10  # of two views, as RECIPE
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def run_demo(
     for name in ("random", "uic", "simclr"):
         run_dir = out_dir / f"{name}-seed{seed}"
         settings = [f"seed={seed}", f"run_dir={run_dir}", *overrides]
-        if name == "simclr":  # two views of each image in an epoch, UIC has one
+        if name == "simclr":
             cfg = compose_recipe("digits/simclr", [f"max_epochs={SIMCLR_EPOCHS}", *settings])
         else:
             cfg = compose_recipe(RECIPE, settings)

@@ -296,7 +296,7 @@ def _figures(truth: np.ndarray, labels: np.ndarray, count: int) -> dict[str, flo
 
 
 def _curve_table(found: Found) -> Table:
-    table = Table("classes", "neighbours tell, nats", "agreement of heads (ARI)")
+    table = Table("classes", "information from neighbours, nats", "agreement of heads (ARI)")
     for point in found.count.curve if found.count else ():
         table.add_row(str(point.classes), f"{-point.loss:.3f}", f"{point.agreement:.3f}")
     return table

@@ -22,7 +22,7 @@ from uic_plugin.files import replacing
 from uic_plugin.networks.layers import FEATURES, MLP, layer_modules
 from uic_plugin.networks.pretrained import DEFAULT, LITE0, Backbone
 from uic_plugin.networks.registry import BACKBONES, TIMM_PREFIX
-from uic_plugin.recipes_path import compose_recipe
+from uic_plugin.recipes_path import TYPED_KEY, compose_recipe
 from uic_plugin.report.progress import EpochReporter, counting
 from uic_plugin.runs.labelling import label_images
 from uic_plugin.runs.run import Run
@@ -133,6 +133,7 @@ def fine_tune(tuning: FineTuning, console: Console) -> LabelTable:
 def _identity(recipe: DictConfig, labels: LabelTable) -> str:
     """Identify a run by its classes and by what changes its result, which no path does."""
     settings = copy.deepcopy(recipe)
+    settings.pop(TYPED_KEY, None)  # stands in the settings themselves
     settings.run_dir = settings.data.train_path = settings.data.index = settings.weights = None
     settings.method_kwargs.fixed_labels = settings.data.num_workers = None
     return f"labels: {labels.fingerprint}\n{OmegaConf.to_yaml(settings)}"

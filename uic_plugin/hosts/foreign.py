@@ -21,6 +21,11 @@ HOST_OPTIONS = frozenset(
     warmup_teacher_temperature_epochs whitening_eps whitening_iters whitening_size""".split()
 )
 
+# of our own methods, whatever they learn from
+_SAME_FOR_ALL = frozenset(
+    ("num_pseudo_classes", "bank_storage", "bank_folder", "max_shuffled", *MethodOptions.names())
+)
+
 
 def own_options(
     given: Mapping[str, Any],
@@ -30,10 +35,10 @@ def own_options(
 ) -> dict[str, Any]:
     """Return a method's part of a recipe's `method_kwargs`.
 
-    What only other methods know (`proj_hidden_dim`) is left out with a warning. Where it stands,
-    the recipe is another method's, and so is its value of a name that both know (`temperature`):
-    that one counts only if it was typed on the command line. Names that no method knows stay, for
-    the options to refuse.
+    What only other methods know (`proj_hidden_dim`) is left out with a warning. Where it stands in
+    the recipe, that is another method's, and so are its values of names that both know
+    (`temperature`, `head`): those count only if they were typed on the command line. Names that no
+    method knows, or that were typed, stay, for the options to refuse.
 
     Args:
         given: the recipe's `method_kwargs`.
@@ -43,15 +48,16 @@ def own_options(
     """
     names = options_class.names()
     others = HOST_OPTIONS.union(*(other.options_class.names() for other in OWN_METHODS.values()))
-    foreign = [name for name in given if name in others and name not in names]
-    if not foreign:
-        return dict(given)
     typed = {
         override.lstrip("+").split("=")[0].removeprefix("method_kwargs.")
         for override in command_line
         if override.lstrip("+").startswith("method_kwargs.")
     }
-    foreign += [name for name in given if name in HOST_OPTIONS & set(names) and name not in typed]
+    recipe = [name for name in given if name not in typed]
+    foreign = [name for name in recipe if name in others and name not in names]
+    if not foreign:
+        return dict(given)
+    foreign += [name for name in recipe if name in names and name not in _SAME_FOR_ALL]
     warnings.warn(
         f"{method} leaves out options of another method's recipe: {', '.join(sorted(foreign))}",
         stacklevel=2,

@@ -18,7 +18,7 @@ from torch import nn
 from uic_plugin.methods.base import HostMethod, OwnMethod
 from uic_plugin.methods.options import InstDiscOptions
 from uic_plugin.ranks import all_rows, sum_over_ranks, world_size
-from uic_plugin.seeding import derive_seed, make_generator
+from uic_plugin.seeding import derive_seed, make_generator, seed_step
 
 
 class InstDisc(OwnMethod, HostMethod):
@@ -54,6 +54,7 @@ class InstDisc(OwnMethod, HostMethod):
             batch: [index (B,), views, annotations (B,)].
             batch_idx: number of the batch within the epoch.
         """
+        seed_step(derive_seed(self.seed, "step", self.trainer.global_step, self.global_rank))
         index, views, annotations = batch
         view = views if isinstance(views, torch.Tensor) else views[0]
         outs = super().training_step([index, [view], annotations], batch_idx)

@@ -7,6 +7,7 @@ and `load_labels` when it resumes.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -196,6 +197,7 @@ class KeptLabels(OwnMethod, HostMethod):
                 "resume it with that method, or start anew"
             )
         saved = (state["bank"], *state.get("more_banks", ()))
+        self._check_heads(saved)
         for store, labels in zip(self.label_stores, saved, strict=True):
             store.load_state_dict(labels)
         self.wait_for_writers()
@@ -211,6 +213,17 @@ class KeptLabels(OwnMethod, HostMethod):
         self._fit_steps(state)
         self.images_to_skip = self.steps_done * self.batch_size
         return self.steps_done if self._resumes_within_epoch else None
+
+    def _check_heads(self, saved: Sequence[Mapping[str, Any]]) -> None:
+        """Refuse labels of other heads than this run's."""
+        there = [labels.get("num_classes") for labels in saved]
+        own = list(self.options.head_classes)
+        if len(there) != len(own) or (there != own and len(own) > 1):
+            raise ValueError(
+                f"the checkpoint has labels of heads of {', '.join(map(str, there))} pseudo "
+                f"classes, this run has {', '.join(map(str, own))}: set "
+                f"method_kwargs.num_pseudo_classes, heads and more_heads as there"
+            )
 
     def _fit_steps(self, state: dict[str, Any]) -> None:
         """Convert the steps done to the present number of ranks and batch size."""

@@ -28,15 +28,16 @@ def features_of_share(
 
     Args:
         method: with its `label_loader`.
-        training: whether dropout and batch statistics are those of training.
+        training: whether dropout and batch statistics are those of a training step.
         forward: forward pass of the network; its own by default.
     """
     network, head = method.labeller
     forward = forward or network
     modules = [*network.modules(), *head.modules()]
     modes = [module.training for module in modules]
-    network.train(training)
-    head.train(training)
+    if not training:  # else they are as in a step: frozen layers in eval mode
+        network.eval()
+        head.eval()
     device = next(head.parameters()).device
     torch.manual_seed(
         derive_seed(method.seed, "label pass", method.label_epoch, method.global_rank)

@@ -14,7 +14,7 @@ from torch import nn
 
 from uic_plugin.methods.base import HostMethod, OwnMethod
 from uic_plugin.methods.options import MethodOptions
-from uic_plugin.seeding import derive_seed
+from uic_plugin.seeding import derive_seed, seed_step
 
 NUM_ROTATIONS = 4
 
@@ -28,10 +28,11 @@ class RotNet(OwnMethod, HostMethod):
     """RotNet without a host."""
 
     name = "rotnet"
+    seed: int
 
     def build_head(self, features_dim: int, options: MethodOptions, seed: int) -> None:
         """Add the classifier of rotations."""
-        self.options = options
+        self.options, self.seed = options, seed
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "head"))
             self.head = nn.Linear(features_dim, NUM_ROTATIONS)
@@ -42,6 +43,7 @@ class RotNet(OwnMethod, HostMethod):
         The online classifier sees the upright images. All rotations pass together: statistics of a
         batch of one rotation would give it away.
         """
+        seed_step(derive_seed(self.seed, "step", self.trainer.global_step, self.global_rank))
         _, views, annotations = batch
         images = views if isinstance(views, torch.Tensor) else views[0]
         features = self._network(rotated(images))

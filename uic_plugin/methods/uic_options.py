@@ -94,6 +94,11 @@ class UICOptions(PseudoLabelOptions):
             object.__setattr__(self, "views", 2)
         self._check_sources()
         self._check_swap()
+        if self.draw_all_first and not (self.balanced_sampling and self.label_source != "step"):
+            raise ValueError(
+                "method_kwargs.draw_all_first=true is about the order of balanced_sampling=true, "
+                "which this recipe does not have"
+            )
         if self.balanced_sampling and not self.fix_empty_classes:
             raise ValueError(
                 "method_kwargs.balanced_sampling=true needs fix_empty_classes=true: an empty "

@@ -78,7 +78,7 @@ class SwappedLabels(UIC):
         A small crop learns both views' labels, half each.
         """
         loss = super().step_loss(logits, targets, views)
-        small = views[2:] if self._is_swapped else []
+        small = views[2 : 2 + self.options.small_crops] if self._is_swapped else []
         if not small:
             return loss
         answers = self.head(self._network(torch.cat(small)))[1]

@@ -145,7 +145,7 @@ class FixedLabels(UIC):
         if self.options.fixed_labels is None:
             super().label_images(index, logits)
             return
-        self.telemetry.observe(logits)
+        self.telemetry.observe(logits / self.options.temperature)
         self.stage(index, self.banks[0].targets(index)[:, None])
 
 
@@ -187,6 +187,7 @@ class ClusterStart(UIC):
         The embeddings are made as in the steps to come, with statistics of the batch; running ones
         stay as they are. A class without images keeps its direction.
         """
+        self.wait_for_writers()  # other ranks read labels that the first one has written
         weight = self.head.classifier.weight
         kept = [value.clone() for value in self.buffers()]
         sums = weight.new_zeros(len(weight), weight.shape[1] + 1)  # and the number of images

@@ -91,6 +91,8 @@ class PseudoClassHead(nn.Module):
         first = sum(self.sizes[:number])
         part = slice(first, first + self.sizes[number])
         weight, bias = self.classifier.weight[part], self.classifier.bias
-        if bias is None:  # cosines
-            return F.linear(F.normalize(embeddings, dim=1), F.normalize(weight, dim=1))
-        return F.linear(embeddings, weight, bias[part])
+        with torch.autocast(embeddings.device.type, enabled=False):
+            embeddings = embeddings.to(weight.dtype)
+            if bias is None:  # cosines
+                return F.linear(F.normalize(embeddings, dim=1), F.normalize(weight, dim=1))
+            return F.linear(embeddings, weight, bias[part])

@@ -60,13 +60,15 @@ class EpochTelemetry:
         self.sums = self.sums.to(batch.device, non_blocking=True) + batch.double()
 
     def means(self) -> dict[str, float]:
-        """Return mean confidence in [0, 1] and entropy in nats, and start the means anew."""
+        """Return mean confidence in [0, 1] and entropy in nats, and start the means anew.
+
+        Without an answer, as in an epoch without a label pass (`label_every`), there are none.
+        """
         confidence, entropy, count = self.sums.tolist()
         self.sums = torch.zeros_like(self.sums)
-        return {
-            "confidence": confidence / max(count, 1.0),
-            "entropy": entropy / max(count, 1.0),
-        }
+        if not count:
+            return {}
+        return {"confidence": confidence / count, "entropy": entropy / count}
 
     def summary(self, bank: PseudoLabelBank, boundary: EpochBoundary) -> dict[str, float]:
         """Return the metrics of the epoch that ended, and start the running means anew.

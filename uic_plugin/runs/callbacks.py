@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -233,3 +234,19 @@ def _labels_of(method: Any) -> dict[str, torch.Tensor]:
     if not isinstance(bank, PseudoLabelBank):
         return {}
     return {"labels": bank.targets(torch.arange(len(bank))).cpu().int()}
+
+
+class AtStart(pl.Callback):
+    """Do something on the first rank once a checkpoint has been taken over.
+
+    Args:
+        action: what to do.
+    """
+
+    def __init__(self, action: Callable[[], None]) -> None:
+        self.action = action
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Do it."""
+        if trainer.is_global_zero:
+            self.action()

@@ -248,6 +248,8 @@ def _eval_transforms(
 
 def _take_fraction(dataset: Any, fraction: float) -> None:
     """Keep a stratified part, the same one that solo-learn main's `data.fraction` keeps."""
+    if fraction is not None and type(fraction) not in (int, float):
+        raise ValueError(f"data.fraction must be a number below 1, or -1, got {fraction!r}")
     if fraction is None or fraction <= 0:
         return
     if fraction >= 1:

@@ -23,6 +23,7 @@ from uic_plugin.hosts import load_host
 from uic_plugin.hosts.lightning import pl
 from uic_plugin.runs.datasets import eval_datasets, eval_loaders
 from uic_plugin.runs.run import Run
+from uic_plugin.runs.settings import check_number, check_whole
 from uic_plugin.runs.stored import stored_features
 from uic_plugin.runs.trainer import fit, make_trainer
 
@@ -116,6 +117,7 @@ def linear_accuracy(run: Run, features: Features | None = None) -> float:
             f"got {source.num_classes}: use uic knn"
         )
     settings = cfg.linear
+    _check_linear(settings)
     backbone = run.backbone.eval()
     if settings.augment:
         train, val = eval_loaders(cfg, source, augment=True, batch_size=settings.batch_size)
@@ -129,6 +131,14 @@ def linear_accuracy(run: Run, features: Features | None = None) -> float:
     trainer = make_trainer(cfg, max_epochs=settings.max_epochs, callbacks=[], evaluates=True)
     fit(trainer, model, train, val)
     return float(trainer.callback_metrics["val_acc1"])
+
+
+def _check_linear(settings: DictConfig) -> None:
+    """Refuse values of the `linear` section that are no numbers, or below their range."""
+    for name in ("max_epochs", "batch_size"):
+        check_whole(f"linear.{name}", settings[name], 1)
+    for name in ("lr", "weight_decay"):
+        check_number(f"linear.{name}", settings[name])
 
 
 def _linear_recipe(settings: DictConfig, num_classes: int) -> DictConfig:

@@ -175,7 +175,8 @@ def open_recipe(path: Path, overrides: Sequence[str] = ()) -> tuple[DictConfig, 
         try:
             if not override.startswith("+") and OmegaConf.select(cfg, key, default=...) is ...:
                 raise ValueError(f"{key!r} is no setting of this run; +{override} would add it")
-            OmegaConf.update(cfg, key, yaml.safe_load(value))
+            # read as in a recipe: 1e-1 is a number there, and text in plain YAML
+            OmegaConf.update(cfg, key, OmegaConf.create(f"value: {value}").value)
         except (OmegaConfBaseException, yaml.YAMLError) as error:
             raise ValueError(f"override {override}: {' '.join(str(error).split())}") from error
     return cfg, checkpoint

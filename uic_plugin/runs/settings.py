@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -110,10 +111,9 @@ def validate(cfg: DictConfig) -> None:
 
 def _check_numbers(cfg: DictConfig) -> None:
     for key in ("optimizer.lr", "optimizer.classifier_lr", "optimizer.weight_decay"):
-        value = OmegaConf.select(cfg, key)
-        if type(value) not in (int, float) or not 0 <= value < float("inf"):
-            raise ValueError(f"{key} must be a number of at least 0, got {value!r}")
+        check_number(key, OmegaConf.select(cfg, key))
     for key, lowest in (
+        ("seed", 0),
         ("max_epochs", 1),
         ("optimizer.batch_size", 1),
         ("data.num_workers", 0),
@@ -121,9 +121,20 @@ def _check_numbers(cfg: DictConfig) -> None:
         ("log_classes_every", 0),
         ("checkpoint_steps", 0),
     ):
-        value = OmegaConf.select(cfg, key, default=0)
-        if type(value) is not int or value < lowest:
-            raise ValueError(f"{key} must be a whole number of at least {lowest}, got {value!r}")
+        check_whole(key, OmegaConf.select(cfg, key, default=0), lowest)
+
+
+def check_number(name: str, value: object) -> None:
+    """Raise ValueError unless a setting is a finite number of at least 0."""
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not is_number or not 0 <= cast("float", value) < math.inf:
+        raise ValueError(f"{name} must be a number of at least 0, got {value!r}")
+
+
+def check_whole(name: str, value: object, lowest: int) -> None:
+    """Raise ValueError unless a setting is a whole number of at least `lowest`."""
+    if type(value) is not int or value < lowest:
+        raise ValueError(f"{name} must be a whole number of at least {lowest}, got {value!r}")
 
 
 def resolve(cfg: DictConfig, *, needs_images: bool = True) -> tuple[DictConfig, DataSource]:
@@ -257,6 +268,8 @@ def num_devices(cfg: DictConfig) -> int:
     if devices in ("auto", "-1", -1):
         on_cpu = cfg.accelerator == "cpu" or not torch.cuda.is_available()
         devices = 1 if on_cpu else torch.cuda.device_count()
+    if type(devices) is not int and not isinstance(devices, (list, ListConfig)):
+        raise ValueError(f"devices must be a number, a list or auto, got {cfg.devices!r}")
     count = devices if isinstance(devices, int) else len(devices)
     if count < 1:
         raise ValueError(f"devices must be at least 1, got {cfg.devices!r}")

@@ -11,6 +11,8 @@ import torch
 from omegaconf import DictConfig
 
 from uic_plugin.hosts import backbone_of, load_host
+from uic_plugin.hosts.checkpoint_files import read_checkpoint
+from uic_plugin.methods.kept_labels import CHECKPOINT_KEY
 from uic_plugin.networks.heads import PseudoClassHead
 from uic_plugin.networks.pretrained import (
     DEFAULT,
@@ -126,11 +128,16 @@ def _start_head(method: Any, path: Path) -> None:
         return  # the file's head, if any, is another program's
     own = head.state_dict()
     there, here = len(state["classifier.weight"]), len(own["classifier.weight"])
+    sizes = _saved_sizes(path) or ((there,) if there != here else head.sizes)
     remedy = "or 'uic weights' writes the network alone, for a new head"
-    if there != here:
+    if sizes != head.sizes:
+        wanted = f"method_kwargs.num_pseudo_classes={sizes[0]}"
+        if len(sizes) > 1 or len(head.sizes) > 1:
+            others = str(list(sizes[1:])).replace(" ", "")
+            wanted += f" method_kwargs.heads=1 method_kwargs.more_heads={others}"
         raise ValueError(
-            f"{path} has {there} pseudo classes, this run has {here}: set "
-            f"method_kwargs.num_pseudo_classes={there}, {remedy}"
+            f"{path} has {_joined(sizes)} pseudo classes, this run has {_joined(head.sizes)}: set "
+            f"{wanted}, {remedy}"
         )
     if {k: v.shape for k, v in own.items()} != {k: v.shape for k, v in state.items()}:
         raise ValueError(
@@ -138,3 +145,19 @@ def _start_head(method: Any, path: Path) -> None:
             f"method_kwargs.head and its sizes as there, {remedy}"
         )
     head.load_state_dict(state)
+
+
+def _saved_sizes(path: Path) -> tuple[int, ...]:
+    """Return the number of classes of each classifier of a run's checkpoint; () if it is none."""
+    if path.suffix != ".ckpt":
+        return ()
+    saved = read_checkpoint(path).get(CHECKPOINT_KEY)
+    options = saved.get("options") if isinstance(saved, dict) else None
+    if not isinstance(options, dict) or "num_pseudo_classes" not in options:
+        return ()
+    first = (int(options["num_pseudo_classes"]),) * int(options.get("heads", 1))
+    return (*first, *(int(count) for count in options.get("more_heads") or ()))
+
+
+def _joined(sizes: tuple[int, ...]) -> str:
+    return ", ".join(str(size) for size in sizes)

@@ -39,11 +39,13 @@ class TimeBudget(pl.Callback):
         self.column = "cpu_seconds" if on_processor else "seconds"
         self._begun = "begin_cpu_seconds" if on_processor else "begin_seconds"
         self.clock: _Clock = time.process_time if on_processor else time.perf_counter
-        self.used = 0.0  # in the epochs that are over
+        self.used = 0.0  # in the epochs that are over, and before a resume
+        self._saved = 0.0  # by a checkpoint, which may lie within an epoch
         self._batches = 0  # of a whole epoch
         self._steps = self._all_steps = 0
         self._is_training = False
         self._started = self._until = 0.0
+        self._first_batch: int | None = None  # of the epoch, or of what a resume leaves of it
         self._second_step = self._this_step = 0.0  # when they began
         self._step_seconds = 0.0
         self._end_seconds = 0.0  # what an epoch's end takes beside its last step
@@ -62,6 +64,14 @@ class TimeBudget(pl.Callback):
     def _now(self) -> float:
         return self.used + self.clock() - self._started
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the seconds that are used."""
+        return {"used": self._now() if self._is_training else self.used}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over the seconds that are used."""
+        self._saved = float(state_dict["used"])
+
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Let schedules follow the clock; before the host makes them."""
         pl_module.progress = self.progress  # type: ignore[assignment]
@@ -75,13 +85,14 @@ class TimeBudget(pl.Callback):
         if trainer.current_epoch > 0 and self.history.exists():
             rows = read_csv(self.history)[: trainer.current_epoch]
             self.used = sum(float(row[self.column]) for row in rows)
+        self.used = max(self.used, self._saved)
         self._started = self.clock()
         self._is_training = True
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Give the epoch its part of the seconds that are left."""
         set_batches(trainer, self._batches)
-        self._started = self.clock()
+        self._started, self._first_batch = self.clock(), None
         left = max(1, (trainer.max_epochs or 1) - trainer.current_epoch)
         self._until = self.used + max(0.0, self.seconds - self.used) / left
 
@@ -90,10 +101,13 @@ class TimeBudget(pl.Callback):
     ) -> None:
         """Let this step be the epoch's last if it ends nearer to the epoch's time than the next."""
         self._this_step = now = self._now()
-        if batch_idx == 1:
+        if self._first_batch is None:
+            self._first_batch = batch_idx
+        done = batch_idx - self._first_batch
+        if done == 1:
             self._second_step = now  # the first one warms up
-        elif batch_idx > 1:
-            self._step_seconds = (now - self._second_step) / (batch_idx - 1)
+        elif done > 1:
+            self._step_seconds = (now - self._second_step) / (done - 1)
         if now + 1.5 * self._step_seconds + self._end_seconds >= self._until:
             set_batches(trainer, batch_idx + 1)
         _set_momentum(pl_module, self.progress())

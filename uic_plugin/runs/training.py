@@ -30,7 +30,7 @@ from uic_plugin.methods.base import HostMethod
 from uic_plugin.networks.layers import FEATURES, layer_shapes
 from uic_plugin.ranks import is_lost_rank
 from uic_plugin.report.progress import EpochReporter
-from uic_plugin.runs.callbacks import FollowOrder, History, RunCost, Snapshots
+from uic_plugin.runs.callbacks import AtStart, FollowOrder, History, RunCost, Snapshots
 from uic_plugin.runs.checkpoints import RunCheckpoint
 from uic_plugin.runs.datasets import eval_datasets, image_loader, pretrain_loader
 from uic_plugin.runs.engine import note_engine
@@ -125,8 +125,11 @@ def pretrain(
     trainer = make_trainer(
         cfg, max_epochs=cfg.max_epochs, callbacks=[*partial_training, *records, *callbacks]
     )
-    if trainer.is_global_zero:
-        _write_recipe(cfg, run_dir, loader, resume)
+    write_recipe = partial(_write_recipe, cfg, run_dir, loader, resume)
+    if resume is not None:  # the images may be others than the checkpoint's: not before it is read
+        trainer.callbacks.append(AtStart(write_recipe))  # type: ignore[attr-defined]
+    elif trainer.is_global_zero:
+        write_recipe()
     log = logging_to(trainer, cfg, run_dir, resume, images_of(loader))
     compile_network(method, cfg)
     with _told_in_one_line(cfg, run_dir, resume, trainer, reporter), log, tuned(cfg):

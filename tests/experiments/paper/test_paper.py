@@ -188,6 +188,9 @@ def test_measured_and_quoted_figures_stand_apart(tmp_path):
     both = merged(tmp_path / "table1.csv", full, "full")
     assert [r["scale"] for r in both] == ["full"] * 12 + ["small"] * 12
     assert both[12]["measured_mean"] == "51.00"
+    nothing = collect(TABLES["table1"], "small", [0], tmp_path / "elsewhere")
+    kept = merged(tmp_path / "table1.csv", nothing, "small")  # what was measured stays
+    assert [r["measured_mean"] for r in kept] == [r["measured_mean"] for r in both[12:]]
 
 
 @pytest.mark.slow

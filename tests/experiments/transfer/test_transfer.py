@@ -94,6 +94,14 @@ def test_what_a_network_takes(tmp_path):
     assert "--year=2012" in alexnet[5].arguments
     assert "--year=2007" in alexnet[4].arguments
     assert fewshot_layer("vgg16", "conv5+MP") == "conv5+mp"
+    assert fewshot_layer("conv4", "conv5+MP") == "conv4+mp"
+    assert fewshot_layer("conv4", "conv3") == "conv2"
+    options = {"fewshot": ["--layers=conv1", "--l2-normalised=true"]}
+    job = TransferPlan("small", tmp_path, tmp_path, options=options).fewshot_job(
+        tmp_path, "conv4", tmp_path, 84
+    )
+    assert [word for word in job.arguments if "layers" in word] == ["--layers=conv1"]
+    assert job.arguments[-1] == "--l2-normalised"
     chosen = TransferPlan("small", tmp_path, tmp_path, options={"voc-detect": ["--lr=0.5"]})
     job = chosen.detect_job(tmp_path, "resnet18", tmp_path)
     assert "--neck=fpn" in job.arguments

@@ -38,7 +38,8 @@ class Budget:
         kind, number, unit = match.groups()
         amount = float(number) * {"": 1, "k": 1_000, "M": 1_000_000}[unit]
         if amount <= 0 or (kind == "epochs" and amount != int(amount)):
-            raise ValueError(f"--budget {text}: {kind} must be a whole number above 0")
+            whole = "whole " * (kind == "epochs")
+            raise ValueError(f"--budget {text}: {kind} must be a {whole}number above 0")
         return cls(kind, amount)
 
     def scaled(self, factor: float) -> Budget:

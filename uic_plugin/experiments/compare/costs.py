@@ -7,6 +7,7 @@ all images, if it needs one, is timed on some of them and extrapolated.
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import time
 import warnings
@@ -46,7 +47,7 @@ def boundary_costs(
     sizes: Sequence[int],
     classes: int,
     *,
-    methods: Sequence[str] = ("uic", "deepcluster", "selflabel", "deepclusterv2"),
+    methods: Sequence[str] | None = None,
     overrides: Sequence[str] = (),
     say: Callable[[str], None] = lambda text: None,
 ) -> list[dict[str, Any]]:
@@ -56,7 +57,7 @@ def boundary_costs(
         run: folder of a finished run; its images, augmentation and network are used.
         sizes: numbers of images N; above the run's own number, further views of them are used.
         classes: K, at most the smallest N.
-        methods: names of the methods.
+        methods: names of the methods; by default all that the installed host has.
         overrides: of the run's recipe, for example `data.fraction=-1`.
         say: called with each row as text.
 
@@ -68,6 +69,10 @@ def boundary_costs(
         ValueError: for more classes than images, or an unknown method.
     """
     sizes = sorted(sizes)
+    has_solo = importlib.util.find_spec("solo") is not None
+    methods = methods or [name for name in _COSTS if has_solo or name != "deepclusterv2"]
+    if "deepclusterv2" in methods and not has_solo:
+        raise ValueError("deepclusterv2 is timed with solo-learn's code, which is not installed")
     unknown = [name for name in methods if name not in _COSTS]
     if unknown:
         raise ValueError(f"unknown method {unknown[0]!r}: one of {', '.join(_COSTS)}")

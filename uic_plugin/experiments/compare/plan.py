@@ -129,7 +129,8 @@ def check_overrides(overrides: Sequence[str]) -> None:
         key = override.lstrip("+~").partition("=")[0]
         if key in _OURS:
             raise ValueError(
-                f"{override}: uic compare sets {key} itself; --seeds and --budget say which"
+                f"{override}: uic compare sets {key} itself, by --seeds, --budget, --runs and "
+                f"--tune: leave it out"
             )
 
 

@@ -37,7 +37,7 @@ FIGURES: dict[str, tuple[str, float, str]] = {
     "seconds_per_epoch": ("s / epoch", 1, ".1f"),
     "turn_seconds": ("s / boundary", 1, ".2f"),
     "views_per_second": ("views / s", 1, ",.0f"),
-    "peak_host_bytes": ("host GiB", 1 / (1 << 30), ".2f"),
+    "peak_host_bytes": ("memory, GiB", 1 / (1 << 30), ".2f"),
     "peak_gpu_bytes": ("GPU GiB", 1 / (1 << 30), ".2f"),
     "bytes_per_image": ("bytes / image", 1, ",.0f"),
     "parameters_backbone": ("backbone", 1e-6, ".2f M"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -105,9 +105,18 @@ def collect(
 
 
 def merged(path: Path, records: list[dict[str, Any]], scale: str) -> list[dict[str, Any]]:
-    """Return records together with those of the other scale in a file."""
-    others = [r for r in read_csv(path) if r.get("scale") != scale] if path.exists() else []
-    return [*records, *others]
+    """Return records together with those of the other scale in a file.
+
+    A record of a row that was not measured does not replace one that was.
+    """
+    before = read_csv(path) if path.exists() else []
+    known = {_cell(record): record for record in before if record.get("seeds")}
+    kept = [record if record["seeds"] else known.get(_cell(record), record) for record in records]
+    return [*kept, *(record for record in before if record.get("scale") != scale)]
+
+
+def _cell(record: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(str(record.get(name)) for name in ("scale", "row", "column"))
 
 
 def _finished(

@@ -14,6 +14,7 @@ SCALES = ("small", "full")
 _STAGED = ("alexnet", "vgg16")
 # He et al., 2015, name the stages of a ResNet conv1 to conv5
 _STAGES = {"conv3": "layer2", "conv4": "layer3", "conv5": "layer4"}
+_CONV4_LAYERS = {"conv3": "conv2", "conv4": "conv3", "conv5": "conv4"}  # its last three
 FEWSHOT_COLUMNS = ("conv3", "conv4", "conv5", "conv5+MP")
 # At small scale networks see small images for few iterations; at full scale defaults are the
 # protocols'. Minutes on two cores of some network of 64 pixels; hours on one GPU, estimated.
@@ -179,6 +180,9 @@ class TransferPlan:
         untrained: bool,
     ) -> Job:
         own = [f"--seed={self.seed}", *self.options.get(task, ())]
+        chosen = {option.partition("=")[0] for option in own} - {"--out", "--resolution"}
+        arguments = [word for word in arguments if word.partition("=")[0] not in chosen]
+        own = [option.removesuffix("=true") for option in own]  # flags take no value
         usual = (_SMALL if self.scale == "small" else _FULL)[task]
         if self.scale == "small" and backbone not in _STAGED:
             arguments = [*arguments, *_SMALL_RESNET.get(task, ())]
@@ -194,9 +198,13 @@ class TransferPlan:
 
 
 def fewshot_layer(backbone: str, column: str) -> str:
-    """Return a network's name for a column of Table 6: `conv5+MP` is `layer4+mp` in a ResNet."""
+    """Return a network's name for a column of Table 6: `conv5+MP` is `layer4+mp` in a ResNet.
+
+    Of a Conv-4, which has no conv5, they are its last three layers.
+    """
     name, plus, _ = column.partition("+")
-    layer = name if backbone in _STAGED else _STAGES[name]
+    layers = _CONV4_LAYERS if backbone == "conv4" else _STAGES
+    layer = name if backbone in _STAGED else layers[name]
     return f"{layer}+mp" if plus else layer
 
 
