@@ -11,6 +11,7 @@ from forked import limited, run
 from PIL import Image
 
 from uic_plugin.data.labels import LabelTable, write_labels
+from uic_plugin.export import LINKING
 
 KINDS = ("folders", "imagefolder", "csv", "coco", "fiftyone", "lightly-studio")
 
@@ -64,7 +65,10 @@ COMMANDS = [
     "classes labels.csv images --out other",
     "labels apply edits.json labels.csv --out new.csv",
     "labels apply edits.json labels.csv --out newer.csv",
-    *(f"export labels.csv images --to {kind} --out out --copy" for kind in KINDS),
+    *(
+        f"export labels.csv images --to {kind} --out out{' --copy' * (kind in LINKING)}"
+        for kind in KINDS
+    ),
 ]
 
 

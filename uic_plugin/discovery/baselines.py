@@ -38,13 +38,16 @@ def mixture_labels(features: np.ndarray, classes: int, seed: int) -> np.ndarray:
 
 
 def spectral_labels(features: np.ndarray, classes: int, seed: int) -> np.ndarray:
-    """Return labels (N,) of spectral clustering of the graph of 25 nearest neighbours."""
+    """Return labels (N,) of spectral clustering of the graph of 25 nearest neighbours.
+
+    Of fewer neighbours where an average class is smaller.
+    """
     from sklearn.cluster import SpectralClustering
 
     model = SpectralClustering(
         classes,
         affinity="nearest_neighbors",
-        n_neighbors=min(25, len(features)),
+        n_neighbors=min(25, max(1, len(features) // classes)),
         random_state=seed,
     )
     return model.fit_predict(_components(features, seed))
