@@ -1,5 +1,6 @@
 """What the page, the edits and an export do where nothing can be written, or images are gone."""
 
+import importlib
 import json
 import os
 import tempfile
@@ -13,6 +14,9 @@ from PIL import Image
 from uic_plugin.data.labels import LabelTable, write_labels
 from uic_plugin.export import LINKING
 
+# a process without rights cannot read modules below another user's home
+for name in ("zoneinfo", "matplotlib.pyplot", "uic_plugin.export", "uic_plugin.report.page"):
+    importlib.import_module(name)
 KINDS = ("folders", "imagefolder", "csv", "coco", "fiftyone", "lightly-studio")
 
 
