@@ -84,7 +84,7 @@ def check_label_file(path: Path, names: Sequence[str] = ()) -> Path:
         except UnicodeEncodeError:
             foreign = next(n for n in names if n != n.encode(errors="replace").decode())
             raise ValueError(
-                f"{path}: Parquet takes names in UTF-8 alone, and {foreign!r} is none: "
+                f"{path}: Parquet takes names in UTF-8 alone, and {foreign!r} is not: "
                 f"write a .csv file ('uic discover --csv', 'uic label --out labels.csv')"
             ) from None
     return path
