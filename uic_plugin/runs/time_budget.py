@@ -44,7 +44,8 @@ class TimeBudget(pl.Callback):
         self._batches = 0  # of a whole epoch
         self._steps = self._all_steps = 0
         self._is_training = False
-        self._started = self._until = 0.0
+        self._started = 0.0
+        self._until: float | None = None  # when the epoch ends, once it has begun
         self._first_batch: int | None = None  # of the epoch, or of what a resume leaves of it
         self._second_step = self._this_step = 0.0  # when they began
         self._step_seconds = 0.0
@@ -91,6 +92,9 @@ class TimeBudget(pl.Callback):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Give the epoch its part of the seconds that are left."""
+        self._begin_epoch(trainer)
+
+    def _begin_epoch(self, trainer: pl.Trainer) -> None:
         set_batches(trainer, self._batches)
         self._started, self._first_batch = self.clock(), None
         left = max(1, (trainer.max_epochs or 1) - trainer.current_epoch)
@@ -100,6 +104,8 @@ class TimeBudget(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Let this step be the epoch's last if it ends nearer to the epoch's time than the next."""
+        if self._until is None:  # Lightning 2 does not start an epoch again that is resumed
+            self._begin_epoch(trainer)
         self._this_step = now = self._now()
         if self._first_batch is None:
             self._first_batch = batch_idx
@@ -108,7 +114,7 @@ class TimeBudget(pl.Callback):
             self._second_step = now  # the first one warms up
         elif done > 1:
             self._step_seconds = (now - self._second_step) / (done - 1)
-        if now + 1.5 * self._step_seconds + self._end_seconds >= self._until:
+        if now + 1.5 * self._step_seconds + self._end_seconds >= (self._until or 0.0):
             set_batches(trainer, batch_idx + 1)
         _set_momentum(pl_module, self.progress())
 
@@ -130,7 +136,7 @@ class TimeBudget(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Note what the epoch took, and stop if nothing is left."""
         self.used = self._now()
-        self._started = self.clock()
+        self._started, self._until = self.clock(), None
         self._steps = (trainer.current_epoch + 1) * self._batches
         if self.used >= self.seconds:
             trainer.should_stop = True
