@@ -135,8 +135,9 @@ def digest_of_all(root: Path, names: list[str]) -> str:
 def written_chunks(
     job: PixelJob, *, first: int, offset: int, workers: int
 ) -> Iterator[WrittenChunk | None]:
-    """Decode and write all chunks from `first` on; yield each when it is written, or None
-    when nothing has arrived yet.
+    """Decode and write all chunks from `first` on, and yield each when it is written.
+
+    It yields None when nothing has arrived for a while.
 
     Args:
         job: the images.

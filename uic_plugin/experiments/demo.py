@@ -17,7 +17,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from uic_plugin.runs.run import FirstLogits, Run
+from uic_plugin.runs.run import Run
 
 COLUMNS = ("method", "k-NN", "linear", "NMI", "purity", "seconds")
 RECIPE = "digits/demo"
@@ -147,8 +147,7 @@ def _scores(uic: _Measured) -> np.ndarray:
 @torch.no_grad()
 def first_probabilities(run: Run, features: torch.Tensor) -> np.ndarray:
     """Return probabilities (N, K) of features (N, D) by the first classifier of a run's head."""
-    logits = FirstLogits(run.head, float(run.config.method_kwargs.get("temperature", 1.0)))
-    probabilities: np.ndarray = logits.eval()(features).softmax(1).numpy()
+    probabilities: np.ndarray = run.first_logits().eval()(features).softmax(1).numpy()
     return probabilities
 
 

@@ -36,7 +36,7 @@ def history_of_run(run: Path, table: LabelTable) -> History | None:
             "the label file was edited, and its classes have other numbers than the run's: "
             "leave --run out, or give the file that 'uic label' wrote"
         )
-    files = sorted((run / SNAPSHOTS).glob("epoch*.ckpt"))
+    files = sorted((opened.folder / SNAPSHOTS).glob("epoch*.ckpt"))
     kept = [
         (int(content["epoch"]), content["labels"])
         for content in map(read_checkpoint, files)

@@ -190,8 +190,11 @@ class Run:
 
         They are divided by the temperature of the loss, as what was trained is their softmax.
         """
-        logits = FirstLogits(self.head, float(self.config.method_kwargs.get("temperature", 1.0)))
-        return copy.deepcopy(nn.Sequential(self.backbone, logits))
+        return copy.deepcopy(nn.Sequential(self.backbone, self.first_logits()))
+
+    def first_logits(self) -> FirstLogits:
+        """Return the first of the head's classifiers, features to logits; see `classifier`."""
+        return FirstLogits(self.head, float(self.config.method_kwargs.get("temperature", 1.0)))
 
     def predict(self, images: Images) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the pseudo class of each image and how sure the classifier is.

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import torch
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -126,9 +126,9 @@ def _check_numbers(cfg: DictConfig) -> None:
 
 def check_number(name: str, value: object) -> None:
     """Raise ValueError unless a setting is a finite number of at least 0."""
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not is_number or not 0 <= cast("float", value) < math.inf:
-        raise ValueError(f"{name} must be a number of at least 0, got {value!r}")
+    if isinstance(value, (int, float)) and type(value) is not bool and 0 <= value < math.inf:
+        return
+    raise ValueError(f"{name} must be a number of at least 0, got {value!r}")
 
 
 def check_whole(name: str, value: object, lowest: int) -> None:
