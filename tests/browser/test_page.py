@@ -133,6 +133,39 @@ def test_split_move_mark_and_hide_agree_with_the_command(digits_page, open_page,
     )
 
 
+def test_enter_takes_the_class_whose_number_was_typed(digits_page, open_page):
+    page = open_page(digits_page.index, "#/class/5")
+    page.wait_for_selector("#class-name:text-is('Class 5')")
+    page.locator("section[aria-label='All images'] .tile").nth(0).click(modifiers=["Control"])
+    page.click("#selection button:has-text('Move …')")
+    page.fill("dialog input", "7")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("dialog", state="detached")
+    before = dict(zip(digits_page.table.paths, digits_page.table.labels.tolist(), strict=True))
+    now = state(page)["labels"]
+    moved = [path for path in before if before[path] != now[path]]
+    assert [(before[path], now[path]) for path in moved] == [(5, 7)]  # no new class of that name
+
+
+def test_edits_are_kept_when_they_cannot_be_shown(digits_page, open_page):
+    page = open_page(digits_page.index, "#/class/5")
+    page.wait_for_selector("#class-name:text-is('Class 5')")
+    page.locator("section[aria-label='All images'] .tile").nth(0).click()
+    page.wait_for_selector(".photo img")
+    page.keyboard.press("w")
+    page.wait_for_selector("text=Not wrong after all")
+    page.route("**/paths.js", lambda route: route.abort())
+    page.reload()
+    page.wait_for_selector("main:has-text('Your edits cannot be shown')")
+    assert len(page.seen.errors) == 1  # the file that did not load
+    page.seen.errors.clear()
+    page.unroute("**/paths.js")
+    page.reload()
+    page.wait_for_selector("html[data-ready]")
+    page.wait_for_selector("html[data-paths]")
+    assert len(state(page)["wrong"]) == 1
+
+
 def test_a_merged_class_splits_into_what_it_was(digits_page, open_page):
     page = open_page(digits_page.index)
     page.evaluate("UIC.actions.merge([1, 2])")
