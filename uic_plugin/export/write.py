@@ -12,6 +12,7 @@ import numpy as np
 
 from uic_plugin.data.labels import read_labels
 from uic_plugin.export.classes import Exported, flat_names, link_or_copy, select
+from uic_plugin.files import replacing_folder
 
 Writer = Callable[[Exported, Path, bool, np.ndarray | None], None]
 
@@ -41,6 +42,7 @@ def export_classes(
         ValueError: for an unknown kind, or one that needs features without them.
         FileExistsError: if `out` exists and is not empty.
         FileNotFoundError: if an image is missing.
+        OSError: if it cannot be written.
     """
     if kind not in KINDS:
         raise ValueError(f"--to must be one of {', '.join([*KINDS, 'onnx'])}, got {kind!r}")
@@ -52,12 +54,10 @@ def export_classes(
         features = features[chosen.rows]
     part = out.with_name(f".{out.name}.part")
     shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    try:
+    with replacing_folder(part, out):
+        part.mkdir(parents=True)
         KINDS[kind](chosen, part, copy, features)
         part.replace(out)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return chosen
 
 

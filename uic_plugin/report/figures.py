@@ -4,16 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from uic_plugin.files import replacing
 from uic_plugin.report.tables import read_csv
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def read_history(path: Path) -> dict[str, list[float]]:
     """Read the columns of a run's `epochs.csv`; epochs without a value are NaN."""
     rows = read_csv(path)
     return {name: [float(row[name] or "nan") for row in rows] for name in rows[0]} if rows else {}
+
+
+def _written(figure: Figure, path: Path, *, dpi: int) -> Path:
+    """Write a figure as a PNG, completely or not at all."""
+    with replacing(path) as part:
+        figure.savefig(part, format="png", dpi=dpi)
+    return path
 
 
 def plot_curves(histories: Mapping[str, Mapping[str, Sequence[float]]], path: Path) -> Path:
@@ -44,8 +56,7 @@ def plot_curves(histories: Mapping[str, Mapping[str, Sequence[float]]], path: Pa
         axis.tick_params(labelsize=8)
     if len(histories) > 1:
         axes[0].legend(fontsize=8)
-    figure.savefig(path, dpi=100)
-    return path
+    return _written(figure, path, dpi=100)
 
 
 def plot_classes(
@@ -104,8 +115,7 @@ def plot_classes(
             va="center",
             fontsize=6,
         )
-    figure.savefig(path, dpi=110)
-    return path
+    return _written(figure, path, dpi=110)
 
 
 def plot_class_sizes(sizes: np.ndarray, path: Path) -> Path:
@@ -124,5 +134,4 @@ def plot_class_sizes(sizes: np.ndarray, path: Path) -> Path:
     axis.set_xlabel("images in the class")
     axis.set_ylabel("classes")
     axis.legend()
-    figure.savefig(path, dpi=100)
-    return path
+    return _written(figure, path, dpi=100)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from uic_plugin.data.labels import LabelTable
-from uic_plugin.files import replacing
+from uic_plugin.files import replacing, replacing_folder
 from uic_plugin.report.page.contents import (
     Shown,
     core_data,
@@ -111,7 +111,7 @@ def write_class_page(
     projection = _projected(shown, features, options)
     out.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f".{FILES}.", dir=out))
-    try:
+    with replacing_folder(part, out / PAGE_FILE):
         part.chmod(0o755)
         paths = [data / path for path in shown.paths()]
         sprites = write_sprites(paths, part / "sprites", tile=options.thumbnail, progress=progress)
@@ -126,8 +126,6 @@ def write_class_page(
         )
         _write_scripts(part, shown, core, projection)
         _exchange(part, out, _html(str(core["title"])))
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return out / PAGE_FILE
 
 
