@@ -89,6 +89,19 @@ def all_rows(*shares: torch.Tensor) -> tuple[torch.Tensor, ...]:
     return tuple(whole)
 
 
+def all_rows_with_gradient(share: torch.Tensor) -> torch.Tensor:
+    """Return the rows of all ranks (n * ranks, ...); what each rank makes of them has a gradient.
+
+    Args:
+        share: (n, ...) of this rank; every rank brings equally many rows.
+    """
+    if world_size() == 1:
+        return share
+    from torch.distributed.nn.functional import all_gather
+
+    return torch.cat(all_gather(share))
+
+
 def sum_over_ranks(values: torch.Tensor) -> torch.Tensor:
     """Return the sum of a tensor that every rank has its own part of, on its device."""
     return _reduced(values, dist.ReduceOp.SUM)

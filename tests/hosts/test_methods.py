@@ -30,6 +30,8 @@ SWAP = (
     "method_kwargs.head_output=16",
     "method_kwargs.classifier=cosine",
     "method_kwargs.temperature=0.1",
+    "method_kwargs.balanced_sampling=false",
+    "method_kwargs.instance_share=0.5",
 )
 
 

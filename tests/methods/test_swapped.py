@@ -8,6 +8,7 @@ from torch import nn
 from uic_plugin.hosts.foreign import set_views
 from uic_plugin.methods import UICOptions, VariedUIC
 from uic_plugin.pseudo_labels.balanced_labels import sinkhorn_shares
+from uic_plugin.pseudo_labels.image_classes import image_class_loss
 
 INDEX, ANNOTATIONS = torch.arange(6), torch.full((6,), -1)
 
@@ -33,11 +34,11 @@ def step(method, given):
     """The logits of the large views, and the loss of a step."""
     label_view, train_view = method.choose_views(given)
     answers = method.label_logits(label_view)
-    logits = method.head(train_view)[1]
+    embeddings, logits = method.head(train_view)
     if answers is None:
         answers = logits.detach()
     targets = method.targets(INDEX, answers, ANNOTATIONS)
-    return logits, targets, method.step_loss(logits, targets, given)
+    return logits, targets, method.step_loss(logits, targets, embeddings, given)
 
 
 def test_each_view_learns_the_balanced_answer_to_the_other():
@@ -130,6 +131,18 @@ def test_small_crops_learn_the_labels_of_the_large_ones():
         losses = [F.cross_entropy(p, own) for p, own in zip(parts, halves, strict=True)]
         wanted.append(torch.stack(losses).mean())
     torch.testing.assert_close(loss, torch.stack(wanted).mean())
+
+
+def test_every_image_as_a_class_has_its_share_of_the_loss():
+    off = {"balanced_sampling": False}
+    mixed = made(instance_share=0.25, instance_temperature=0.5, small_crops=2, **off)
+    plain = made(small_crops=2, **off)
+    assert set(mixed.state_dict()) == set(plain.state_dict())  # it has no weights
+    given = views(4)
+    embeddings = mixed.head(torch.cat(given[:2]))[0]
+    finest = image_class_loss(embeddings, temperature=0.5)
+    wanted = 0.75 * step(plain, given)[2] + 0.25 * finest
+    torch.testing.assert_close(step(mixed, given)[2], wanted)
 
 
 def test_prices_move_with_the_steps_and_are_saved():

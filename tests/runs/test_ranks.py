@@ -110,6 +110,8 @@ def test_ranks_hold_one_bank_and_disjoint_shares(two_ranks):
                 "method_kwargs.label_source=swap",
                 "method_kwargs.more_heads=[60]",
                 "method_kwargs.swap_balance=prices",
+                "method_kwargs.balanced_sampling=false",
+                "method_kwargs.instance_share=0.5",
             ),
         ),
     ],

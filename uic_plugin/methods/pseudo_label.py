@@ -131,12 +131,17 @@ class PseudoLabelMethod(KeptLabels):
         return [bank.targets(index) for bank in self.banks]
 
     def step_loss(
-        self, logits: torch.Tensor, targets: list[torch.Tensor], views: list[torch.Tensor]
+        self,
+        logits: torch.Tensor,
+        targets: list[torch.Tensor],
+        embeddings: torch.Tensor,
+        views: list[torch.Tensor],
     ) -> torch.Tensor:
         """Return what is learned from, a scalar; here of the logits (V * B, sum of K) alone.
 
         Args:
             logits, targets: see `targets`.
+            embeddings: (V * B, D) that the logits are made of.
             views: all views of the images.
         """
         return self._loss(logits, targets)
@@ -203,12 +208,13 @@ class PseudoLabelMethod(KeptLabels):
         outs = super().training_step([index, [train_view], repeated], batch_idx)
         # main's step goes through `forward`, which has called the head; pypi's does not
         if "pseudo_logits" in outs:
-            logits = outs["pseudo_logits"][0]
+            embeddings, logits = outs["z"][0], outs["pseudo_logits"][0]
         else:
-            logits = self.head(outs["feats"][0])[1]
+            embeddings, logits = self.head(outs["feats"][0])
         if label_logits is None:
             label_logits = logits.detach()
-        loss = self.step_loss(logits, self.targets(index, label_logits, annotations), views)
+        targets = self.targets(index, label_logits, annotations)
+        loss = self.step_loss(logits, targets, embeddings, views)
         self.label_images(index, label_logits)
         self.log_loss(loss)
         self.steps_done += 1

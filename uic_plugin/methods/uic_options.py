@@ -58,6 +58,10 @@ class UICOptions(PseudoLabelOptions):
         price_rate: how far a price moves in a step.
         bank_share: share of an image's label in the bank in the label that label_source=swap
             learns from; the rest is the other view's.
+        instance_share: with label_source=swap, share of the loss in which every image of the step
+            is a class of its own and its other view has to be found among all views (SimCLR's
+            loss); the rest is of the pseudo classes.
+        instance_temperature: divides the cosines of that share.
         small_crops: with label_source=swap, crops of a second, smaller size, which learn the labels
             of the two large ones; augmentations.1 says how they are made.
     """
@@ -85,6 +89,10 @@ class UICOptions(PseudoLabelOptions):
     sinkhorn_iterations: int = _count(3, 1)
     price_rate: float = _positive(0.1)
     bank_share: float = _number(0.0, "a number from 0 to 1", lambda value: 0 <= value <= 1)
+    instance_share: float = _number(
+        0.0, "a number of at least 0 and below 1", lambda value: 0 <= value < 1
+    )
+    instance_temperature: float = _positive(0.2)
     small_crops: int = _count(0, 0)  # type: ignore[misc]  # an option here, fixed elsewhere
 
     def __post_init__(self) -> None:
@@ -157,7 +165,12 @@ class UICOptions(PseudoLabelOptions):
                     "makes new ones in every step: learn from the file with a recipe that keeps "
                     "labels, as --config-name custom/uic_paper"
                 )
+            if self.instance_share and self.balanced_sampling:
+                raise ValueError(
+                    "method_kwargs.instance_share needs every image at most once in a batch, "
+                    "balanced_sampling=true repeats some: set it to false"
+                )
             return
-        for name in ("bank_share", "small_crops"):
+        for name in ("bank_share", "instance_share", "small_crops"):
             if getattr(self, name):
                 raise ValueError(f"method_kwargs.{name} needs label_source=swap")

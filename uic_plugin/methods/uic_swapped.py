@@ -3,6 +3,7 @@
 1. Both views of every image pass through network and head, and both are learned from.
 2. The answers to a view are balanced, so that every class gets an equal share of the batch.
 3. These shares are the soft labels of the image's other view.
+4. `instance_share` of the loss has finer labels: every image of the step is a class of its own.
 
 No pass and no other network is needed for labels; the bank keeps the answers, for telemetry and for
 who looks at the classes, or as a part of the labels (`bank_share`).
@@ -18,6 +19,7 @@ import torch.nn.functional as F
 from uic_plugin.methods.options import PseudoLabelOptions
 from uic_plugin.methods.uic import UIC
 from uic_plugin.pseudo_labels.balanced_labels import moved_prices, priced_shares, sinkhorn_shares
+from uic_plugin.pseudo_labels.image_classes import image_class_loss
 from uic_plugin.ranks import sum_over_ranks
 
 
@@ -71,20 +73,29 @@ class SwappedLabels(UIC):
         ]
 
     def step_loss(
-        self, logits: torch.Tensor, targets: list[torch.Tensor], views: list[torch.Tensor]
+        self,
+        logits: torch.Tensor,
+        targets: list[torch.Tensor],
+        embeddings: torch.Tensor,
+        views: list[torch.Tensor],
     ) -> torch.Tensor:
         """Return the mean over all crops of the cross-entropy against the other views' labels.
 
-        A small crop learns both views' labels, half each.
+        A small crop learns both views' labels, half each. `instance_share` of the loss is that of
+        the large views with every image as a class of its own.
         """
-        loss = super().step_loss(logits, targets, views)
+        loss = super().step_loss(logits, targets, embeddings, views)
         small = views[2 : 2 + self.options.small_crops] if self._is_swapped else []
-        if not small:
+        if small:
+            answers = self.head(self._network(torch.cat(small)))[1]
+            means = [own.unflatten(0, (2, -1)).mean(0).repeat(len(small), 1) for own in targets]
+            # as in SwAV, a view's labels are learned by every other crop, with equal weight
+            loss = (loss + len(small) * self._loss(answers, means)) / (1 + len(small))
+        share = self.options.instance_share
+        if not share:
             return loss
-        answers = self.head(self._network(torch.cat(small)))[1]
-        means = [own.unflatten(0, (2, -1)).mean(0).repeat(len(small), 1) for own in targets]
-        # as in SwAV, a view's labels are learned by every other crop, with equal weight
-        return (loss + len(small) * self._loss(answers, means)) / (1 + len(small))
+        temperature = self.options.instance_temperature
+        return loss.lerp(image_class_loss(embeddings, temperature=temperature).to(loss), share)
 
     def label_images(self, index: torch.Tensor, logits: torch.Tensor) -> None:
         """Keep the answer to both views together."""
