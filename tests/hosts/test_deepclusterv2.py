@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from host_lines import needs_solo
 
 from uic_plugin.experiments.compare.measure import measure_run
 from uic_plugin.hosts import register
@@ -12,6 +13,7 @@ from uic_plugin.report.tables import read_csv
 from uic_plugin.runs.training import pretrain
 
 
+@needs_solo
 def test_the_loss_of_images_without_clusters_is_zero():
     register()
     from solo.methods.deepclusterv2 import deepclusterv2_loss_func as loss

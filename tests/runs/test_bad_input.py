@@ -9,6 +9,7 @@ import time
 
 import pytest
 import torch
+from host_lines import LINE, needs_solo
 
 from uic_plugin.hosts import HostError, find_host
 from uic_plugin.report.progress import EpochReporter
@@ -257,6 +258,7 @@ def test_a_stopped_run_resumes(tmp_path, recipe, kind):
         assert torch.equal(weight, two["state_dict"][name]), name
 
 
+@needs_solo
 def test_no_solo_learn(uic, monkeypatch):
     import importlib.util
 
@@ -274,6 +276,7 @@ def test_no_solo_learn(uic, monkeypatch):
     )
 
 
+@needs_solo
 @pytest.mark.parametrize("version", ["1.0.3", "0.9", "1.0.5"])
 def test_another_version_of_solo_learn(monkeypatch, version):
     monkeypatch.setattr(importlib.metadata, "version", lambda name: version)
@@ -291,19 +294,24 @@ def test_doctor_names_what_is_missing(monkeypatch):
     from uic_plugin.hosts.doctor import examine
 
     real = importlib.metadata.version
+    missing, other, old, wanted = (
+        ("timm", "hydra-core", "1.2.0", "hydra-core>=1.3,<2")
+        if LINE == "lightly"
+        else ("einops", "torchmetrics", "0.12.0", "torchmetrics>=0.11,<0.12")
+    )
 
     def version(name):
-        if name == "einops":
+        if name == missing:
             raise importlib.metadata.PackageNotFoundError
-        return "0.12.0" if name == "torchmetrics" else real(name)
+        return old if name == other else real(name)
 
     monkeypatch.setattr(importlib.metadata, "version", version)
     findings, healthy = examine()
     state = {finding.name: finding for finding in findings}
     assert not healthy
-    assert state["einops"].state == "missing"
-    assert state["einops"].remedy == 'pip install "einops"'
-    assert state["torchmetrics"].remedy == 'pip install "torchmetrics>=0.11,<0.12"'
+    assert state[missing].state == "missing"
+    assert state[missing].remedy == f'pip install "{missing}"'
+    assert state[other].remedy == f'pip install "{wanted}"'
 
 
 def test_doctor_says_which_faiss(monkeypatch):

@@ -6,6 +6,7 @@ from argparse import Namespace
 
 import pytest
 import torch
+from host_lines import needs_solo
 from omegaconf import OmegaConf
 
 from uic_plugin.errors import NonFiniteError
@@ -68,6 +69,7 @@ def test_damage_is_found(tmp_path):
     assert "no whole checkpoint" in damage_of(path)
 
 
+@needs_solo
 def test_the_hosts_auto_resume_passes_over_a_damaged_checkpoint(tmp_path):
     register()
     resumer = load_host().AutoResumer

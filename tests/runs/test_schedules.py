@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 
 import pytest
+from host_lines import needs_solo
 
 from uic_plugin.hosts.lightning import pl
 from uic_plugin.hosts.schedules import cosine_factor, linear_factor
@@ -104,6 +105,7 @@ def test_resumed_is_uninterrupted(recipe, tmp_path, interval):
     assert whole["lr_schedulers"] == parts["lr_schedulers"]
 
 
+@needs_solo  # lightly has no SimSiam here
 def test_rates_that_the_host_keeps_stay(recipe):
     cfg = recipe(
         FEW, "max_epochs=2", "scheduler.name=linear", "optimizer.lr=1", name="digits/simclr"

@@ -57,7 +57,7 @@ class Comparator(HostedMethod, LightlyModule):  # type: ignore[misc]  # of their
 
     defaults: ClassVar[dict[str, Any]] = {}
     has_average: ClassVar[bool] = False
-    averaged: nn.Module | None
+    averaged: nn.Sequential | None
 
     def __init__(
         self,
@@ -98,6 +98,11 @@ class Comparator(HostedMethod, LightlyModule):  # type: ignore[misc]  # of their
             projector.load_state_dict(self.head["projector"].state_dict())
             parts = nn.Sequential(copy.deepcopy(network), projector)
             self.averaged = parts.requires_grad_(False)
+
+    @property
+    def momentum_backbone(self) -> nn.Module | None:
+        """The moving average of the backbone, under solo-learn's name; None without one."""
+        return None if self.averaged is None else self.averaged[0]
 
     def make_head(self, width: int) -> nn.ModuleDict:
         """Return the method's parts, `projector` among them, for features (B, width)."""
@@ -148,7 +153,7 @@ class Comparator(HostedMethod, LightlyModule):  # type: ignore[misc]  # of their
         projections: torch.Tensor = projector(network(view).flatten(start_dim=1))
         return projections
 
-    def _move_average(self, averaged: nn.Module) -> None:
+    def _move_average(self, averaged: nn.Sequential) -> None:
         """Move the average towards the present weights."""
         momentum = cosine_schedule(
             step=min(self.trainer.global_step, int(self.trainer.estimated_stepping_batches)),

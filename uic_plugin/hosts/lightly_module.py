@@ -229,9 +229,9 @@ class LightlyModule(pl.LightningModule):
             for group in self.learnable_params
         ]
         optimizer = _optimizer(training, groups)
-        if training.schedule == "none":
+        if self.scheduler == "none":  # also while a schedule of ours takes its place
             return optimizer
-        if training.schedule == "step":
+        if self.scheduler == "step":
             steps = list(training.lr_decay_steps)
             return [optimizer], [MultiStepLR(optimizer, steps)]
         progress = getattr(self, "progress", None)  # of a run with a budget of seconds
