@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from page_state import partition, save, state
 
-from uic_plugin.data.edits import apply_edits, read_edits
+from uic_plugin.data.edits import apply_edits
+from uic_plugin.data.edits_file import read_edits
 from uic_plugin.data.labels import read_labels
 
 

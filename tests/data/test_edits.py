@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uic_plugin.data.edits import Edits, apply_edits, read_edits
+from uic_plugin.data.edits import Edits, Merge, apply_edits
+from uic_plugin.data.edits_file import read_edits
 from uic_plugin.data.labels import (
     LabelTable,
     match_labels,
@@ -116,7 +117,8 @@ def test_new_images_get_the_names_and_numbers(tmp_path):
     [
         ("{", "is no JSON file"),
         ("[1]", "is no file of edits"),
-        ('{"format": "uic-edits", "version": 2}', "version 2"),
+        ('{"format": "uic-edits", "version": 2}', "of version 2, known is 1"),
+        ('{"format": "uic-edits"}', "of version none, known is 1"),
         ('{"format": "uic-edits", "version": 1}', "needs labels"),
         ('{"format": "uic-edits", "version": 1, "labels": {}, "edits": []}', "which label file"),
     ],
@@ -170,10 +172,77 @@ def test_edits_of_another_label_file_or_image(tmp_path, uic):
 
 @given(st.lists(st.lists(st.integers(0, 4), min_size=1, max_size=3), max_size=6))
 def test_merges_never_tear_a_class_apart(merges):
-    from uic_plugin.data.edits import Merge
-
     edits = [Merge(classes, classes[0]) for classes in merges]
     done = apply_edits(TABLE, Edits("l", 10, TABLE.fingerprint, edits))
     for label in np.unique(TABLE.labels):
         assert len(set(done.table.labels[TABLE.labels == label])) == 1
     assert sorted(set(done.table.labels)) == list(range(done.classes))
+
+
+def test_columns_of_classes_follow_merges_and_new_numbers(tmp_path):
+    """Classes 0 to 4 of two images each; 1 and 2 become one, so that numbers above move down."""
+    labels = np.repeat(np.arange(5), 2)
+    second = np.where(labels == 1, 2, 4)
+    heads = {"head_0": labels, "head_1": np.where(labels == 1, 2, labels)}
+    agreement = np.mean([head == labels for head in heads.values()], axis=0).astype(np.float32)
+    extra = {**heads, "agreement": agreement, "second": second}
+    table = LabelTable(PATHS, labels, SCORES, SCORES, extra)
+    edits = Edits("l", 10, table.fingerprint, [Merge([1, 2], 1)])
+    done = apply_edits(table, edits).table
+    wanted = np.array([0, 1, 1, 2, 3])[labels]
+    assert done.labels.tolist() == wanted.tolist()
+    assert done.extra["head_0"].tolist() == wanted.tolist()
+    assert done.extra["head_1"].tolist() == wanted.tolist()  # the twins are one class now
+    assert done.extra["agreement"].tolist() == [1.0] * 10
+    other = np.where((labels == 1) | (labels == 4), -1, 3)  # its twin, itself
+    assert done.extra["second"].tolist() == other.tolist()
+    kept = apply_edits(table, edits, renumber=False).table
+    assert kept.extra["head_0"].tolist() == np.where(labels == 2, 1, labels).tolist()
+
+
+@pytest.mark.parametrize("values", [["3.0"] * 10, [""] + ["3"] * 9])
+def test_a_column_of_classes_that_holds_none_is_one_line(tmp_path, uic, values):
+    write_labels(tmp_path / "l.csv", TABLE, {"second": np.asarray(values, object)})
+    table = read_labels(tmp_path / "l.csv")
+    record = {"file": "l.csv", "images": 10, "fingerprint": table.fingerprint}
+    content = {"format": "uic-edits", "version": 1, "labels": record, "edits": []}
+    (tmp_path / "e.json").write_text(json.dumps(content))
+    done = uic("labels", "apply", "e.json", "l.csv", "--out", "new.csv")
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "column second must hold whole numbers" in done.stderr
+
+
+def test_a_file_without_images_is_not_written(tmp_path, uic):
+    write_labels(tmp_path / "l.csv", TABLE)
+    write(tmp_path / "e.json", [{"do": "wrong", "images": PATHS, "wrong": True}])
+    (tmp_path / "new.csv").write_text("mine")
+    done = uic("labels", "apply", "e.json", "l.csv", "--out", "new.csv", "--wrong", "drop")
+    assert done.returncode == 1
+    assert "no image would be left" in done.stderr
+    assert (tmp_path / "new.csv").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("labels", "out", "said"),
+    [
+        ("none.csv", "new.csv", "none.csv: there is no such label file"),
+        ("l.csv", "folder.csv", "folder.csv is a folder: name a file"),
+        ("l.csv", "l.csv/new.csv", "l.csv is a file: l.csv/new.csv cannot lie in it"),
+    ],
+)
+def test_wrong_paths_are_one_clear_line(tmp_path, uic, labels, out, said):
+    write_labels(tmp_path / "l.csv", TABLE)
+    write(tmp_path / "e.json", [])
+    (tmp_path / "folder.csv").mkdir()
+    (tmp_path / "new.csv").write_text("mine")
+    done = uic("labels", "apply", "e.json", labels, "--out", out)
+    assert done.returncode == 1
+    assert done.stderr.strip() == f"error: {said}"
+    assert (tmp_path / "new.csv").read_text() == "mine"
+
+
+def test_a_name_that_no_file_can_hold_is_a_broken_edit(tmp_path):
+    edit = {"do": "name", "class": 1, "name": "a\udc80b"}
+    with pytest.raises(ValueError, match="edit 1 is broken"):
+        read_edits(write(tmp_path / "e.json", [edit]))

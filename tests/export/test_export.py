@@ -77,7 +77,7 @@ def test_csv(labelled, uic):
     with open(root / "o" / "classes.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["path"] for row in rows] == paths[1:7]
-    assert rows[0]["name"] == "cat_dog"
+    assert rows[0]["name"] == "cat/dog"
     assert all(os.path.isfile(row["file"]) for row in rows)
 
 
@@ -86,8 +86,8 @@ def test_pycocotools_reads_coco(labelled, uic):
     root, paths = labelled
     uic("export", "labels.csv", "images", "--to", "coco", "--out", "o")
     data = coco.COCO(str(root / "o" / "annotations.json"))
-    assert [c["name"] for c in data.loadCats(data.getCatIds())] == ["Car", "car_2", "cat_dog"]
-    cats = data.getImgIds(catIds=data.getCatIds(catNms=["cat_dog"]))
+    assert [c["name"] for c in data.loadCats(data.getCatIds())] == ["Car", "car", "cat/dog"]
+    cats = data.getImgIds(catIds=data.getCatIds(catNms=["cat/dog"]))
     assert [data.loadImgs(i)[0]["file_name"] for i in cats] == paths[1:3]
     assert data.annToMask(
         data.loadAnns(1)[0] | {"segmentation": [[0, 0, 40, 0, 40, 30, 0, 30]]}
@@ -103,9 +103,9 @@ def test_lightly_studio_layout(labelled, uic):
     assert all((root / "o" / "images" / name).is_file() for name in names)
     assert [a["bbox"] for a in content["annotations"]] == [[0, 0, 40, 30]] * 6
     classes = {c["id"]: c["name"] for c in content["categories"]}
-    assert [classes[a["category_id"]] for a in content["annotations"]] == [
-        name.split("/")[0] for name in names
-    ]
+    folder = {"cat/dog": "cat_dog", "Car": "Car", "car": "car_2"}
+    shown = [classes[a["category_id"]] for a in content["annotations"]]
+    assert [folder[name] for name in shown] == [name.split("/")[0] for name in names]
 
 
 def test_labelformat_reads_what_is_for_lightly_studio(labelled, uic):
@@ -140,8 +140,8 @@ def test_lightly_studio_reads_it(labelled, uic):
     )
     folders = studio.ImageDataset.create(name="folders")
     folders.add_images_from_path(out / "images", embed=False, tag_depth=1)
-    wanted = dict(zip(["a__1.png", "a__2.png"], ["cat_dog"] * 2, strict=True))
-    wanted |= {"3.png": "Car", "0.png": "Car", "b c__1.png": "car_2", "b c__2.png": "car_2"}
+    wanted = dict(zip(["a__1.png", "a__2.png"], ["cat/dog"] * 2, strict=True))
+    wanted |= {"3.png": "Car", "0.png": "Car", "b c__1.png": "car", "b c__2.png": "car"}
     assert {s.file_name.rpartition("/")[2]: next(iter(s.tags)) for s in folders} == wanted
     found = {s.file_name.rpartition("/")[2]: s.annotations for s in boxes}
     assert {name: [a.class_name for a in each] for name, each in found.items()} == {
@@ -153,8 +153,8 @@ def test_fiftyone_layout(labelled, uic):
     root, _ = labelled
     uic("export", "labels.csv", "images", "--to", "fiftyone", "--out", "o")
     content = json.loads((root / "o" / "labels.json").read_text())
-    assert content["classes"] == ["Car", "car_2", "cat_dog"]
-    assert content["labels"]["0000000"]["label"] == "cat_dog"
+    assert content["classes"] == ["Car", "car", "cat/dog"]
+    assert content["labels"]["0000000"]["label"] == "cat/dog"
     assert sorted(os.listdir(root / "o" / "data")) == [f"{k:07}.png" for k in range(6)]
 
 
@@ -164,7 +164,7 @@ def test_fiftyone_reads_it(labelled, uic):
     uic("export", "labels.csv", "images", "--to", "fiftyone", "--out", "o")
     with importers.FiftyOneImageClassificationDatasetImporter(dataset_dir=root / "o") as reader:
         rows = [(os.path.realpath(path), label.label) for path, _, label in reader]
-    names = ["cat_dog"] * 2 + ["Car"] * 2 + ["car_2"] * 2
+    names = ["cat/dog"] * 2 + ["Car"] * 2 + ["car"] * 2
     assert rows == [
         (str((root / "images" / path).resolve()), name)
         for path, name in zip(paths[1:7], names, strict=True)

@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -129,3 +130,23 @@ def test_a_broken_file_of_edits(work):
         refused(*run(command, work), "edits.json")
         (work / "edits.json").write_bytes(before[work / "edits.json"])
     assert files(work) == before
+
+
+def test_a_table_of_something_else_is_not_replaced(work):
+    assert run("export labels.csv images --to csv --out mine".split(), work)[0] == 0
+    before = files(work)
+    code, said = run("classes labels.csv images --out mine".split(), work)
+    refused(code, said, "mine/classes.csv is of something else")
+    assert files(work) == before
+    for name in ("index.html", "files"):  # a folder of pictures and table alone, as before pages
+        target = work / "classes" / name
+        target.unlink() if target.is_file() else shutil.rmtree(target)
+    assert run("classes labels.csv images".split(), work) == (0, "")
+
+
+@pytest.mark.parametrize("kind", ["coco", "lightly-studio"])
+def test_a_damaged_image_is_named(work, kind):
+    (work / "images" / "05.png").write_bytes(b"no image")
+    code, said = run(f"export labels.csv images --to {kind} --out out".split(), work)
+    refused(code, said, "images/05.png is no image that can be read", "mark it as wrong")
+    assert not (work / "out").exists()

@@ -59,15 +59,15 @@ def apply(
     ] = False,
 ) -> None:
     """Apply names, merges, splits and moves to a label file."""
-    from uic_plugin.data.edits import apply_edits, read_edits
+    from uic_plugin.data.edits import apply_edits
+    from uic_plugin.data.edits_file import read_edits
     from uic_plugin.data.labels import check_label_file, read_labels, write_labels
 
     check_label_file(out)
+    table = read_labels(labels)
     if out.exists() and out.samefile(labels):
         raise ValueError(f"--out {out} is the label file itself, which the edits belong to")
-    done = apply_edits(
-        read_labels(labels), read_edits(edits), wrong=wrong, renumber=not keep_numbers
-    )
+    done = apply_edits(table, read_edits(edits), wrong=wrong, renumber=not keep_numbers)
     write_labels(out, done.table)
     highest = int(done.table.labels.max(initial=-1)) + 1
     terminal().print(

@@ -1,30 +1,18 @@
 """Edits made on the page of classes, applied to the label file that they belong to.
 
-A file of edits is JSON: `format` "uic-edits", `version` 1, `labels` with `file`, `images` and
-`fingerprint` of the label file, and `edits`, a list that is applied in order:
-
-    {"do": "name",  "class": 3, "name": "church"}            an empty name removes it
-    {"do": "merge", "classes": [3, 8], "into": 3}
-    {"do": "split", "class": 3, "parts": [{"class": 30, "images": [PATH, ...]}, ...]}
-    {"do": "move",  "images": [PATH, ...], "to": 5}          5 may be new
-    {"do": "wrong", "images": [PATH, ...], "wrong": true}    false removes the mark
-    {"do": "hide",  "class": 4, "hidden": true}
+How a file of edits looks: `uic_plugin.data.edits_file`.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
+import re
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from uic_plugin.data.labels import MOST_CLASSES, LabelTable
+from uic_plugin.data.labels import LabelTable
 
-FORMAT, VERSION = "uic-edits", 1
 WRONG = ("keep", "second", "drop")
-Json = Mapping[str, object]
 
 
 @dataclass(frozen=True)
@@ -152,45 +140,13 @@ class Applied:
     dropped: int
 
 
-def read_edits(path: Path) -> Edits:
-    """Read a file of edits, as the page saves it.
-
-    Raises:
-        FileNotFoundError: if there is none.
-        ValueError: if it is no file of edits, or one of its edits is broken.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such file of edits")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is no JSON file ({error})") from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise ValueError(f"{path} is no file of edits: save one on the page of classes")
-    if content.get("version") != VERSION:
-        raise ValueError(f"{path} has version {content.get('version')!r}, known is {VERSION}")
-    labels, records = content.get("labels"), content.get("edits")
-    if not isinstance(labels, dict) or not isinstance(records, list):
-        raise ValueError(f"{path} is broken: it needs labels and a list of edits")
-    fingerprint, images = labels.get("fingerprint"), labels.get("images")
-    if not isinstance(fingerprint, str) or type(images) is not int:
-        raise ValueError(f"{path} is broken: it does not say which label file it is of")
-    edits = []
-    for number, record in enumerate(records, 1):
-        try:
-            edits.append(_READERS[record["do"]](record))
-        except (KeyError, TypeError) as error:
-            shown = json.dumps(record)[:80]
-            raise ValueError(f"{path}: edit {number} is broken: {shown}") from error
-    return Edits(str(labels.get("file", "")), images, fingerprint, edits)
-
-
 def apply_edits(
     table: LabelTable, edits: Edits, *, wrong: str = "keep", renumber: bool = True
 ) -> Applied:
     """Apply edits to the label file that they belong to.
 
-    Confidence, entropy and the further columns are not changed.
+    Columns of classes follow the merges (`second`, `head_0`, ...), and so does `agreement` of
+    images in merged classes; confidence, entropy and the other columns are not changed.
 
     Args:
         table: the label file, as it was when the page was made.
@@ -200,7 +156,8 @@ def apply_edits(
         renumber: number the classes from 0 without gaps, in the order of their old numbers.
 
     Raises:
-        ValueError: if the edits are of another label file, or for an unknown `wrong`.
+        ValueError: if the edits are of another label file, for an unknown `wrong`, a column
+            `second` that holds no classes, or if no image is left.
     """
     if wrong not in WRONG:
         raise ValueError(f"--wrong must be one of {', '.join(WRONG)}, got {wrong!r}")
@@ -211,6 +168,12 @@ def apply_edits(
         )
     if wrong == "second" and "second" not in table.extra:
         raise ValueError("--wrong second needs a label file with the column second")
+    for name in _class_columns(table):
+        if table.extra[name].dtype.kind != "i":
+            raise ValueError(
+                f"the label file's column {name} must hold whole numbers, -1 for none: write it "
+                f"anew, or leave the column out"
+            )
     state = _State(table)
     for edit in edits.edits:
         edit.apply(state)
@@ -241,6 +204,10 @@ class _State:
     def result(self, wrong: str, renumber: bool) -> Applied:
         table, marked = self.table, self.wrong
         extra = dict(table.extra)
+        for name in _class_columns(table):
+            extra[name] = self._followed(extra[name])
+        if "agreement" in extra:
+            extra["agreement"] = self._agreement(extra)
         if "second" in extra:
             extra["second"] = self._second(extra["second"])
             if wrong == "second":
@@ -249,12 +216,14 @@ class _State:
                 extra["second"][usable] = -1
                 marked = marked & ~usable
         kept = ~marked if wrong == "drop" else np.ones(len(table), bool)
+        if not kept.any():
+            raise ValueError("no image would be left: all are marked as wrong (--wrong keep)")
         moved = int(np.count_nonzero(self.labels != table.labels))
         used = np.unique(self.labels[kept])
         labels = np.searchsorted(used, self.labels) if renumber else self.labels
-        if renumber and "second" in extra:
-            extra["second"] = np.where(
-                np.isin(extra["second"], used), np.searchsorted(used, extra["second"]), -1
+        for name in _class_columns(table) if renumber else ():
+            extra[name] = np.where(
+                np.isin(extra[name], used), np.searchsorted(used, extra[name]), -1
             )
         extra.setdefault("source_label", table.labels)
         extra["name"] = np.asarray([self.names.get(int(c), "") for c in self.labels], object)
@@ -270,13 +239,34 @@ class _State:
         )
         return Applied(new, len(used), moved, int(marked[rows].sum()), len(table) - len(rows))
 
+    def _followed(self, classes: np.ndarray) -> np.ndarray:
+        """Follow classes through the merges; -1 for none."""
+        known = (classes >= 0) & (classes < len(self.became))
+        return np.where(known, self.became[np.where(known, classes, 0)], -1).astype(np.int64)
+
+    def _agreement(self, extra: dict[str, np.ndarray]) -> np.ndarray:
+        """Return the share of heads that agree, made anew for images in merged classes."""
+        heads = [extra[name] for name in _class_columns(self.table) if name != "second"]
+        old = self.table.labels
+        gone = self.became != np.arange(len(self.became))
+        merged = np.isin(self.became[old], self.became[gone]) if gone.any() else np.zeros(0, bool)
+        if not heads or not merged.any():
+            return extra["agreement"]
+        own = self.became[old]
+        share = np.mean([head == own for head in heads], axis=0).astype(np.float32)
+        return np.where(merged, share, extra["agreement"])
+
     def _second(self, second: np.ndarray) -> np.ndarray:
-        """Follow the second-best classes through the merges; -1 if there is none left."""
-        known = (second >= 0) & (second < len(self.became))
-        now = np.where(known, self.became[np.where(known, second, 0)], -1).astype(np.int64)
+        """Remove second-best classes that an image is in now, or that are gone: -1 for none."""
+        now = second.copy()
         now[now == self.labels] = -1
         now[~np.isin(now, np.unique(self.labels))] = -1
         return now
+
+
+def _class_columns(table: LabelTable) -> list[str]:
+    """Name the further columns that hold classes: `second` and those of the heads."""
+    return [name for name in table.extra if name == "second" or re.fullmatch(r"head_\d+", name)]
 
 
 def _marks(table: LabelTable, name: str) -> np.ndarray:
@@ -284,47 +274,3 @@ def _marks(table: LabelTable, name: str) -> np.ndarray:
     if column is None or column.dtype.kind != "i":
         return np.zeros(len(table), bool)
     return np.asarray(column == 1)
-
-
-def _class(value: object) -> int:
-    if type(value) is int and 0 <= value < MOST_CLASSES:
-        return value
-    raise TypeError(f"{value!r} is no class")
-
-
-def _flag(value: object) -> bool:
-    if isinstance(value, bool):
-        return value
-    raise TypeError(f"{value!r} is neither true nor false")
-
-
-def _text(value: object) -> str:
-    if isinstance(value, str):
-        return value
-    raise TypeError(f"{value!r} is no text")
-
-
-def _listed(value: object) -> list[object]:
-    if isinstance(value, list):
-        return value
-    raise TypeError(f"{value!r} is no list")
-
-
-def _move(record: Json, to: str) -> Move:
-    return Move([_text(path) for path in _listed(record["images"])], _class(record[to]))
-
-
-def _part(value: object) -> Move:
-    if isinstance(value, dict):
-        return _move(value, "class")
-    raise TypeError(f"{value!r} is no part of a class")
-
-
-_READERS: dict[str, Callable[[Json], Edit]] = {
-    "name": lambda r: Name(_class(r["class"]), _text(r["name"])),
-    "merge": lambda r: Merge([_class(c) for c in _listed(r["classes"])], _class(r["into"])),
-    "split": lambda r: Split([_part(part) for part in _listed(r["parts"])]),
-    "move": lambda r: _move(r, "to"),
-    "wrong": lambda r: Wrong([_text(p) for p in _listed(r["images"])], _flag(r["wrong"])),
-    "hide": lambda r: Hide(_class(r["class"]), _flag(r["hidden"])),
-}

@@ -71,12 +71,18 @@ def check_label_file(path: Path, names: Sequence[str] = ()) -> Path:
         names: paths of images that it is to hold.
 
     Raises:
+        OSError: if the path is a folder, or lies below a file.
         ValueError: for an unknown suffix, or a name that Parquet cannot hold: one that is not
             UTF-8. CSV can.
         ImportError: if pyarrow is needed for Parquet and missing.
     """
     if path.suffix not in _ENDINGS:
         raise ValueError(f"{path}: a label file ends in {' or '.join(_ENDINGS)}")
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder: name a file")
+    folder = next((parent for parent in path.parents if parent.exists()), path.parent)
+    if not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is a file: {path} cannot lie in it")
     if path.suffix == ".parquet":
         _pyarrow()
         try:
@@ -266,7 +272,7 @@ def relabel_like(table: LabelTable, reference: LabelTable) -> LabelTable:
         extra["second"] = np.where(second == labels, -1, second).astype(np.int64)
     for name, column in extra.items():
         if name.startswith("head_") and column.dtype.kind == "i" and column.max(initial=0) < count:
-            extra[name] = became[column]
+            extra[name] = np.where(column >= 0, became[np.maximum(column, 0)], -1)
     extra["name"] = np.asarray([names.get(int(c), "") for c in labels], object)
     if "source_label" in reference.extra:
         extra["source_label"] = table.labels

@@ -9,9 +9,8 @@ import io
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from uic_plugin.export.classes import Exported
+from uic_plugin.export.classes import Exported, readable
 from uic_plugin.files import replacing
 from uic_plugin.report.page.projection import project
 
@@ -87,7 +86,7 @@ def nearest(rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _jpeg(path: Path) -> bytes:
-    with Image.open(path) as image:
+    with readable(path) as image:
         image.draft("RGB", (_SIDE, _SIDE))
         small = image.convert("RGB")
     small.thumbnail((_SIDE, _SIDE))

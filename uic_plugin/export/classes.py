@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from PIL import Image, UnidentifiedImageError
 
 from uic_plugin.data.labels import LabelTable
 
@@ -23,7 +27,8 @@ class Exported:
         table: the N images, by default without those that are marked as wrong or hidden.
         folder: their folder, absolute.
         classes: the C numbers of classes, ascending.
-        names: C different names, valid for folders.
+        names: C different names, as people have given them.
+        directories: C different names that are valid for folders.
         target: (N,) index of each image's class in `classes`.
         rows: (N,) rows of the images in the label file.
         left_out: number of images that are not written.
@@ -33,6 +38,7 @@ class Exported:
     folder: Path
     classes: list[int]
     names: list[str]
+    directories: list[str]
     target: np.ndarray
     rows: np.ndarray
     left_out: int
@@ -73,19 +79,31 @@ def select(table: LabelTable, folder: Path, *, everything: bool = False) -> Expo
     if missing:
         raise FileNotFoundError(
             f"{len(missing)} of the {len(chosen)} images are not in {folder}, as {missing[0]!r}: "
-            f"give the folder that the labels were made of"
+            f"give the folder that the labels were made of, or remove their rows from the labels"
         )
     classes, target = np.unique(chosen.labels, return_inverse=True)
-    names = unique_names({int(c): chosen.names.get(int(c), "") for c in classes})
+    given = {int(c): chosen.names.get(int(c), "") for c in classes}
+    names, directories = _different(given), unique_names(given)
     return Exported(
         chosen,
         folder.resolve(),
         [int(c) for c in classes],
         [names[int(c)] for c in classes],
+        [directories[int(c)] for c in classes],
         target,
         rows,
         len(table) - len(rows),
     )
+
+
+def _different(names: dict[int, str]) -> dict[int, str]:
+    """Return names that differ: one that several classes have is followed by their numbers."""
+    count = Counter(names.values())
+    found = {}
+    for number, name in names.items():
+        shown = name or f"class_{number:04}"
+        found[number] = f"{shown} ({number})" if name and count[name] > 1 else shown
+    return found
 
 
 def unique_names(names: dict[int, str]) -> dict[int, str]:
@@ -116,6 +134,23 @@ def link_or_copy(source: Path, target: Path, *, copy: bool) -> None:
         shutil.copyfile(source, target)
     else:
         os.symlink(source, target)
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[Image.Image]:
+    """Open an image that an export has to read.
+
+    Raises:
+        ValueError: if it is damaged.
+    """
+    try:
+        with Image.open(path) as image:
+            yield image
+    except (UnidentifiedImageError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(
+            f"{path} is no image that can be read ({error}): remove its row from the labels, or "
+            f"mark it as wrong on the page"
+        ) from error
 
 
 def flat_names(paths: list[str]) -> list[str]:

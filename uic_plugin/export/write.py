@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from uic_plugin.data.labels import read_labels
-from uic_plugin.export.classes import Exported, flat_names, link_or_copy, select
+from uic_plugin.export.classes import Exported, flat_names, link_or_copy, readable, select
 from uic_plugin.files import replacing_folder
 
 Writer = Callable[[Exported, Path, bool, np.ndarray | None], None]
@@ -63,13 +63,13 @@ def export_classes(
 
 def _folders(chosen: Exported, out: Path, copy: bool, features: np.ndarray | None) -> None:
     """Write one folder per class, under its name."""
-    _into(chosen, out, copy, chosen.names)
+    _into(chosen, out, copy, chosen.directories)
 
 
 def _imagefolder(chosen: Exported, out: Path, copy: bool, features: np.ndarray | None) -> None:
     """Write numbered folders: torchvision sorts the folders, and its targets are these numbers."""
-    width = len(str(len(chosen.names) - 1))
-    _into(chosen, out, copy, [f"{k:0{width}}_{name}" for k, name in enumerate(chosen.names)])
+    width = len(str(len(chosen.directories) - 1))
+    _into(chosen, out, copy, [f"{k:0{width}}_{name}" for k, name in enumerate(chosen.directories)])
 
 
 def _into(chosen: Exported, out: Path, copy: bool, directories: list[str]) -> list[str]:
@@ -102,11 +102,9 @@ def _coco(chosen: Exported, out: Path, copy: bool, features: np.ndarray | None) 
 
 
 def _write_coco(chosen: Exported, names: list[str], file: Path) -> None:
-    from PIL import Image
-
     images, annotations = [], []
     for row, path in enumerate(chosen.table.paths):
-        with Image.open(chosen.folder / path) as image:
+        with readable(chosen.folder / path) as image:
             width, height = image.size
         images.append({"id": row + 1, "file_name": names[row], "width": width, "height": height})
         score = float(chosen.table.confidence[row])
@@ -136,7 +134,7 @@ def _lightly_studio(chosen: Exported, out: Path, copy: bool, features: np.ndarra
     LightlyStudio reads classes of whole images from neither; `add_images_from_path(tag_depth=1)`
     takes the folders, `add_samples_from_coco` the boxes with their names and scores.
     """
-    names = _into(chosen, out / "images", copy, chosen.names)
+    names = _into(chosen, out / "images", copy, chosen.directories)
     _write_coco(chosen, names, out / "annotations.json")
 
 

@@ -161,6 +161,22 @@ def check_folder(out: Path, labels: Path) -> None:
             f"{table} would be replaced by a table of the classes: give another folder with --out"
         )
     _refuse_foreign(out)
+    if (out / PAGE_FILE).is_file():
+        return
+    for name in ("classes.csv", "classes.png", "class_sizes.png"):
+        if (out / name).exists() and not _is_own_table(table):
+            raise FileExistsError(
+                f"{out / name} is of something else and would be replaced: give another folder "
+                f"with --out"
+            )
+
+
+def _is_own_table(path: Path) -> bool:
+    """Tell whether a file is a table of classes as `report_classes` writes it."""
+    if not path.is_file():
+        return False
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return file.readline().startswith("class,size,")
 
 
 def _refuse_foreign(out: Path) -> None:

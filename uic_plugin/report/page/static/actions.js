@@ -15,10 +15,18 @@
       if (name !== null) await UIC.edit({ do: "name", class: c, name });
     },
     merge: async (classes) => {
-      const largest = [...classes].sort((a, b) => UIC.numbersOf(b).size - UIC.numbersOf(a).size);
-      const into = largest.find((c) => UIC.state.names.has(c)) ?? largest[0];
-      await UIC.edit({ do: "merge", classes: largest, into });
-      UIC.toast(`${classes.length} classes are now ${UIC.nameOf(into)}`);
+      const { hidden, names } = UIC.state;
+      // a hidden class would hide the images of the others
+      const rank = (c) => [hidden.has(c), !names.has(c), -UIC.numbersOf(c).size];
+      const ordered = [...classes].sort((a, b) => {
+        const [first, second] = [rank(a), rank(b)];
+        return first.map((value, k) => value - second[k]).find((difference) => difference) ?? 0;
+      });
+      const into = ordered[0];
+      const lost = ordered.slice(1).filter((c) => names.has(c)).map(UIC.nameOf);
+      await UIC.edit({ do: "merge", classes: ordered, into });
+      const before = lost.length ? `, before also ${lost.join(", ")}` : "";
+      UIC.toast(`${classes.length} classes are now ${UIC.nameOf(into)}${before}`);
       return into;
     },
     mergeWith: async (c) => {

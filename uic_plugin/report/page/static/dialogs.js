@@ -53,6 +53,18 @@
       return [form];
     });
 
+  // Whether to replace the edits at hand.
+  UIC.askReplace = (count) =>
+    ask("Replace the edits at hand?", (close) => [
+      h("p", {}, `${count} that you have not saved will be lost. Save them first to keep them.`),
+      h(
+        "div",
+        { class: "row end" },
+        button("Cancel", () => close(null), { "data-first": true }),
+        button("Replace them", () => close(true), { class: "main" }),
+      ),
+    ]);
+
   // A class out of all that pass `allowed`; "new" where `fresh` is set and chosen.
   UIC.askClass = (title, { allowed = () => true, near = null, fresh = false } = {}) =>
     ask(title, (close) => {
@@ -70,7 +82,8 @@
         const found = order.filter((c) => UIC.isCalled(c, text));
         const exact = found.filter((c) => UIC.nameOf(c).toLowerCase() === text || String(c) === text);
         const others = found.filter((c) => !exact.includes(c)).slice(0, 200);
-        const shown = (c) => choice(c, c, UIC.nameOf(c));
+        const shown = (c) =>
+          choice(c, c, `${UIC.nameOf(c)}${UIC.state.hidden.has(c) ? " (hidden)" : ""}`);
         list.replaceChildren(
           ...exact.map(shown), // first: it is what Enter takes
           ...(fresh ? [choice("new", null, text ? `New class “${input.value.trim()}”` : "A new class")] : []),
@@ -95,7 +108,9 @@
         if (event.key === "ArrowDown") list.querySelector("button")?.focus();
         if (event.key === "Enter") {
           event.preventDefault();
-          list.querySelector("button")?.click();
+          // without a text nobody has chosen yet: the list takes the focus, a second Enter chooses
+          const best = list.querySelector("button");
+          input.value.trim() ? best?.click() : best?.focus();
         }
       });
       list.addEventListener("keydown", (event) => {
@@ -171,7 +186,7 @@
     ["Enter", "opens"],
     ["X or Space", "selects; with Shift up to here"],
     ["/", "filters the classes"],
-    ["N", "names a class"],
+    ["N", "names the focused, selected or open class"],
     ["M", "merges selected classes; moves selected images or the one that is open"],
     ["W", "marks images as wrong"],
     ["S", "splits the open class"],

@@ -8,13 +8,15 @@
   const list = [];
   const undone = [];
   const listeners = [];
-  let savedLength = 0;
+  const MOST_CLASSES = 2 ** 24; // as `uic labels apply` has it
+  let keptText = null; // what the browser keeps, as this page has last seen it
   let nextClass = 0;
 
   UIC.edits = { list, undone };
   UIC.onEdit = (listener) => listeners.push(listener);
 
   const key = () => `uic-edits:${UIC.store.fingerprint}`;
+  const savedKey = () => `uic-saved:${UIC.store.fingerprint}`;
 
   const indices = (paths) => paths.map(UIC.indexOfPath).filter((i) => i !== undefined);
 
@@ -100,8 +102,9 @@
   };
 
   const keep = () => {
+    keptText = list.length ? JSON.stringify(record()) : null;
     try {
-      if (list.length) localStorage.setItem(key(), JSON.stringify(record()));
+      if (keptText) localStorage.setItem(key(), keptText);
       else localStorage.removeItem(key());
     } catch {
       UIC.toast?.("The browser keeps no more edits: save them now.");
@@ -119,10 +122,35 @@
     edits: list,
   });
 
+  // Take over what another tab of this page has made of the edits.
+  const follow = async () => {
+    let text;
+    try {
+      text = localStorage.getItem(key());
+    } catch {
+      return; // a browser that keeps nothing
+    }
+    if (text === keptText) return;
+    let edits = [];
+    try {
+      if (text) edits = check(JSON.parse(text));
+    } catch {
+      return; // what is there cannot be shown: this page's edits stay
+    }
+    await UIC.needPaths();
+    keptText = text;
+    list.splice(0, list.length, ...edits);
+    undone.length = 0;
+    UIC.state = play();
+    for (const listener of listeners) listener("load");
+  };
+  addEventListener("storage", (event) => event.key === key() && follow());
+
   UIC.freshClass = () => nextClass;
 
   UIC.edit = async (...edits) => {
     await UIC.needPaths();
+    await follow();
     list.push(...edits.map((edit) => ({ ...edit })));
     if (edits.length > 1) list.at(-1).with = edits.length; // undone together
     undone.length = 0;
@@ -144,7 +172,25 @@
     return true;
   };
 
-  UIC.unsaved = () => list.length !== savedLength;
+  // The edits in 32 bits, by which the browser knows those that were saved last (FNV-1a).
+  const digest = () => {
+    let hash = 0x811c9dc5;
+    const text = JSON.stringify(list);
+    for (let k = 0; k < text.length; k++) {
+      hash = Math.imul(hash ^ text.charCodeAt(k), 0x01000193);
+    }
+    return String(hash >>> 0);
+  };
+  let saved = null;
+  const markSaved = () => {
+    saved = digest();
+    try {
+      localStorage.setItem(savedKey(), saved);
+    } catch {
+      // known as long as the page is open
+    }
+  };
+  UIC.unsaved = () => list.length > 0 && digest() !== saved;
 
   UIC.saveEdits = () => {
     const text = JSON.stringify(record(), null, 1);
@@ -153,7 +199,7 @@
     link.download = "edits.json";
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
-    savedLength = list.length;
+    markSaved();
     for (const listener of listeners) listener("save");
   };
 
@@ -161,11 +207,13 @@
     if (data?.format !== FORMAT || !Array.isArray(data.edits)) {
       throw new Error("this is no file of edits");
     }
-    if (data.version !== VERSION) throw new Error(`its version is ${data.version}`);
+    if (data.version !== VERSION) {
+      throw new Error(data.version === undefined ? "it names no version" : `its version is ${data.version}`);
+    }
     if (data.labels?.fingerprint !== UIC.store.fingerprint) {
       throw new Error(`it belongs to another label file (${data.labels?.file ?? "unknown"})`);
     }
-    const isClass = (c) => Number.isInteger(c) && c >= 0;
+    const isClass = (c) => Number.isInteger(c) && c >= 0 && c < MOST_CLASSES;
     const arePaths = (paths) => Array.isArray(paths) && paths.every((p) => typeof p === "string");
     const valid = {
       name: (e) => isClass(e.class) && typeof e.name === "string",
@@ -173,7 +221,7 @@
       split: (e) =>
         isClass(e.class) &&
         Array.isArray(e.parts) &&
-        e.parts.every((part) => isClass(part.class) && arePaths(part.images)),
+        e.parts.every((part) => isClass(part?.class) && arePaths(part.images)),
       move: (e) => arePaths(e.images) && isClass(e.to),
       wrong: (e) => arePaths(e.images) && typeof e.wrong === "boolean",
       hide: (e) => isClass(e.class) && typeof e.hidden === "boolean",
@@ -186,6 +234,18 @@
     return data.edits;
   };
 
+  // A page of a sample does not know all images of the label file.
+  const checkPaths = (edits) => {
+    if (UIC.store.sampled) return;
+    for (const [number, edit] of edits.entries()) {
+      const paths = [...(edit.images ?? []), ...(edit.parts ?? []).flatMap((part) => part.images)];
+      const unknown = paths.find((path) => UIC.indexOfPath(path) === undefined);
+      if (unknown !== undefined) {
+        throw new Error(`edit ${number + 1} of it is of ${unknown}, which is not here`);
+      }
+    }
+  };
+
   // Take the edits of a file in place of those at hand.
   UIC.loadEdits = async (text) => {
     let data;
@@ -196,9 +256,10 @@
     }
     const edits = check(data);
     await UIC.needPaths();
+    checkPaths(edits);
     list.splice(0, list.length, ...edits);
     undone.length = 0;
-    savedLength = list.length;
+    markSaved();
     changed("load");
     return list.length;
   };
@@ -208,9 +269,11 @@
     let kept = null;
     try {
       kept = localStorage.getItem(key());
+      saved = localStorage.getItem(savedKey());
     } catch {
       return; // a browser that keeps nothing
     }
+    keptText = kept;
     if (!kept) return;
     let edits = [];
     try {

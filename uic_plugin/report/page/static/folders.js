@@ -41,7 +41,7 @@
       };
       const all = UIC.state.ids.length;
       main.append(
-        h("p", { class: "quiet" }, "Images of each class in each folder; the darker, the larger the folder's share of the class. The folders played no part in making the classes."),
+        h("p", { class: "quiet" }, "Images of each class in each folder; the stronger the colour, the larger the folder's share of the class. The folders played no part in making the classes."),
         h(
           "div",
           { class: "scroll", tabindex: 0, role: "region", "aria-label": "Classes and folders" },

@@ -12,7 +12,7 @@
     if (store.entropy) items.push(["Entropy", `${UIC.format(store.entropy[i], 3)} nats`]);
     const second = secondOf(i);
     if (second) items.push(["Second best", second]);
-    if (store.agreement) items.push(["Agreement of heads", UIC.format(store.agreement[i], 3)]);
+    if (store.agreement) items.push(["Agreement of heads", UIC.format(UIC.agreementOf(i), 3)]);
     if (store.distance) items.push(["Distance to its class", UIC.format(store.distance[i], 3)]);
     if (store.label[i] !== c) items.push(["In the label file", `class ${store.label[i]}`]);
     if (store.folderOf) items.push(["Folder", store.folderNames[store.folderOf[i]]]);
@@ -28,7 +28,7 @@
     if (store.second && store.second[i] >= 0) {
       const c = UIC.currentOf(store.second[i]);
       const score = store.secondConfidence ? `, ${UIC.format(store.secondConfidence[i], 3)}` : "";
-      if (!UIC.state.members.has(c)) return null;
+      if (!UIC.state.members.has(c) || c === UIC.state.label[i]) return null;
       return h("span", {}, h("a", { href: `#/class/${c}` }, UIC.nameOf(c)), score);
     }
     return null;

@@ -8,6 +8,7 @@
     const [, view, number] = location.hash.split("/");
     const focused = document.activeElement?.closest(".card-frame")?.querySelector("[data-tick]");
     if (focused) return Number(focused.dataset.tick);
+    if (UIC.selection.classes.size === 1) return [...UIC.selection.classes][0];
     return view === "class" ? Number(number) : null;
   };
   const openImages = () => {
@@ -57,6 +58,26 @@
     }
     next?.focus();
     return Boolean(next);
+  };
+
+  // A function that gives the focus back once the view is drawn anew: to the same image or class, or
+  // to what stands in its place.
+  UIC.focusNow = () => {
+    const kinds = { ".tile": "image", "[data-tick]": "tick" };
+    const at = document.activeElement?.closest(".tile, .card-frame");
+    const marked = at?.matches(".card-frame") ? at.querySelector("[data-tick]") : at;
+    if (!marked) return null;
+    const kind = marked.matches(".tile") ? ".tile" : "[data-tick]";
+    const key = kinds[kind];
+    const place = [...main.querySelectorAll(kind)].indexOf(marked);
+    return () => {
+      if (document.querySelector("dialog[open]") || main.contains(document.activeElement)) return;
+      const all = [...main.querySelectorAll(kind)];
+      const same = all.find((other) => other.dataset[key] === marked.dataset[key]);
+      const found = same ?? all[Math.min(place, all.length - 1)];
+      const target = kind === ".tile" ? found : found?.closest(".card-frame").querySelector(".card");
+      target?.focus({ preventScroll: true });
+    };
   };
 
   const mergeOrMove = () => {

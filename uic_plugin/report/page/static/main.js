@@ -108,28 +108,32 @@
         return h("a", { href: `#/${path}`, "aria-current": current ? "page" : undefined }, text);
       }),
     );
-    const edits = UIC.edits.list.length;
+    const made = UIC.edits.list.length;
     document.getElementById("tools").replaceChildren(
-      button("↶", UIC.undo, { "aria-label": "Undo", title: "Undo (Ctrl Z)", disabled: !edits, id: "undo" }),
+      button("↶", UIC.undo, { "aria-label": "Undo", title: "Undo (Ctrl Z)", disabled: !made, id: "undo" }),
       button("↷", UIC.redo, { "aria-label": "Redo", title: "Redo (Ctrl Shift Z)", disabled: !UIC.edits.undone.length, id: "redo" }),
       button("Open …", openFile, { title: "Open a saved edits.json", id: "open" }),
-      button(edits ? `Save ${edits} ${edits === 1 ? "edit" : "edits"}` : "Save", UIC.saveEdits, {
+      button(made ? `Save ${edits(made)}` : "Save", UIC.saveEdits, {
         class: UIC.unsaved() ? "main" : null,
         id: "save",
         title: "Save edits.json (Ctrl S)",
-        disabled: !edits,
+        disabled: !made,
       }),
       button("◐", theme, { "aria-label": "Light or dark", title: "Light or dark", id: "theme" }),
       button("?", UIC.showHelp, { "aria-label": "Help", title: "Keyboard", id: "help" }),
     );
   };
 
+  const edits = (count) => `${UIC.count(count)} ${count === 1 ? "edit" : "edits"}`;
+
   const openFile = () => {
     const input = h("input", { type: "file", accept: ".json,application/json" });
     input.addEventListener("change", async () => {
       try {
-        const count = await UIC.loadEdits(await input.files[0].text());
-        UIC.toast(`${count} edits opened`);
+        const text = await input.files[0].text();
+        const count = UIC.edits.list.length;
+        if (count && UIC.unsaved() && !(await UIC.askReplace(edits(count)))) return;
+        UIC.toast(`${edits(await UIC.loadEdits(text))} opened`);
       } catch (error) {
         UIC.toast(`Not opened: ${error.message}.`);
       }
@@ -166,9 +170,11 @@
     watcher = null;
     if (place !== "overview" && place !== "folders") await UIC.needFeatures();
     if (place === "class") await UIC.needPaths();
+    if (UIC.edits.list.some((edit) => edit.do === "merge")) await UIC.needHeads();
     if (here !== location.hash) return;
     const slot = h("div", { class: `view view-${place}` });
     const argument = number === undefined ? undefined : Number(number);
+    const focus = keepScroll ? UIC.focusNow() : null;
     await UIC.views[place].render(slot, argument, UIC.openList);
     document.querySelectorAll(".sentinel").forEach((s) => s.remove());
     main.replaceChildren(slot);
@@ -176,6 +182,7 @@
     showHeader();
     showSelection();
     scrollTo(0, place === "image" && !keepScroll ? 0 : there);
+    if (focus) requestAnimationFrame(focus);
   };
 
   UIC.onEdit((what) => {

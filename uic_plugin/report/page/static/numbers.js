@@ -27,7 +27,7 @@
       size: UIC.state.members.get(c).length + (UIC.state.rest.get(c)?.[0] ?? 0),
       confidence: mean(c, UIC.store.confidence, 1),
       entropy: mean(c, UIC.store.entropy, 2),
-      stable: UIC.store.agreement ? mean(c, UIC.store.agreement, 3) : keptOf(c),
+      stable: UIC.store.agreement ? mean(c, agreements(), 3) : keptOf(c),
     }));
 
   // Share of today's images that were in the class at the snapshot before the last.
@@ -36,6 +36,25 @@
     if (!history || !history.kept[c] || history.epochs.length < 2) return NaN;
     return history.kept[c].at(-2);
   };
+
+  // Share of the heads whose class of an image is its class after merges. Other edits change nothing:
+  // a head has no say about a class that people have made. Needs the heads that the label file has,
+  // once there is a merge.
+  const agreements = () =>
+    cached("agreement", () => {
+      const { agreement, headLabels, label } = UIC.store;
+      const heads = Object.values(headLabels ?? {});
+      const merges = UIC.edits.list.filter((edit) => edit.do === "merge");
+      if (!heads.length || !merges.length) return agreement;
+      const merged = new Set(merges.flatMap((edit) => [...edit.classes, edit.into]));
+      return agreement.map((share, i) => {
+        if (!merged.has(label[i])) return share;
+        const own = UIC.currentOf(label[i]);
+        const agree = heads.filter((head) => UIC.currentOf(head[i]) === own).length;
+        return agree / heads.length;
+      });
+    });
+  UIC.agreementOf = (i) => agreements()[i];
 
   UIC.nameOf = (c) => UIC.state.names.get(c) ?? `Class ${c}`;
   UIC.isCalled = (c, text) =>
@@ -69,7 +88,8 @@
       }
       if (order === "elsewhere") {
         if (!store.agreement) return null;
-        return by(members.filter((i) => store.agreement[i] < 0.999), (i) => store.agreement[i]);
+        const agree = agreements();
+        return by(members.filter((i) => agree[i] < 0.999), (i) => agree[i]);
       }
       if (store.secondConfidence && store.confidence) {
         return by(members, (i) => store.confidence[i] - store.secondConfidence[i]);
