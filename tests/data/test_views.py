@@ -1,5 +1,6 @@
 """Seeded views and unreadable images, on real image folders."""
 
+import copy
 import pickle
 
 import pytest
@@ -18,7 +19,7 @@ from uic_plugin.data.images import (
     path_of,
     sort_files,
 )
-from uic_plugin.data.views import SeededViews
+from uic_plugin.data.views import SeededViews, SharedCount
 from uic_plugin.pseudo_labels import Draw
 
 
@@ -92,6 +93,14 @@ def test_a_bad_image_can_be_skipped(folder):
     with pytest.warns(UserWarning, match=str(victim)):
         _, annotation = views[3]
     assert annotation == 1
+
+
+def test_a_module_that_has_the_count_can_be_copied():
+    count = SharedCount()
+    assert (count.add(), count.add()) == (1, 2)
+    copied = copy.deepcopy(count)
+    count.add()
+    assert (count.value, copied.value) == (3, 2)
 
 
 def test_nothing_but_bad_images(folder):

@@ -41,6 +41,38 @@ class SizedDataset(Protocol):
     def __getitem__(self, index: int) -> Any: ...
 
 
+class SharedCount:
+    """A number that loader workers count up together.
+
+    It is copied by its value, so that a module that has it can be copied: what counts is shared
+    with the workers of the original alone.
+
+    Attributes:
+        value: the number.
+    """
+
+    def __init__(self, value: int = 0) -> None:
+        self._shared: Any = multiprocessing.get_context("fork").Value("q", value)
+
+    @property
+    def value(self) -> int:
+        """The number now."""
+        return int(self._shared.value)
+
+    @value.setter
+    def value(self, value: int) -> None:
+        self._shared.value = value
+
+    def add(self) -> int:
+        """Count one more, and return the number."""
+        with self._shared.get_lock():
+            self._shared.value += 1
+            return int(self._shared.value)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> SharedCount:
+        return SharedCount(self.value)
+
+
 class SeededViews(Dataset[Any]):
     """A dataset whose random augmentation is seeded for each draw, and which names bad images.
 
@@ -68,7 +100,7 @@ class SeededViews(Dataset[Any]):
         self.seed = seed
         self.on_bad_image = on_bad_image
         self.max_bad_images = max_bad_images
-        self.bad_images: Any = multiprocessing.get_context("fork").Value("q", 0)
+        self.bad_images = SharedCount()
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -106,9 +138,7 @@ class SeededViews(Dataset[Any]):
                         f"own scripts)"
                     ) from error
                 warnings.warn(f"skipped unreadable image {path} ({reason})", stacklevel=2)
-                with self.bad_images.get_lock():
-                    self.bad_images.value += 1
-                    count = self.bad_images.value
+                count = self.bad_images.add()
                 if self.max_bad_images is not None and count > self.max_bad_images:
                     raise BadImageError(
                         f"{count} images could not be read in this epoch, the last was {path} "

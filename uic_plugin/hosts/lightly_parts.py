@@ -34,16 +34,17 @@ class UICTransform(MultiViewTransform):
 
 
 class UICHead(PseudoClassHead):
-    """The classifier of pseudo classes, as lightly's heads are called: features to logits.
+    """The classifier of pseudo classes, with the arguments of lightly's `SwaVPrototypes`.
 
     Args:
         input_dim: width of the features.
         num_pseudo_classes: K.
-        hidden_dim: width of an MLP of two layers before it (section 5.2); 0: none.
+        hidden_dim: width of an MLP of two layers before it (section 5.2); 0: none. By name alone:
+            lightly's projection heads have their hidden width in the second place.
     """
 
     def __init__(
-        self, input_dim: int = 2048, num_pseudo_classes: int = 3000, hidden_dim: int = 0
+        self, input_dim: int = 2048, num_pseudo_classes: int = 3000, *, hidden_dim: int = 0
     ) -> None:
         layers = 2 if hidden_dim else 0
         super().__init__(input_dim, num_pseudo_classes, mlp_layers=layers, mlp_width=hidden_dim)

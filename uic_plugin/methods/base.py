@@ -11,6 +11,7 @@ from torch import nn
 from uic_plugin.methods.options import MethodOptions
 
 if TYPE_CHECKING:
+    from uic_plugin.data.views import SharedCount
 
     class HostMethod(nn.Module):
         """What a host's `BaseMethod` brings."""
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
         global_rank: int
         device: Any
         image_name: Callable[[int], str]  # path of an image by its index
-        bad_images: Any  # counts unreadable images of an epoch
+        bad_images: SharedCount  # counts unreadable images of an epoch
 
         @property
         def learnable_params(self) -> Any: ...  # noqa: D102
