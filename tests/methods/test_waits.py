@@ -24,6 +24,8 @@ VARIANTS = [
     ("digits/uic", ("method_kwargs.label_view=center",)),
     ("digits/uic", ("method_kwargs.label_source=step",)),
     ("digits/uic", ("method_kwargs.balanced_sampling=false", "+gradient_clip_val=1")),
+    ("digits/demo", ()),
+    ("digits/demo", ("method_kwargs.instance_share=0.5",)),
     ("digits/deepcluster", ()),
     ("digits/selflabel", ("method_kwargs.head_width=16", "method_kwargs.heads=2")),
     ("digits/supervised", ()),
