@@ -367,6 +367,8 @@ def test_methods_log_the_classes_that_they_keep(recipe, name, options, files):
     ],
 )
 def test_wrong_settings_are_one_line(uic, digits, tmp_path, settings, words):
+    if "cannot start" in words:
+        pytest.importorskip("wandb")
     done = uic("pretrain", "--config-name", "digits/uic", "accelerator=cpu", *settings)
     assert done.returncode == 1
     (line,) = [line for line in done.stderr.splitlines() if not line.startswith("wandb:")]
@@ -376,6 +378,7 @@ def test_wrong_settings_are_one_line(uic, digits, tmp_path, settings, words):
 
 
 def test_wandb_without_a_login_says_what_to_do(uic, digits, tmp_path, monkeypatch):
+    pytest.importorskip("wandb")
     for name in ("WANDB_API_KEY", "WANDB_MODE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -398,6 +401,7 @@ def test_tensorboard_that_is_missing_is_one_line(uic, digits, monkeypatch):
 
 
 def test_a_damaged_wandb_file_is_named(recipe, tmp_path):
+    pytest.importorskip("wandb")
     train(recipe("max_epochs=2"), StopAfter(1))
     (tmp_path / "run" / "wandb_run.json").write_text("{}")
     with pytest.raises(ValueError, match=r"wandb_run\.json names no run of wandb: remove it"):
