@@ -1,7 +1,7 @@
 """The finest classes there are: every image of a step is a class of its own.
 
 No classifier holds a row for it: the direction of an image's class is the embedding of its other
-view, so nothing is kept of an image. All classes are of equal size by themselves.
+view, so nothing about an image is stored. All classes are equally large by construction.
 
 Source: instance discrimination as in SimCLR (Chen et al., 2020, Eq. 1), whose loss this is.
 """
