@@ -205,3 +205,15 @@ def test_merged_twins_no_longer_count_as_disagreement(digits, make_page, open_pa
     page.evaluate(f"location.hash = '#/class/{left}'")
     page.wait_for_function(f"() => UIC.ordered({left}, 'elsewhere').length === 0")
     assert page.evaluate(f"UIC.numbersOf({left}).stable") == 1
+
+
+def test_a_browser_that_is_full_loses_no_edit_of_the_page(digits_page, open_page):
+    page = open_page(digits_page.index)
+    edit(page, "{ do: 'name', class: 1, name: 'kept' }")
+    page.wait_for_function("() => UIC.edits.list.length === 1")
+    page.evaluate("() => { Storage.prototype.setItem = () => { throw new Error('full'); }; }")
+    edit(page, "{ do: 'name', class: 2, name: 'on the page alone' }")
+    page.wait_for_selector("#toast.shown:has-text('save them now')")
+    edit(page, "{ do: 'name', class: 3, name: 'as well' }")
+    page.wait_for_function("() => UIC.edits.list.length === 3")
+    assert state(page)["names"] == {"1": "kept", "2": "on the page alone", "3": "as well"}

@@ -101,14 +101,22 @@
     for (const listener of listeners) listener(what);
   };
 
-  const keep = () => {
-    keptText = list.length ? JSON.stringify(record()) : null;
+  const kept = () => {
     try {
-      if (keptText) localStorage.setItem(key(), keptText);
+      return localStorage.getItem(key());
+    } catch {
+      return null; // a browser that keeps nothing
+    }
+  };
+
+  const keep = () => {
+    try {
+      if (list.length) localStorage.setItem(key(), JSON.stringify(record()));
       else localStorage.removeItem(key());
     } catch {
       UIC.toast?.("The browser keeps no more edits: save them now.");
     }
+    keptText = kept(); // where it is full, older edits: not another tab's
   };
 
   const record = () => ({
@@ -124,12 +132,7 @@
 
   // Take over what another tab of this page has made of the edits.
   const follow = async () => {
-    let text;
-    try {
-      text = localStorage.getItem(key());
-    } catch {
-      return; // a browser that keeps nothing
-    }
+    const text = kept();
     if (text === keptText) return;
     let edits = [];
     try {
@@ -266,18 +269,16 @@
 
   UIC.openEdits = async () => {
     UIC.state = play();
-    let kept = null;
     try {
-      kept = localStorage.getItem(key());
       saved = localStorage.getItem(savedKey());
     } catch {
       return; // a browser that keeps nothing
     }
-    keptText = kept;
-    if (!kept) return;
+    keptText = kept();
+    if (!keptText) return;
     let edits = [];
     try {
-      edits = check(JSON.parse(kept));
+      edits = check(JSON.parse(keptText));
     } catch {
       localStorage.removeItem(key());
       return;
