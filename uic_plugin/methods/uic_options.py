@@ -168,9 +168,11 @@ class UICOptions(PseudoLabelOptions):
             if self.instance_share and self.balanced_sampling:
                 raise ValueError(
                     "method_kwargs.instance_share needs every image at most once in a batch, "
-                    "balanced_sampling=true repeats some: set it to false"
+                    "balanced_sampling=true repeats some: set it to false, or instance_share=0"
                 )
             return
         for name in ("bank_share", "instance_share", "small_crops"):
             if getattr(self, name):
-                raise ValueError(f"method_kwargs.{name} needs label_source=swap")
+                raise ValueError(
+                    f"method_kwargs.{name} needs label_source=swap: set that, or {name}=0"
+                )
