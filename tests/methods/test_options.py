@@ -1,10 +1,14 @@
 """What a recipe may say."""
 
+import dataclasses
+
 import pytest
 
 from uic_plugin.hosts.foreign import own_options
 from uic_plugin.methods import UICOptions
-from uic_plugin.methods.options import DeepClusterOptions
+from uic_plugin.methods.options import DeepClusterOptions, SelfLabelOptions
+from uic_plugin.recipes_path import compose_recipe
+from uic_plugin.runs.settings import prepare_config
 
 
 def test_defaults_are_the_papers():
@@ -93,3 +97,40 @@ def test_a_recipe_of_uic_with_another_method_of_ours():
 def test_own_recipe_is_taken_as_it_is():
     given = {"temperature": 0.2, "num_pseudo_classes": 7, "typo": 1}
     assert own_options(given, []) == given
+
+
+@pytest.mark.parametrize(
+    ("given", "name", "needed"),
+    [
+        ({}, "head_width", "head=mlp"),
+        ({"head": "mlp"}, "head_width", None),
+        ({}, "price_rate", "swap_balance=prices"),
+        ({"swap_balance": "prices"}, "price_rate", "label_source=swap"),
+        ({"label_source": "swap", "swap_balance": "prices"}, "price_rate", None),
+        ({}, "sinkhorn_iterations", "label_source=swap"),
+        ({"label_source": "swap"}, "instance_temperature", "instance_share above 0"),
+        ({"label_init": "clusters"}, "kmeans_sample", None),
+        ({}, "temperature", None),
+        ({}, "no_such_option", None),
+    ],
+)
+def test_what_an_option_needs_to_have_an_effect(given, name, needed):
+    assert UICOptions(**given).needed_for(name) == needed
+
+
+def test_needs_name_options_and_values_that_there_are():
+    for options_class in (UICOptions, DeepClusterOptions, SelfLabelOptions):
+        fields = {field.name: field for field in dataclasses.fields(options_class)}
+        for field in fields.values():
+            other, _, value = (field.metadata["needs"] or "").partition("=")
+            assert not other or other in fields
+            assert not value or fields[other].metadata["accepts"](value)
+
+
+def test_a_typed_option_without_effect_is_said(digits):
+    cfg = compose_recipe(
+        "digits/uic",
+        [f"data.train_path={digits / 'train'}", "method_kwargs.price_rate=0.2"],
+    )
+    with pytest.warns(UserWarning, match=r"price_rate has no effect without swap_balance=prices"):
+        prepare_config(cfg)

@@ -27,6 +27,15 @@ _SAME_FOR_ALL = frozenset(
 )
 
 
+def typed_options(command_line: Iterable[str]) -> set[str]:
+    """Return the options under `method_kwargs` that overrides name."""
+    return {
+        override.lstrip("+").split("=")[0].removeprefix("method_kwargs.")
+        for override in command_line
+        if override.lstrip("+").startswith("method_kwargs.")
+    }
+
+
 def own_options(
     given: Mapping[str, Any],
     command_line: Iterable[str],
@@ -48,11 +57,7 @@ def own_options(
     """
     names = options_class.names()
     others = HOST_OPTIONS.union(*(other.options_class.names() for other in OWN_METHODS.values()))
-    typed = {
-        override.lstrip("+").split("=")[0].removeprefix("method_kwargs.")
-        for override in command_line
-        if override.lstrip("+").startswith("method_kwargs.")
-    }
+    typed = typed_options(command_line)
     recipe = [name for name in given if name not in typed]
     foreign = [name for name in recipe if name in others and name not in names]
     if not foreign:

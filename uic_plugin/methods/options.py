@@ -14,35 +14,45 @@ from uic_plugin.pseudo_labels.storage import STORAGES
 Options = TypeVar("Options", bound="MethodOptions")
 
 
-def _option(default: Any, wanted: str, accepts: Callable[[Any], bool]) -> Any:
-    """Return a field whose values must be `wanted`, which `accepts` decides."""
-    return dataclasses.field(default=default, metadata={"wanted": wanted, "accepts": accepts})
+def _option(
+    default: Any, wanted: str, accepts: Callable[[Any], bool], needs: str | None = None
+) -> Any:
+    """Return a field whose values must be `wanted`, which `accepts` decides.
+
+    `needs` says without which other option it has no effect: "head=mlp", or "instance_share" for
+    any value but 0.
+    """
+    metadata = {"wanted": wanted, "accepts": accepts, "needs": needs}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
-def _choice(default: Any, *choices: Any) -> Any:
-    return _option(default, f"one of {list(choices)}", lambda value: value in choices)
+def _choice(default: Any, *choices: Any, needs: str | None = None) -> Any:
+    return _option(default, f"one of {list(choices)}", lambda value: value in choices, needs)
 
 
-def _count(default: int, lowest: int) -> Any:
+def _count(default: int, lowest: int, needs: str | None = None) -> Any:
     return _option(
         default,
         f"a whole number of at least {lowest}",
         lambda value: type(value) is int and value >= lowest,
+        needs,
     )
 
 
-def _flag(default: bool) -> Any:
-    return _option(default, "true or false", lambda value: type(value) is bool)
+def _flag(default: bool, needs: str | None = None) -> Any:
+    return _option(default, "true or false", lambda value: type(value) is bool, needs)
 
 
-def _number(default: float, wanted: str, accepts: Callable[[float], bool]) -> Any:
+def _number(
+    default: float, wanted: str, accepts: Callable[[float], bool], needs: str | None = None
+) -> Any:
     return _option(
-        default, wanted, lambda value: type(value) in (int, float) and bool(accepts(value))
+        default, wanted, lambda value: type(value) in (int, float) and bool(accepts(value)), needs
     )
 
 
-def _positive(default: float) -> Any:
-    return _number(default, "a number above 0", lambda value: 0 < value < float("inf"))
+def _positive(default: float, needs: str | None = None) -> Any:
+    return _number(default, "a number above 0", lambda value: 0 < value < float("inf"), needs)
 
 
 @dataclass(frozen=True)
@@ -103,6 +113,22 @@ class MethodOptions:
         """Return the options as plain Python values."""
         return dataclasses.asdict(self)
 
+    def needed_for(self, name: str) -> str | None:
+        """Return what an option needs to have an effect and does not have here, as "head=mlp".
+
+        Args:
+            name: of the option; one that there is not has no needs.
+        """
+        needs = {field.name: field.metadata["needs"] for field in dataclasses.fields(self)}
+        needed = needs.get(name)
+        if needed is None:
+            return None
+        other, _, value = needed.partition("=")
+        has_it = getattr(self, other) == value if value else bool(getattr(self, other))
+        if has_it:
+            return self.needed_for(other)
+        return needed if value else f"{needed} above 0"
+
 
 @dataclass(frozen=True)
 class PseudoLabelOptions(MethodOptions):
@@ -133,10 +159,10 @@ class PseudoLabelOptions(MethodOptions):
     # with a single class every image is right from the start and nothing is learned
     num_pseudo_classes: int = _count(3000, 2)
     head: str = _choice("linear", "linear", "mlp")
-    head_layers: int = _count(2, 1)
-    head_width: int = _count(2048, 1)
-    head_batch_norm: bool = _flag(True)
-    head_output: int = _count(0, 0)
+    head_layers: int = _count(2, 1, needs="head=mlp")
+    head_width: int = _count(2048, 1, needs="head=mlp")
+    head_batch_norm: bool = _flag(True, needs="head=mlp")
+    head_output: int = _count(0, 0, needs="head=mlp")
     classifier: str = _choice("linear", "linear", "cosine")
     heads: int = _count(1, 1)
     temperature: float = _positive(1.0)

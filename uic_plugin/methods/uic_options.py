@@ -82,17 +82,17 @@ class UICOptions(PseudoLabelOptions):
     )
 
     label_source: str = _choice("bank", "bank", "step", "swap")
-    prior_window: int = _count(10, 1)
-    kmeans_sample: int = _count(10_000_000, 1)
-    swap_balance: str = _choice("sinkhorn", "sinkhorn", "prices", "none")
-    label_epsilon: float = _positive(0.05)
-    sinkhorn_iterations: int = _count(3, 1)
-    price_rate: float = _positive(0.1)
+    prior_window: int = _count(10, 1, needs="label_source=step")
+    kmeans_sample: int = _count(10_000_000, 1, needs="label_init=clusters")
+    swap_balance: str = _choice("sinkhorn", "sinkhorn", "prices", "none", needs="label_source=swap")
+    label_epsilon: float = _positive(0.05, needs="label_source=swap")
+    sinkhorn_iterations: int = _count(3, 1, needs="swap_balance=sinkhorn")
+    price_rate: float = _positive(0.1, needs="swap_balance=prices")
     bank_share: float = _number(0.0, "a number from 0 to 1", lambda value: 0 <= value <= 1)
     instance_share: float = _number(
         0.0, "a number of at least 0 and below 1", lambda value: 0 <= value < 1
     )
-    instance_temperature: float = _positive(0.2)
+    instance_temperature: float = _positive(0.2, needs="instance_share")
     small_crops: int = _count(0, 0)  # type: ignore[misc]  # an option here, fixed elsewhere
 
     def __post_init__(self) -> None:

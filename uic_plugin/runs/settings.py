@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -14,7 +15,13 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from uic_plugin.data.resolve import DataSource, resolve_data, without_images
 from uic_plugin.hosts import find_host, load_host, register
-from uic_plugin.hosts.foreign import HOST_OPTIONS, own_options, set_views, without_dali
+from uic_plugin.hosts.foreign import (
+    HOST_OPTIONS,
+    own_options,
+    set_views,
+    typed_options,
+    without_dali,
+)
 from uic_plugin.hosts.lightning import pl
 from uic_plugin.hosts.schedules import with_own_schedule
 from uic_plugin.methods import NUM_ROTATIONS, OWN_METHODS, RotNet
@@ -299,7 +306,12 @@ def _resolve_method_options(cfg: DictConfig, typed: list[str]) -> None:
     method = OWN_METHODS.get(cfg.method)
     if method is not None:
         own = own_options(given, typed, method.options_class, cfg.method)
-        cfg.method_kwargs = method.make_options(own, cfg.data.num_classes).as_dict()
+        options = method.make_options(own, cfg.data.num_classes)
+        cfg.method_kwargs = options.as_dict()
+        for name in sorted(typed_options(typed)):
+            needed = options.needed_for(name)
+            if needed is not None:
+                warnings.warn(f"method_kwargs.{name} has no effect without {needed}", stacklevel=4)
         return
     unknown = [name for name in cfg.method_kwargs if name not in HOST_OPTIONS]
     if unknown:
