@@ -26,7 +26,10 @@ def main() -> None:
     classes = sorted(entry for entry in given.folder.iterdir() if entry.is_dir())
     given.out.mkdir(parents=True, exist_ok=True)
     link = given.out / "images"
-    if not link.exists():
+    if len(classes) < 2:
+        parser.error(f"{given.folder} has {len(classes)} class folders, a long tail needs two")
+    if link.resolve() != given.folder.resolve():
+        link.unlink(missing_ok=True)
         link.symlink_to(given.folder.resolve(), target_is_directory=True)
     with open(given.out / f"seed{given.seed}.csv", "w", newline="") as file:
         writer = csv.writer(file)

@@ -11,8 +11,8 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from uic_plugin.cli.discover import _name_of
+from uic_plugin.discovery import choice, search
 from uic_plugin.discovery import neighbours as knn
-from uic_plugin.discovery import search
 from uic_plugin.discovery.baselines import BASELINES
 from uic_plugin.discovery.heads import HeadBank
 from uic_plugin.discovery.model import ClassModel, aligned_heads, head_labels
@@ -211,6 +211,39 @@ def test_stopped_search_resumes_bit_for_bit(where, tmp_path, monkeypatch):
     assert not (tmp_path / "work").exists()
 
 
+@pytest.mark.parametrize("seed", [12, 14, 16])  # where noise makes a stop within a round matter
+def test_a_choice_of_k_that_was_stopped_anywhere_is_the_same(seed, monkeypatch):
+    """The gaps beside the best K are halved in rounds; a stop may fall within one."""
+    noise = np.random.default_rng(seed).normal(0, 0.05, 2000)
+    monkeypatch.setattr(
+        choice,
+        "_try",
+        lambda reduced, neighbours, settings, k: choice.CurvePoint(
+            k, abs(np.log(k / 40)) + noise[k], 0.5
+        ),
+    )
+    reduced = torch.zeros(4000, 2)
+
+    def chosen(known=(), stop=None):
+        saved = []
+
+        def save(curve):
+            saved[:] = curve
+            if stop is not None and len(curve) == stop:
+                raise _Killed
+
+        try:
+            return choice.choose_count(reduced, reduced, QUICK, known=known, save=save), saved
+        except _Killed:
+            return None, saved
+
+    whole, points = chosen()
+    for stop in range(1, len(points)):
+        none, known = chosen(stop=stop)
+        assert none is None
+        assert chosen(known)[0] == whole
+
+
 def test_work_of_other_features_is_not_used(tmp_path, monkeypatch):
     features, _ = planted([60, 60, 60])
     other, _ = planted([60, 60, 60], seed=1)
@@ -288,6 +321,12 @@ def test_features_that_are_not_finite_are_told():
         discover(features, 2, QUICK)
 
 
+def test_a_training_that_diverges_is_told():
+    features, _ = planted([40, 40])
+    with pytest.raises(ValueError, match="all heads diverged: choose a lower --lr"):
+        discover(features, 2, dataclasses.replace(QUICK, lr=10.0, weight_decay=10.0))
+
+
 @pytest.mark.parametrize("classes", [2, 5])
 def test_as_few_images_as_classes(classes):
     features, _ = planted([1] * 5)
@@ -302,3 +341,8 @@ def test_as_few_images_as_classes(classes):
 def test_settings_are_checked(name, value):
     with pytest.raises(ValueError, match=f"--{name} must be"):
         dataclasses.replace(QUICK, **{name: value})
+
+
+def test_more_steps_at_least_than_at_most_are_refused():
+    with pytest.raises(ValueError, match="--min-steps 60 is above --max-steps 30"):
+        dataclasses.replace(QUICK, max_steps=30)

@@ -223,3 +223,26 @@ def test_killed_process_resumes(backbone, weights, folder, tmp_path):
     np.testing.assert_array_equal(
         resumed.store.features(resumed.names), whole.store.features(whole.names)
     )
+
+
+def test_an_image_that_could_not_be_read_once_is_tried_again(
+    backbone, folder, tmp_path, monkeypatch
+):
+    """A drive that was away, permissions: neither changes the file."""
+    read, away = FrozenImages._image, sorted(list_images(folder).names)[3]
+
+    def without(self, name):
+        if name == away:
+            raise PermissionError(13, "Permission denied")
+        return read(self, name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FrozenImages, "_image", without)
+        for _ in range(2):
+            done = embed(backbone, folder, tmp_path / "store")
+            assert [entry.name for entry in done.bad] == [away]
+    lines = (tmp_path / "store" / "images.jsonl").read_text().splitlines()
+    assert len(lines) == len(list_images(folder).names)  # said once
+    done = embed(backbone, folder, tmp_path / "store")
+    assert (done.added, done.bad) == (1, [])
+    assert away in done.names

@@ -46,6 +46,17 @@ def test_rows_belong_to_their_names(path):
     assert [bad.reason for bad in store.bad(["a", "bad", "c"])] == ["not an image"]
 
 
+@pytest.mark.parametrize("name", [ROWS_FILE, IMAGES_FILE])
+def test_files_of_something_else_are_kept(tmp_path, name):
+    (tmp_path / name).write_bytes(b"mine")
+    with (
+        pytest.raises(FileExistsError, match=f"{name} is there and of no features of this program"),
+        writing(tmp_path, IDENTITY),
+    ):
+        pass
+    assert (tmp_path / name).read_bytes() == b"mine"
+
+
 def test_numpy_reads_the_file(path):
     with writing(path, IDENTITY) as writer:
         writer.append([entry("d")], rows(4))

@@ -76,7 +76,9 @@ def test_from_a_folder_to_classes_and_new_images(uic, images, features, tmp_path
     with open(out / "scores.csv") as file:
         row = next(csv.DictReader(file))
     assert 0.2 < float(row["hungarian_accuracy"]) <= 1  # ten digits; a tenth is chance
-    # the same network labels the same images alike
+    # the same network labels the same images alike; what a stopped call for others left is removed
+    left = ("embed", next(images.iterdir()), "--out", tmp_path / "again.csv.features", *SMALL)
+    assert uic(*left).returncode == 0
     again = uic("label", out, images, "--out", tmp_path / "again.csv")
     assert again.returncode == 0, again.stderr
     relabelled = read_labels(tmp_path / "again.csv")
@@ -88,6 +90,13 @@ def test_from_a_folder_to_classes_and_new_images(uic, images, features, tmp_path
     # a second call does not replace them by accident
     one_line(uic("discover", images, "--classes", 9, "--features", features, *FAST), "--overwrite")
     assert len(read_labels(out / "labels.parquet")) == 120
+    # but where that is wanted, and then nothing of the old ones stays beside the new
+    given = ("--classes", 3, "--features", features, "--csv", "--no-page", "--overwrite", *FAST)
+    done = uic("discover", images, *given)
+    assert done.returncode == 0, done.stderr
+    assert set(read_labels(out / "labels.csv").labels) <= {0, 1, 2}
+    assert not {"labels.parquet", "scores.csv", "page"} & {path.name for path in out.iterdir()}
+    assert f"--from NEW --features {features}" in done.stdout
 
 
 @pytest.mark.slow

@@ -42,7 +42,10 @@ def discover(
     folder: Folder,
     classes: Annotated[str, typer.Option(help="Their number, or auto.")] = "auto",
     out: Annotated[
-        Path | None, typer.Option(help="Folder for the classes; FOLDER's name and -classes.")
+        Path | None,
+        typer.Option(
+            help="Folder for the classes; FOLDER's name and -classes, with --from and -classes-2."
+        ),
     ] = None,
     features: Annotated[
         Path | None, typer.Option(help="Folder for the features; FOLDER's name and -features.")
@@ -71,12 +74,14 @@ def discover(
     settings: DiscoverySettings,
 ) -> None:
     """Divide unlabelled images into classes, on the features of a pretrained network."""
+    from uic_plugin.discovery.folder import free_folder
     from uic_plugin.experiments.discovery import Request, run_discovery
 
+    name = f"{_name_of(folder)}-classes"
     request = Request(
         folder=folder,
         classes=_count_of(classes),
-        out=out or Path(f"{_name_of(folder)}-classes"),
+        out=out or (Path(name) if from_ is None else free_folder(name)),
         features=features or Path(f"{_name_of(folder)}-features"),
         backbone=backbone,
         weights=weights,
@@ -91,6 +96,7 @@ def discover(
         corrected=from_,
         page=page,
         finetune=finetune,
+        features_given=features is not None,
     )
     run_discovery(request, settings, terminal())
 

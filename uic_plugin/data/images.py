@@ -23,13 +23,24 @@ class BadImageError(ValueError):
         super().__init__(message.strip().splitlines()[-1].split("BadImageError: ")[-1])
 
 
+def samples_of(dataset: Any) -> Sequence[tuple[str, int]]:
+    """Return the pairs (path, annotation) of a dataset of torchvision's kind, of others nothing."""
+    samples = getattr(dataset, "samples", None)
+    if not isinstance(samples, Sequence) or not samples:
+        return ()
+    first = samples[0]
+    is_pair = isinstance(first, tuple | list) and len(first) == 2
+    return samples if is_pair and isinstance(first[0], str | os.PathLike) else ()
+
+
 def annotations_of(dataset: Any) -> np.ndarray | None:
     """Return the annotated classes, (N,), or None if the dataset has none.
 
     `samples` has priority over `targets`: a fraction of an image folder changes only the former.
     """
-    if getattr(dataset, "samples", None):
-        return np.asarray([target for _, target in dataset.samples])
+    samples = samples_of(dataset)
+    if samples:
+        return np.asarray([target for _, target in samples])
     if hasattr(dataset, "h5_path"):
         return np.asarray([target for _, _, target in dataset._data])
     for name in ("targets", "labels"):
@@ -41,8 +52,9 @@ def annotations_of(dataset: Any) -> np.ndarray | None:
 
 def path_of(dataset: Any, index: int) -> str:
     """Return the path of an image, or a name with its index if it is no file of its own."""
-    if getattr(dataset, "samples", None):
-        return str(dataset.samples[index][0])
+    samples = samples_of(dataset)
+    if samples:
+        return str(samples[index][0])
     if isinstance(dataset, ListedImages):
         name = dataset.name(index)
         return str(dataset.root / name) if dataset.names_are_paths else name
@@ -59,9 +71,10 @@ def relative_paths(dataset: Any) -> list[str] | None:
         return dataset.names()
     if hasattr(dataset, "h5_path"):
         return [f"{folder}/{name}" for folder, name, _ in dataset._data]
-    if getattr(dataset, "samples", None):
+    samples = samples_of(dataset)
+    if samples:
         root = str(getattr(dataset, "root", ""))
-        return [os.path.relpath(path, root).replace(os.sep, "/") for path, _ in dataset.samples]
+        return [os.path.relpath(path, root).replace(os.sep, "/") for path, _ in samples]
     if isinstance(getattr(dataset, "images", None), list):
         return [str(name).replace(os.sep, "/") for name in dataset.images]
     return None

@@ -11,6 +11,8 @@ import numpy as np
 from PIL import Image
 from torch.utils.data import Dataset
 
+from uic_plugin.data.rgb import as_rgb
+
 
 class ListedImages(Dataset[Any]):
     """Items (view, class), or (index, view, class) as in the host's training datasets.
@@ -58,4 +60,4 @@ class ListedImages(Dataset[Any]):
 def decode(file: str | Path | bytes) -> Image.Image:
     """Return an image file, or its content, as RGB."""
     with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as image:
-        return image.convert("RGB")
+        return as_rgb(image)

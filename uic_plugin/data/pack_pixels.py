@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from uic_plugin.data.rgb import as_rgb
 from uic_plugin.data.views import BAD_IMAGE_ERRORS
 
 CHUNK = 64  # images
@@ -108,7 +109,7 @@ def _pixels(path: str, size: int, square: bool) -> tuple[tuple[int, int], bytes]
     with Image.open(path) as image:
         image.load()
         # as `decode`, without the copy that `convert` makes of an RGB image
-        rgb = image if image.mode == "RGB" else image.convert("RGB")
+        rgb = image if image.mode == "RGB" else as_rgb(image)
         rgb = fitted(rgb, size, square)
         return rgb.size, rgb.tobytes()
 

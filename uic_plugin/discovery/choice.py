@@ -88,13 +88,15 @@ def choose_count(
         save: called with the curve after each K.
         progress: called with a title before each K.
     """
-    curve = {point.classes: point for point in known}
+    computed = {point.classes: point for point in known}
+    curve: dict[int, CurvePoint] = {}  # of this call: what is refined must not depend on a stop
 
     def value(classes: int) -> CurvePoint:
-        if classes not in curve:
+        if classes not in computed:
             progress(f"classes: {classes}", 0, 1)
-            curve[classes] = _try(reduced, neighbours, settings, classes)
-            save(list(curve.values()))
+            computed[classes] = _try(reduced, neighbours, settings, classes)
+            save(list(computed.values()))
+        curve[classes] = computed[classes]
         return curve[classes]
 
     since = 0
@@ -138,6 +140,7 @@ def _try(
 ) -> CurvePoint:
     from sklearn.metrics import adjusted_rand_score
 
+    most = max(1, settings.max_steps // 4)
     quick = dataclasses.replace(
         settings,
         heads=_HEADS,
@@ -145,7 +148,8 @@ def _try(
         labels="soft",
         balance=1.0,  # only then the loss is the negative information
         epochs=max(1, settings.epochs // 2),
-        max_steps=max(1, settings.max_steps // 4),
+        min_steps=min(settings.min_steps, most),
+        max_steps=most,
     )
     centroids = [
         spherical_kmeans(

@@ -1,7 +1,7 @@
 """Reduced features, their nearest neighbours and k-means, by faiss.
 
-Everything runs in chunks: the memory holds the features, their reduced copy and the table of
-neighbours, and no other array of that size.
+Everything runs in chunks: the memory holds the features' reduced copy, the index of the search
+(twice that copy where it is exact, as much where it is not) and the table of neighbours.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ class Centroids:
 def spherical_kmeans(
     reduced: torch.Tensor, num_classes: int, *, seed: int, iterations: int = 20
 ) -> Centroids:
-    """Cluster unit vectors by k-means; at most 256 images per class are drawn at random.
+    """Cluster unit vectors by k-means, of many a random sample: 256 per class, but 20,000 at least.
 
     Args:
         reduced: (N, d) of unit length.

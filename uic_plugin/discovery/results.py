@@ -25,6 +25,8 @@ from uic_plugin.files import replacing
 from uic_plugin.report.tables import write_csv
 
 MODEL_FILE, ABOUT_FILE = "model.pt", "discovery.json"
+LABELS_FILES = ("labels.parquet", "labels.csv")
+CLASSES_FILES = ("classes.csv", "classes.json")
 CORRECTED = "corrected"  # of a model's features: the label file that its classes started from
 _EXAMPLES = 12  # typical images per class, and as many borderline ones
 
@@ -59,13 +61,13 @@ def write_results(
         csv: write labels.csv instead of labels.parquet.
         said: further entries of discovery.json.
     """
-    labels = out / ("labels.csv" if csv else "labels.parquet")
+    labels = out / LABELS_FILES[csv]
     classes = describe_classes(names, found.answers, found.model.num_classes)
     write_csv(
-        out / "classes.csv",
+        out / CLASSES_FILES[0],
         [{k: " ".join(v) if isinstance(v, list) else v for k, v in row.items()} for row in classes],
     )
-    _write_json(out / "classes.json", classes)
+    _write_json(out / CLASSES_FILES[1], classes)
     found.model.save(out / MODEL_FILE)
     about = {
         "settings": dataclasses.asdict(settings),

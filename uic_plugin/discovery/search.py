@@ -48,6 +48,7 @@ from uic_plugin.discovery.work import Prepared, WorkFolder
 from uic_plugin.seeding import derive_seed
 
 _SAVE_EVERY = 100  # steps
+_HASHED = 16_384  # rows at once
 Progress = Callable[[str, int, int], None]
 
 
@@ -126,7 +127,7 @@ def discover(
     losses = judge_heads(
         state.teacher, state.prior, prepared.reduced, prepared.neighbours, settings
     )
-    order = losses.argsort().tolist()
+    order = _finite(losses)
     labels = head_labels(state.teacher, prepared.reduced)
     if corrected is None:
         heads = aligned_heads(state.teacher, labels, order)
@@ -145,7 +146,7 @@ def discover(
             answers.replace(rows, model(features[rows], corrected.labels[rows]))
     if work is not None and not keep_work:
         shutil.rmtree(work, ignore_errors=True)
-    return Found(model, answers, sorted(losses.tolist()), float(answers.agreement.mean()), count)
+    return Found(model, answers, losses[order].tolist(), float(answers.agreement.mean()), count)
 
 
 def _chosen(
@@ -224,13 +225,26 @@ def trained_heads(
         losses = judge_heads(
             begun.teacher, begun.prior, prepared.reduced, prepared.neighbours, trial
         )
-        best = losses.argsort()[: settings.heads].tolist()
+        best = _finite(losses)[: settings.heads]
         state = TrainingState(
             begun.student.some(best),
             begun.teacher.some(best).requires_grad_(False),
             begun.prior[best].clone(),
         )
     return train("heads", state, settings)
+
+
+def _finite(losses: torch.Tensor) -> list[int]:
+    """Return the heads whose loss is a number, those of lowest loss first.
+
+    Raises:
+        ValueError: if there are none.
+    """
+    order: list[int] = losses.argsort().tolist()  # what is no number comes last
+    kept = order[: int(losses.isfinite().sum())]
+    if not kept:
+        raise ValueError("the training of all heads diverged: choose a lower --lr")
+    return kept
 
 
 def prepare(
@@ -260,12 +274,12 @@ def prepare(
 def _identity(
     features: np.ndarray, settings: DiscoverySettings, corrected: Corrected | None
 ) -> str:
-    """Return a hash of the settings, some of the features' rows, and corrected classes."""
+    """Return a hash of the settings, the features and corrected classes."""
     digest = hashlib.blake2b(digest_size=16)
     said = json.dumps([features.shape, str(features.dtype), dataclasses.asdict(settings)])
     digest.update(said.encode())
-    rows = np.linspace(0, len(features) - 1, min(len(features), 4096)).astype(np.int64)
-    digest.update(np.ascontiguousarray(features[rows]).tobytes())
+    for first in range(0, len(features), _HASHED):
+        digest.update(np.ascontiguousarray(features[first : first + _HASHED]).data)
     if corrected is not None:
         digest.update(corrected.labels.tobytes() + corrected.moved.tobytes())
     return digest.hexdigest()

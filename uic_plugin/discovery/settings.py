@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-_MOST_OUTPUTS = 8192  # of all heads that begin; bounds the memory of a step
+_MOST_OUTPUTS = 8192  # of all heads that begin, but no fewer heads than are kept
 HEADS, LABELS = ("linear", "mlp"), ("soft", "hard")
 
 
@@ -75,6 +75,11 @@ class DiscoverySettings:
             if not field.metadata["accepts"](value):
                 option = field.name.replace("_", "-")
                 raise ValueError(f"--{option} must be {field.metadata['wanted']}, got {value!r}")
+        if self.min_steps > self.max_steps:
+            raise ValueError(
+                f"--min-steps {self.min_steps} is above --max-steps {self.max_steps}: "
+                f"change one of them"
+            )
 
     def steps(self, num_images: int) -> int:
         """Return the steps of the whole training for so many images."""
@@ -86,7 +91,7 @@ class DiscoverySettings:
         most = max(self.heads, _MOST_OUTPUTS // num_classes)
         heads = min(self.heads * self.trials, most)
         steps = max(1, self.steps(num_images) // 8)
-        return dataclasses.replace(self, heads=heads, min_steps=1, max_steps=steps, epochs=1000)
+        return dataclasses.replace(self, heads=heads, min_steps=steps, max_steps=steps)
 
     def voters(self) -> int:
         """Return the number of heads that vote; at least the best one."""

@@ -16,6 +16,8 @@ from uic_plugin.discovery.settings import DiscoverySettings
 from uic_plugin.discovery.training import TrainingState, first_state
 from uic_plugin.files import replacing, save_tensors
 
+IDENTITY_FILE = "identity"
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -42,7 +44,7 @@ class WorkFolder:
 
     def __init__(self, path: Path, identity: str) -> None:
         self.path = path
-        mark = path / "identity"
+        mark = path / IDENTITY_FILE
         if path.exists() and any(path.iterdir()) and not mark.is_file():
             raise FileExistsError(
                 f"{path} holds files of something else, and a search keeps its intermediate "

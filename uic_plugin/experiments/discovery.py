@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 import shutil
 import time
 from collections.abc import Iterator
@@ -21,7 +22,17 @@ from uic_plugin.data.folders import ImageList, list_images
 from uic_plugin.data.labels import check_label_file, read_labels
 from uic_plugin.discovery.baselines import BASELINES
 from uic_plugin.discovery.correction import Corrected, read_corrections
-from uic_plugin.discovery.results import ABOUT_FILE, CORRECTED, write_results
+from uic_plugin.discovery.folder import (
+    ASKED,
+    PAGE_FOLDER,
+    SCORES_FILE,
+    SEARCH,
+    WORK_FOLDER,
+    check_folder,
+    remove_old,
+    search_of,
+)
+from uic_plugin.discovery.results import CORRECTED, LABELS_FILES, write_results
 from uic_plugin.discovery.search import Found, Progress, check_count, discover
 from uic_plugin.discovery.settings import DiscoverySettings
 from uic_plugin.evaluation.clustering import agreement, mean_class_accuracy
@@ -36,7 +47,6 @@ from uic_plugin.report.progress import counting
 from uic_plugin.report.tables import read_csv, write_csv
 from uic_plugin.runs.frozen import open_backbone
 
-SCORES_FILE, WORK_FOLDER = "scores.csv", "unfinished"
 _SHOWN = 5  # unreadable images on the screen
 
 
@@ -61,6 +71,7 @@ class Request:
     corrected: Path | None = None
     page: bool = True
     finetune: int = 0
+    features_given: bool = False
 
 
 def run_discovery(request: Request, settings: DiscoverySettings, console: Console) -> Found:
@@ -81,7 +92,7 @@ def run_discovery(request: Request, settings: DiscoverySettings, console: Consol
 
 def _run(request: Request, settings: DiscoverySettings, console: Console) -> Found:
     check_faiss()
-    _check(request)
+    _check(request, settings)
     images = list_images(request.folder)
     check_count(len(images.names), request.classes)
     _check_images(request, images)
@@ -106,7 +117,10 @@ def _run(request: Request, settings: DiscoverySettings, console: Console) -> Fou
         )
     seconds = time.perf_counter() - start
     said: dict[str, Any] = {"seconds": round(seconds, 1), "images": len(embedded.names)}
+    said |= {ASKED: request.classes, SEARCH: search_of(request.out)}
     labels = write_results(request.out, embedded.names, found, settings, csv=request.csv, said=said)
+    if request.overwrite:
+        remove_old(request.out, _written(request, labels))
     if found.count is not None:
         console.print(_curve_table(found))
         console.print(found.count.explanation())
@@ -127,26 +141,45 @@ def _run(request: Request, settings: DiscoverySettings, console: Console) -> Fou
         )
     console.print(
         f"Next: correct them on the page, then uic labels apply edits.json {labels} --out NEW and "
-        f"uic discover {request.folder} --from NEW   or: uic label {request.out} MORE_IMAGES "
-        f"--out labels.parquet",
+        f"{_again(request)}   or: uic label {request.out} MORE_IMAGES --out labels.parquet",
         soft_wrap=True,
     )
     return found
 
 
-def _check(request: Request) -> None:
+def _written(request: Request, labels: Path) -> set[str]:
+    """Return what a discovery writes on request, or always under one of two names."""
+    asked = {
+        SCORES_FILE: request.annotations,
+        PAGE_FOLDER: request.page,
+        FINETUNED: bool(request.finetune),
+    }
+    return {labels.name, *(name for name, is_asked in asked.items() if is_asked)}
+
+
+def _again(request: Request) -> str:
+    """Return the command that begins with corrected classes, on the same features."""
+    parts = ["uic", "discover", str(request.folder), "--from", "NEW"]
+    parts += ["--features", str(request.features)] if request.features_given else []
+    parts += ["--backbone", request.backbone] if request.backbone != "lite0" else []
+    parts += ["--weights", str(request.weights)] if request.weights else []
+    parts += ["--layer", request.layer] if request.layer != "features" else []
+    parts += ["--size", str(request.size)] if request.size else []
+    return shlex.join(parts)
+
+
+def _check(request: Request, settings: DiscoverySettings) -> None:
     """Refuse, before any work is done, what would fail after it."""
     if request.finetune:
         check_backbone(request.backbone)
-    is_finished = (request.out / ABOUT_FILE).exists() and not (request.out / WORK_FOLDER).exists()
-    if is_finished and not request.overwrite:
-        raise ValueError(f"{request.out} holds classes: give another --out, or --overwrite them")
+    if not request.overwrite:
+        check_folder(request.out, request.classes, settings)
 
 
 def _check_images(request: Request, images: ImageList) -> None:
     """Refuse, before any work is done, images that an option cannot be used with."""
     _corrections(request, images.names)
-    check_label_file(request.out / f"labels.{'csv' if request.csv else 'parquet'}", images.names)
+    check_label_file(request.out / LABELS_FILES[request.csv], images.names)
     if request.annotations:
         _annotations(images, [])
     if request.finetune and not images.originals.is_dir():
@@ -183,7 +216,7 @@ def _write_page(
             read_labels(labels),
             labels,
             images.originals,
-            request.out / "page",
+            request.out / PAGE_FOLDER,
             features=embedded.store.features(embedded.names),
             options=PageOptions(title=f"Classes of {request.folder.name}"),
             progress=progress,

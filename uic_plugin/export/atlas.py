@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from uic_plugin.data.rgb import as_rgb
 from uic_plugin.export.classes import Exported, readable
 from uic_plugin.files import replacing
 from uic_plugin.report.page.projection import project
@@ -88,7 +89,7 @@ def nearest(rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
 def _jpeg(path: Path) -> bytes:
     with readable(path) as image:
         image.draft("RGB", (_SIDE, _SIDE))
-        small = image.convert("RGB")
+        small = as_rgb(image)
     small.thumbnail((_SIDE, _SIDE))
     out = io.BytesIO()
     small.save(out, format="JPEG", quality=85)

@@ -23,7 +23,14 @@ from torch.utils.data import DataLoader
 from uic_plugin.data.folders import ImageList
 from uic_plugin.data.loaders import leave_signals_to_parent
 from uic_plugin.features.reading import Batch, FrozenImages, Preprocessing, collate, facts_of
-from uic_plugin.features.store import Entry, FeatureStore, FileFacts, StoreIdentity, writing
+from uic_plugin.features.store import (
+    ABOUT_FILE,
+    Entry,
+    FeatureStore,
+    FileFacts,
+    StoreIdentity,
+    writing,
+)
 from uic_plugin.networks.layers import layer_outputs
 from uic_plugin.networks.pretrained import Backbone
 
@@ -86,7 +93,7 @@ def embed_images(
             f"{num_workers}"
         )
     start = time.perf_counter()
-    old = FeatureStore.open(out) if (out / "store.json").exists() else None
+    old = FeatureStore.open(out) if (out / ABOUT_FILE).exists() else None
     network = FrozenNetwork(backbone)
     if precision == "auto":
         known = None if old is None else old.identity.precision
@@ -101,7 +108,9 @@ def embed_images(
         dataset = FrozenImages(images.root, missing, backbone)
         for entries, views in _batches(dataset, batch_size, num_workers):
             features = torch.empty(0, identity.dim) if views is None else network(views)
-            writer.append(entries, features.numpy())
+            # an image that is still unreadable has its line already
+            new = [entry for entry in entries if entry != writer.store.entries.get(entry.name)]
+            writer.append(new, features.numpy())
             added += len(features)
             done += len(entries)
             progress(done, len(images.names))
@@ -219,9 +228,12 @@ class FrozenNetwork:
 
 
 def _is_missing(store: FeatureStore, facts: Callable[[str], FileFacts], name: str) -> bool:
-    """Return whether an image is new, or its file has changed."""
+    """Return whether an image is new, its file has changed, or it could not be read before.
+
+    What kept it from being read need not lie in the file: permissions, a drive that was away.
+    """
     entry = store.entries.get(name)
-    if entry is None:
+    if entry is None or entry.row is None:
         return True
     try:
         return facts(name) != entry.facts

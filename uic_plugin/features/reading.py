@@ -14,6 +14,7 @@ from torchvision import transforms
 from torchvision.transforms import functional
 
 from uic_plugin.data.packed import ABOUT_FILE, PackedByPath, is_packed
+from uic_plugin.data.rgb import as_rgb
 from uic_plugin.data.views import BAD_IMAGE_ERRORS
 from uic_plugin.features.store import Entry, FileFacts
 from uic_plugin.networks.pretrained import Backbone
@@ -106,7 +107,7 @@ class FrozenImages(Dataset[Item]):
         with Image.open(self.root / name) as image:
             # JPEGs are decoded at a fraction of their size, still above twice the view's
             image.draft("RGB", (2 * self.side, 2 * self.side))
-            return image.convert("RGB")
+            return as_rgb(image)
 
 
 def collate(items: Sequence[Item]) -> Batch:

@@ -224,6 +224,7 @@ def writing(path: Path, identity: StoreIdentity) -> Iterator[StoreWriter]:
 
     Raises:
         ValueError: if the store has features of another network, layer or folder.
+        FileExistsError: if files of something else lie where the store's would.
         OSError: if another process writes to it, or the disk is full.
     """
     with told_where(path):
@@ -237,6 +238,12 @@ def writing(path: Path, identity: StoreIdentity) -> Iterator[StoreWriter]:
                     f"{path} holds features of {difference}: name another folder for these"
                 )
         else:
+            for name in (ROWS_FILE, IMAGES_FILE):  # never written before the file that is missing
+                if (path / name).exists():
+                    raise FileExistsError(
+                        f"{path / name} is there and of no features of this program (there is no "
+                        f"{ABOUT_FILE} beside it): give another folder for the features"
+                    )
             store = FeatureStore(path, identity, {}, 0)
             with told_where(path), replacing(path / ABOUT_FILE) as part:
                 about = {"version": _VERSION, **dataclasses.asdict(identity)}

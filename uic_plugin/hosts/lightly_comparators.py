@@ -35,6 +35,7 @@ from uic_plugin.hosts.online_classifier import keep_gradients_finite
 
 _HEAD = {"proj_hidden_dim": 2048, "proj_output_dim": 128}
 _MOMENTUM = {"base_tau": 0.99, "final_tau": 1.0}
+_QUEUES = "moco_queues"  # in a checkpoint
 
 
 class Comparator(HostedMethod, LightlyModule):  # type: ignore[misc]  # of their own `log`
@@ -196,18 +197,47 @@ class MoCo(Comparator):
     def make_head(self, width: int) -> nn.ModuleDict:
         """Return lightly's projector."""
         given = self.given
-        self.criterion = NTXentLoss(
+        if not hasattr(self, "criteria"):
+            # a queue for each view: in a common one a view meets its own key as another image's
+            self.criteria = nn.ModuleList(self._criterion() for _ in range(2))
+        sizes = (width, given["proj_hidden_dim"], given["proj_output_dim"])
+        return nn.ModuleDict({"projector": MoCoProjectionHead(*sizes)})
+
+    def _criterion(self) -> NTXentLoss:
+        given = self.given
+        return NTXentLoss(
             given["temperature"],
             memory_bank_size=(given["queue_size"], given["proj_output_dim"]),
             gather_distributed=dist.is_available(),
         )
-        sizes = (width, given["proj_hidden_dim"], given["proj_output_dim"])
-        return nn.ModuleDict({"projector": MoCoProjectionHead(*sizes)})
+
+    def _queues(self) -> dict[str, torch.Tensor]:
+        """Return the queues and their positions, which lightly keeps out of a module's state."""
+        return {
+            name: tensor
+            for name, tensor in self.criteria.named_buffers()
+            if name.endswith(("bank", "bank_ptr"))
+        }
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the queues."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint[_QUEUES] = {name: tensor.clone() for name, tensor in self._queues().items()}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the queues over; a checkpoint of an earlier release has none."""
+        super().on_load_checkpoint(checkpoint)
+        own = self._queues()
+        for name, tensor in checkpoint.get(_QUEUES, {}).items():
+            own[name].copy_(tensor)
 
     def own(self, views: list[torch.Tensor], features: list[torch.Tensor]) -> torch.Tensor:
         """Return the loss of both views, each against the other's projection."""
         pairs = ((features[0], views[1]), (features[1], views[0]))
-        losses = [self.criterion(self.project(seen), self.teach(view)) for seen, view in pairs]
+        losses = [
+            criterion(self.project(seen), self.teach(view))
+            for criterion, (seen, view) in zip(self.criteria, pairs, strict=True)
+        ]
         return torch.stack(losses).mean()
 
 
@@ -270,9 +300,7 @@ class SwAV(Comparator):
             sinkhorn_gather_distributed=dist.is_available(),
         )
         output = given["proj_output_dim"]
-        prototypes = SwaVPrototypes(
-            output, given["num_prototypes"], given["freeze_prototypes_epochs"]
-        )
+        prototypes = SwaVPrototypes(output, given["num_prototypes"])
         projector = SwaVProjectionHead(width, given["proj_hidden_dim"], output)
         return nn.ModuleDict({"projector": projector, "prototypes": prototypes})
 
@@ -280,12 +308,18 @@ class SwAV(Comparator):
         """Return the swapped prediction's loss."""
         prototypes: Any = self.head["prototypes"]
         prototypes.normalize()
-        logits = [
-            prototypes(F.normalize(self.project(seen), dim=1), self.current_epoch)
-            for seen in features[:2]
-        ]
+        logits = [prototypes(F.normalize(self.project(seen), dim=1)) for seen in features[:2]]
         loss: torch.Tensor = self.criterion(logits, [])
         return loss
+
+    def on_after_backward(self) -> None:
+        """Keep the prototypes as they are in the first epochs.
+
+        They have gradients all the same: several ranks wait for those of every parameter.
+        """
+        if self.current_epoch < self.given["freeze_prototypes_epochs"]:
+            for parameter in self.head["prototypes"].parameters():
+                parameter.grad = None
 
 
 class DINO(Comparator):
@@ -336,7 +370,13 @@ class DINO(Comparator):
         return loss
 
     def on_after_backward(self) -> None:
-        """Keep the last layer as it is in the first epochs."""
+        """Shorten long gradients, and keep the last layer as it is in the first epochs."""
+        if self.given["clip_grad"]:
+            parts = (self.backbone, self.head)
+            found = [p.grad for part in parts for p in part.parameters() if p.grad is not None]
+            norms = torch.stack(torch._foreach_norm(found))
+            factors = (self.given["clip_grad"] / (norms + 1e-6)).clamp(max=1.0)
+            torch._foreach_mul_(found, list(factors.unbind()))
         projector: Any = self.head["projector"]
         projector.cancel_last_layer_gradients(self.current_epoch)
 

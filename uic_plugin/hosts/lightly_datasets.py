@@ -13,6 +13,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 from torchvision.datasets import CIFAR10, CIFAR100, STL10, ImageFolder
 
+from uic_plugin.data.rgb import as_rgb
 from uic_plugin.hosts.protocol import Augmentation, SizedDataset
 
 
@@ -56,7 +57,7 @@ class FlatFolder(Dataset[Any]):
 
     def __getitem__(self, index: int) -> tuple[int, Any, int]:
         with Image.open(Path(self.root) / self.images[index]) as image:
-            return index, self.transform(image.convert("RGB")), -1
+            return index, self.transform(as_rgb(image)), -1
 
 
 def pretrain_dataset(

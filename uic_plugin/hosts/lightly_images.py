@@ -20,6 +20,7 @@ from torch.utils.data import (
     SequentialSampler,
 )
 
+from uic_plugin.data.images import samples_of
 from uic_plugin.data.raw import with_transform
 from uic_plugin.data.views import SeededViews
 
@@ -44,9 +45,10 @@ class NumberedImages(Dataset[Any]):
         for name in _LISTS:
             if hasattr(inner, name):
                 setattr(self, name, getattr(inner, name))
-        classes = {target for _, target in getattr(self, "samples", None) or ()}
+        samples = samples_of(self)
+        classes = {target for _, target in samples}
         if len(classes) == 1:  # a flat folder: lightly puts all of its images into one class
-            self.samples = [(path, -1) for path, _ in self.samples]
+            self.samples = [(path, -1) for path, _ in samples]
 
     def __len__(self) -> int:
         return len(self.dataset)

@@ -9,6 +9,7 @@ from lightly.utils.benchmarking import knn_predict
 from uic_plugin.ranks import all_rows
 
 _CHUNK = 1024  # test images whose neighbors are looked for at once
+_COLDEST = 0.012  # exp(1 / temperature) is finite in float32
 
 
 def knn_accuracy(
@@ -22,11 +23,17 @@ def knn_accuracy(
     """Return top-1 in percent of lightly's weighted k-NN, see `protocol.Host`.
 
     Raises:
-        ValueError: for a distance that lightly does not have.
+        ValueError: for a distance that lightly does not have, or a temperature at which its votes
+            are infinite.
     """
     if distance != "cosine":
         raise ValueError(
             f"knn.distance={distance} needs solo-learn: lightly's k-NN knows cosine alone"
+        )
+    if temperature < _COLDEST:
+        raise ValueError(
+            f"knn.temperature={temperature} is too low for lightly's k-NN, whose votes become "
+            f"infinite: set it to at least {_COLDEST}"
         )
     bank, labels = train[0].t().contiguous(), train[1]
     classes = int(max(train[1].max(), test[1].max())) + 1

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any, ClassVar
 
 import torch
 
+from uic_plugin.data.images import annotations_of
 from uic_plugin.hosts.attach import attach_method
 from uic_plugin.hosts.hosted_method import HostedMethod
 from uic_plugin.hosts.lightly_images import index_of, numbered_loader, parts_of
@@ -44,9 +47,21 @@ class LightlyMethod(HostedMethod, LightlyModule):  # type: ignore[misc]  # of th
         source = self.trainer.fit_loop._data_source
         with nullcontext() if self.is_of_recipe else own_words():
             source.instance = numbered_loader(source.dataloader())
+            _check_classes(source.instance.dataset, self.num_classes)
             source.name = ""  # no longer a method of a module or of a data module
             self.batch_size = source.instance.batch_size
             attach_method(self, source)
+
+
+def _check_classes(dataset: Any, num_classes: int) -> None:
+    """Refuse annotations, which the online classifier learns, of more classes than it has."""
+    targets = annotations_of(dataset)
+    most = -1 if targets is None or not len(targets) else int(targets.max())
+    if most >= num_classes:
+        raise ValueError(
+            f"num_classes={num_classes}, but the images are annotated with {most + 1} classes: "
+            f"pass num_classes={most + 1}, which only the online classifier and k-NN use"
+        )
 
 
 class LightlyFront:
@@ -108,6 +123,9 @@ class LightlyFront:
             "num_classes": num_classes,
         }
         kept |= {"knn_k": knn_k, "knn_t": knn_t, "seed": seed, **options.as_dict()}
+        kept |= {"feature_dim": feature_dim, "backbone_kwargs": backbone_kwargs}
+        if isinstance(backbone, str):  # else `load_from_checkpoint` has to be given it
+            kept["backbone"] = backbone
         module.save_hyperparameters({**kept, **dataclasses.asdict(training)})
 
     @classmethod
@@ -168,12 +186,15 @@ class LightlyFront:
         return index_of(batch)
 
 
+@functools.cache
 def hosted(core: Any) -> Any:
-    """Return a method of ours as a class of lightly's modules."""
+    """Return a method of ours as a class of lightly's modules, the same one every time."""
     name = core.__name__.removeprefix("Varied")
     doc = f"{name} as a LightningModule of lightly's.{_ARGS}"
     names = {"__doc__": doc, "__module__": __name__}
-    return type(name, (LightlyFront, core, LightlyMethod), names)
+    kind = type(name, (LightlyFront, core, LightlyMethod), names)
+    setattr(sys.modules[__name__], name, kind)  # where pickle looks for it
+    return kind
 
 
 _ARGS = (LightlyFront.__doc__ or "").partition("signatures.")[2]

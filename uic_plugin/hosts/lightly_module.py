@@ -31,7 +31,7 @@ class Training:
 
     Attributes:
         optimizer: "sgd", "lars" (lightly's), "adam" or "adamw".
-        lr: learning rate at `lr_images` images of all ranks, above 0.
+        lr: learning rate at `lr_images` images of all ranks, at least 0.
         classifier_lr: that of the online classifier; None: `lr`.
         lr_images: images of a step that the rates are meant for, to which they are scaled; None:
             they are meant as they are.
@@ -144,7 +144,11 @@ class LightlyModule(pl.LightningModule):
 
     @property
     def max_epochs(self) -> int:
-        """Epochs of the whole training."""
+        """Epochs of the whole training.
+
+        Raises:
+            ValueError: for a Trainer without an end.
+        """
         epochs = self.trainer.max_epochs
         if epochs is None or epochs < 1:
             raise ValueError(f"a schedule needs an end: set the Trainer's max_epochs, got {epochs}")
@@ -265,7 +269,7 @@ def _without_decay(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
     split = []
     for group in groups:
         parameters = list(group["params"])
-        plain = [parameter for parameter in parameters if parameter.ndim == 1]
+        plain = [parameter for parameter in parameters if parameter.ndim <= 1]
         rest = [parameter for parameter in parameters if parameter.ndim > 1]
         split.append({**group, "params": rest})
         split.append({**group, "params": plain, "weight_decay": 0.0, "name": f"{group['name']}_1d"})

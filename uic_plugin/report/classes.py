@@ -9,6 +9,7 @@ from PIL import Image
 
 from uic_plugin.data.folders import folder_annotations
 from uic_plugin.data.labels import LabelTable, read_labels
+from uic_plugin.data.rgb import as_rgb
 from uic_plugin.evaluation.clustering import agreement, class_statistics
 from uic_plugin.report.figures import plot_class_sizes, plot_classes
 from uic_plugin.report.tables import write_csv
@@ -81,7 +82,7 @@ def _picture(table: LabelTable, data: Path, chosen: np.ndarray, path: Path) -> N
     images = []
     for member in members:  # a picture's few images
         with Image.open(data / table.paths[member]) as image:
-            square = image.convert("RGB").resize((_TILE, _TILE))
+            square = as_rgb(image).resize((_TILE, _TILE))
         images.append(np.asarray(square))
     sizes = np.bincount(table.labels, minlength=int(table.labels.max()) + 1)
     plot_classes(

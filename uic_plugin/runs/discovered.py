@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from uic_plugin.data.folders import list_images
+from uic_plugin.data.folders import ImageList, list_images
 from uic_plugin.data.labels import (
     LabelTable,
     check_label_file,
@@ -18,6 +18,7 @@ from uic_plugin.data.labels import (
 from uic_plugin.discovery.model import ClassModel
 from uic_plugin.discovery.results import CORRECTED, MODEL_FILE, label_table
 from uic_plugin.features.embedding import embed_images
+from uic_plugin.features.store import ABOUT_FILE, FeatureStore
 from uic_plugin.networks.pretrained import Backbone
 from uic_plugin.report.progress import counting
 from uic_plugin.runs.frozen import open_backbone
@@ -68,6 +69,7 @@ def label_with_classes(
     images = list_images(data)
     check_label_file(out, images.names)
     work = out.with_name(out.name + ".features")
+    _remove_others(work, backbone, images)
     with counting("images labelled", console) as progress:
         done = embed_images(
             backbone,
@@ -86,6 +88,16 @@ def label_with_classes(
     write_labels(out, table)
     shutil.rmtree(work)
     return table
+
+
+def _remove_others(work: Path, backbone: Backbone, images: ImageList) -> None:
+    """Remove the features that a stopped call for another folder or network has left."""
+    if not (work / ABOUT_FILE).is_file():
+        return
+    left = FeatureStore.open(work).identity
+    own = (str(images.root.resolve()), backbone.fingerprint, backbone.layer, backbone.preprocessing)
+    if (left.folder, left.fingerprint, left.layer, left.preprocessing) != own:
+        shutil.rmtree(work)
 
 
 def _check_classes(reference: LabelTable, count: int, source: str, model_file: Path) -> None:

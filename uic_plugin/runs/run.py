@@ -22,6 +22,7 @@ from uic_plugin.data.center import center_view
 from uic_plugin.data.folders import images_below
 from uic_plugin.data.packed import PackedByPath, is_packed
 from uic_plugin.data.resolve import DataSource
+from uic_plugin.data.rgb import as_rgb
 from uic_plugin.hosts import backbone_of, load_host
 from uic_plugin.hosts.checkpoint_files import read_checkpoint
 from uic_plugin.hosts.foreign import set_views
@@ -262,6 +263,6 @@ def _view_of(image: _Picture, view: Callable[[Image.Image], torch.Tensor]) -> to
     if callable(image):
         image = image()
     if isinstance(image, Image.Image):
-        return view(image.convert("RGB"))
+        return view(as_rgb(image))
     with Image.open(image) as opened:
-        return view(opened.convert("RGB"))
+        return view(as_rgb(opened))

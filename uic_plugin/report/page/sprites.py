@@ -11,6 +11,7 @@ from pathlib import Path
 
 from PIL import Image, ImageOps, features
 
+from uic_plugin.data.rgb import as_rgb
 from uic_plugin.data.views import BAD_IMAGE_ERRORS
 
 _SIDE = 8  # thumbnails in a row and in a column of a sprite
@@ -116,7 +117,7 @@ def _write_sprite(paths: Sequence[Path], tile: int, out: Path) -> list[int]:
         try:
             with Image.open(path) as image:
                 image.draft("RGB", (tile, tile))  # JPEG: decoded at a fraction of its size
-                square = _thumbnail(image.convert("RGB"), tile)
+                square = _thumbnail(as_rgb(image), tile)
         except BAD_IMAGE_ERRORS:
             unreadable.append(index)
             continue
