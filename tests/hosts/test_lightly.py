@@ -26,6 +26,7 @@ from lightly.utils.benchmarking import KNNClassifier, LinearClassifier, MetricCa
 
 from uic_plugin.data.center import center_view
 from uic_plugin.hosts import lightly_images, load_host
+from uic_plugin.hosts.lightly_module import Training, _optimizer
 from uic_plugin.lightly import UIC, DeepCluster, SelfLabel, UICTransform
 from uic_plugin.pseudo_labels import BankSampler
 
@@ -341,6 +342,46 @@ def test_file_names_are_not_needed(tmp_path):
     method = module()
     trainer_of(tmp_path, max_epochs=1).fit(method, DataLoader(WithoutNames(), 32, shuffle=True))
     assert method.bank.epoch == 1
+
+
+class PlainNames(WithoutNames):
+    """`samples` that are names alone, as datasets of one's own have."""
+
+    samples = tuple(f"{number}.jpg" for number in range(64))
+
+
+def test_samples_of_another_kind_are_no_annotations(tmp_path):
+    method = module()
+    trainer_of(tmp_path, max_epochs=1).fit(method, DataLoader(PlainNames(), 32, shuffle=True))
+    assert method.bank.epoch == 1
+
+
+def test_more_annotated_classes_than_the_online_classifier_has(few, tmp_path):
+    with pytest.raises(ValueError, match=r"num_classes=4, but .* 10 classes: pass num_classes=10"):
+        trainer_of(tmp_path).fit(UIC(BATCH, 4, backbone="conv4"), loader_of(few / "train"))
+
+
+def test_a_module_goes_into_a_file_and_comes_from_a_checkpoint(few, tmp_path):
+    method = module()
+    trainer = trainer_of(tmp_path, max_epochs=1)
+    trainer.fit(method, loader_of(few / "train"))
+    torch.save(method.cpu(), tmp_path / "module.pt")
+    assert same(method, torch.load(tmp_path / "module.pt", weights_only=False))
+    trainer.save_checkpoint(tmp_path / "kept.ckpt")
+    again = UIC.load_from_checkpoint(tmp_path / "kept.ckpt")
+    for name, weight in method.state_dict().items():
+        assert torch.equal(weight, again.state_dict()[name]), name
+
+
+def test_every_parameter_is_trained_with_lars():
+    """A scalar, as a learned temperature is, has no weight decay like other vectors."""
+    scale = torch.nn.Parameter(torch.ones(()))
+    weight = torch.nn.Parameter(torch.ones(2, 2))
+    training = Training(optimizer="lars", optimizer_kwargs={"exclude_bias_n_norm": True})
+    group = {"params": [scale, weight], "lr": 0.1, "name": "all"}
+    groups = _optimizer(training, [group]).param_groups
+    decay = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
+    assert decay == {id(scale): 0.0, id(weight): training.weight_decay}
 
 
 def own_sampler(dataset):

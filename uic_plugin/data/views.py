@@ -44,8 +44,8 @@ class SizedDataset(Protocol):
 class SharedCount:
     """A number that loader workers count up together.
 
-    It is copied by its value, so that a module that has it can be copied: what counts is shared
-    with the workers of the original alone.
+    It is copied and pickled by its value, so that a module that has it can be: what counts is
+    shared with the (forked) workers of the original alone.
 
     Attributes:
         value: the number.
@@ -69,8 +69,8 @@ class SharedCount:
             self._shared.value += 1
             return int(self._shared.value)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> SharedCount:
-        return SharedCount(self.value)
+    def __reduce__(self) -> tuple[type[SharedCount], tuple[int]]:
+        return SharedCount, (self.value,)
 
 
 class SeededViews(Dataset[Any]):

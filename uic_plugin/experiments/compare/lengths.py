@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from uic_plugin.data.resolve import DataSource
 
 _CALIBRATION_EPOCHS = 2  # the first also pays for start-up and first labels
-_CALIBRATION_IMAGES = 1280  # of each of them
+_CALIBRATION_IMAGES = 640  # of each of them; a run ends with its seconds, so that is enough
 # settings that change nothing of what a step takes: their calibration is the same
 _COSTS_NOTHING = (
     "optimizer.lr",
