@@ -52,7 +52,9 @@ def test_number_of_planted_classes_is_found():
     assert found.model.num_classes == 6
     assert found.count is not None
     assert "6 classes" in found.count.explanation()
-    assert found.count.chosen == min(found.count.curve, key=lambda p: p.loss).classes
+    best = min(point.loss for point in found.count.curve)
+    enough = [p.classes for p in found.count.curve if p.loss <= 0.98 * best]
+    assert found.count.chosen == min(enough)
 
 
 def test_classes_of_very_different_size():
@@ -242,6 +244,25 @@ def test_a_choice_of_k_that_was_stopped_anywhere_is_the_same(seed, monkeypatch):
         none, known = chosen(stop=stop)
         assert none is None
         assert chosen(known)[0] == whole
+
+
+@pytest.mark.parametrize(
+    ("information", "chosen"),
+    [
+        (lambda k: np.log(k) if k <= 12 else np.log(12) - 0.01 * (k - 12), 12),  # a clear peak
+        (lambda k: min(np.log(k), 2.0 + 0.0001 * k), 8),  # flat: the fewest, not the most
+        (lambda k: -0.1 * k, 2),  # nothing to tell at all
+    ],
+)
+def test_the_fewest_classes_that_tell_nearly_most(information, chosen, monkeypatch):
+    def point(reduced, neighbours, settings, k):
+        return choice.CurvePoint(k, -information(k), 0.5)
+
+    monkeypatch.setattr(choice, "_try", point)
+    reduced = torch.zeros(400, 2)
+    count = choice.choose_count(reduced, reduced, QUICK)
+    assert count.chosen == chosen
+    assert f"{chosen} classes: " in count.explanation()
 
 
 def test_work_of_other_features_is_not_used(tmp_path, monkeypatch):

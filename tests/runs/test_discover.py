@@ -103,7 +103,7 @@ def test_from_a_folder_to_classes_and_new_images(uic, images, features, tmp_path
 def test_number_of_classes_by_itself(uic, images, features, tmp_path):
     done = uic("discover", images, "--features", features, "--out", "auto", "--csv", *FAST)
     assert done.returncode == 0, done.stderr
-    assert "neighbours tell most" in done.stdout
+    assert "neighbours tell " in done.stdout
     about = json.loads((tmp_path / "auto" / "discovery.json").read_text())
     assert about["classes"] in {point["classes"] for point in about["curve"]}
     assert len(read_labels(tmp_path / "auto" / "labels.csv")) == 120

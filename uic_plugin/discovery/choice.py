@@ -2,7 +2,8 @@
 
 The soft loss estimates the negative mutual information, in nats, between the class of an image and
 that of its neighbour. With too few classes there is little information; with too many, neighbours
-are in different classes. The K of lowest loss is chosen. The agreement between heads from different
+are in different classes. Around its highest point the curve is flat and noisy, so that the fewest
+classes with nearly as much information are chosen. The agreement between heads from different
 starts is reported as well; it peaks near the same K if the images do have such classes.
 """
 
@@ -26,6 +27,7 @@ _HEADS = 6  # per K
 _RATIO = 1.35  # between successive K
 _MOST = 1000
 _IMAGES_A_CLASS = 8  # at least, on average
+_ENOUGH = 0.98  # of the highest information
 _PATIENCE = 3  # values of K without a lower loss, after which the search stops
 
 
@@ -49,7 +51,7 @@ class ClassCount:
     """A chosen number of classes.
 
     Attributes:
-        chosen: the K of lowest loss.
+        chosen: the smallest K with nearly the lowest loss.
         curve: all numbers tried, ascending.
     """
 
@@ -59,13 +61,17 @@ class ClassCount:
     def explanation(self) -> str:
         """Return a line for a user."""
         points = {point.classes: point for point in self.curve}
-        others = [p for p in self.curve if p.classes != self.chosen]
-        near = min(others, key=lambda p: p.loss, default=points[self.chosen])
+        best = min(self.curve, key=lambda p: p.loss)
         most = max(self.curve, key=lambda p: p.agreement)
+        told = f"neighbours tell most about each other's class there ({-best.loss:.3f} nats)"
+        if best.classes != self.chosen:
+            told = (
+                f"the fewest at which neighbours tell nearly most about each other's class "
+                f"({-points[self.chosen].loss:.3f} nats; {best.classes} classes {-best.loss:.3f})"
+            )
         return (
-            f"{self.chosen} classes: neighbours tell most about each other's class there "
-            f"({-points[self.chosen].loss:.3f} nats; next {near.classes} with {-near.loss:.3f}); "
-            f"heads agree best at {most.classes} (adjusted Rand index {most.agreement:.2f})"
+            f"{self.chosen} classes: {told}; heads agree best at {most.classes} "
+            f"(adjusted Rand index {most.agreement:.2f})"
         )
 
 
@@ -108,7 +114,8 @@ def choose_count(
             best = point
         if since == _PATIENCE:
             break
-    chosen = _refined(curve, value)
+    _refine(curve, value)
+    chosen = _fewest(curve, value)
     return ClassCount(chosen, sorted(curve.values(), key=lambda point: point.classes))
 
 
@@ -121,7 +128,7 @@ def _grid(num_images: int) -> Iterator[int]:
     yield most
 
 
-def _refined(curve: dict[int, CurvePoint], value: Callable[[int], CurvePoint]) -> int:
+def _refine(curve: dict[int, CurvePoint], value: Callable[[int], CurvePoint]) -> None:
     """Halve the gaps beside the best K until they are below a tenth of it."""
     while True:
         tried = sorted(curve)
@@ -130,9 +137,22 @@ def _refined(curve: dict[int, CurvePoint], value: Callable[[int], CurvePoint]) -
         beside = tried[max(0, number - 1) : number + 2]
         gaps = [(a, b) for a, b in itertools.pairwise(beside) if b - a > max(1, best // 10)]
         if not gaps:
-            return best
+            return
         for low, high in gaps:
             value((low + high) // 2)
+
+
+def _fewest(curve: dict[int, CurvePoint], value: Callable[[int], CurvePoint]) -> int:
+    """Return the smallest K with nearly the best's information, halving the gap below it, too."""
+    while True:
+        tried = sorted(curve)
+        wanted = max(-point.loss for point in curve.values())
+        wanted *= _ENOUGH if wanted > 0 else 1
+        chosen = next(classes for classes in tried if -curve[classes].loss >= wanted)
+        below = max((classes for classes in tried if classes < chosen), default=chosen)
+        if chosen - below <= max(1, chosen // 10):
+            return chosen
+        value((below + chosen) // 2)
 
 
 def _try(
