@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -100,10 +102,13 @@ def _compose(name: str, overrides: list[str], config_dir: Path | None = None) ->
         )
     others = [f"file://{folder}" for folder in folders if folder != homes[0]]
     search = [f"hydra.searchpath=[{','.join(others)}]"] if others else []
+    network, overrides = _named_network(overrides, folders)
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(homes[0]), version_base="1.3"):
             cfg = compose(name, overrides=[*search, *map(_open_group, overrides)])
+        if network is not None:
+            _take_network(cfg, network, overrides)
         missing = sorted(OmegaConf.missing_keys(cfg))
         # keys that a recipe lists under `needs`: a default would replace Hydra's own `???`
         missing += [key for key in cfg.get("needs", ()) if OmegaConf.select(cfg, key) is None]
@@ -115,12 +120,60 @@ def _compose(name: str, overrides: list[str], config_dir: Path | None = None) ->
     except (YAMLError, UnicodeError) as error:
         raise ValueError(f"recipe {name!r} is no YAML: {' '.join(str(error).split())}") from error
     except (HydraException, OmegaConfBaseException) as error:
-        text = " ".join(str(error).split())
         raise ValueError(
-            f"recipe {name!r} with {' '.join(overrides) or 'no overrides'}: {text}"
+            f"recipe {name!r} with {' '.join(overrides) or 'no overrides'}: "
+            f"{_explained(error, name, config_dir)}"
         ) from error
     OmegaConf.set_struct(cfg, False)
     return cfg
+
+
+def _named_network(overrides: list[str], folders: list[Path]) -> tuple[str | None, list[str]]:
+    """Return the network of an override backbone=NAME, and the other overrides.
+
+    Not where `backbone` is a group of recipe files, from which Hydra chooses one.
+    """
+    if any((folder / "backbone").is_dir() for folder in folders):
+        return None, overrides
+    names = [o.removeprefix("backbone=") for o in overrides if o.startswith("backbone=")]
+    others = [o for o in overrides if not o.startswith("backbone=")]
+    return (names[-1] if names else None), others
+
+
+def _take_network(cfg: DictConfig, network: str, overrides: list[str]) -> None:
+    """Put a network in the place of a recipe's, with the arguments that were typed alone."""
+    start = "backbone.kwargs."
+    typed = {o.split("=")[0].removeprefix(start) for o in overrides if o.startswith(start)}
+    kept = {key: value for key, value in cfg.backbone.kwargs.items() if key in typed}
+    cfg.backbone = {"name": network, "kwargs": kept}
+
+
+def _explained(error: Exception, name: str, config_dir: Path | None) -> str:
+    """Return Hydra's message in a line; for a setting that there is not, those that are meant."""
+    text = " ".join(str(error).split())
+    found = re.match(r"Could not override '([\w.]+)'", text)
+    if found is None:
+        return text
+    key = found.group(1)
+    known = [n for n in _names_in(_compose(name, [], config_dir)) if not n.startswith("tune.")]
+    last = key.rpartition(".")[2]
+    meant = [other for other in known if other.rpartition(".")[2] == last]
+    if not meant and key.startswith("optimizer."):
+        meant = [f"optimizer.kwargs.{last}"]
+    meant = meant or difflib.get_close_matches(key, known, n=1)
+    hint = f"; did you mean {' or '.join(meant)}?" if meant else ""
+    return f"there is no setting {key}{hint}"
+
+
+def _names_in(cfg: DictConfig, above: str = "") -> list[str]:
+    """Return the dotted names of all settings of a recipe."""
+    names = []
+    for name, value in cfg.items():
+        key = above + str(name)
+        names.append(key)
+        if isinstance(value, DictConfig):
+            names += _names_in(value, f"{key}.")
+    return names
 
 
 def _open_group(override: str) -> str:

@@ -39,7 +39,10 @@ def pretrain(
     terminal().print(
         f"{result.seconds:.0f} s. Run folder: {result.run_dir} ({HISTORY_FILE} has every epoch)"
     )
-    terminal().print(f"Next: uic knn {result.run_dir}   uic linear {result.run_dir}")
+    after = f"uic knn {result.run_dir}   uic linear {result.run_dir}"
+    if not result.has_annotations:  # which both need
+        after = f"uic label {result.run_dir} MORE_IMAGES --out labels.parquet"
+    terminal().print(f"Next: {after}")
     if page:
         from uic_plugin.runs.class_page import page_of_run
 

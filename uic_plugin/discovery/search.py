@@ -23,6 +23,7 @@ import torch
 
 from uic_plugin.discovery.choice import ClassCount, choose_count
 from uic_plugin.discovery.correction import Corrected, corrected_means
+from uic_plugin.discovery.heads import HeadBank
 from uic_plugin.discovery.model import (
     Answers,
     ClassModel,
@@ -123,6 +124,10 @@ def discover(
     if num_classes is None:
         count = _chosen(prepared, settings, folder, progress)
         num_classes = count.chosen
+    most = max(1, len(features) // (2 * num_classes))  # of a class's images, half are near each
+    if most < prepared.neighbours.shape[1]:
+        near = prepared.neighbours[:, :most].contiguous()
+        prepared = dataclasses.replace(prepared, neighbours=near)
     state = trained_heads(prepared, num_classes, settings, folder, progress, corrected)
     losses = judge_heads(
         state.teacher, state.prior, prepared.reduced, prepared.neighbours, settings
@@ -136,6 +141,8 @@ def discover(
     heads.requires_grad_(False)
     voters = settings.voters()
     voted = voted_labels(heads, voters, prepared.reduced)
+    if corrected is None:
+        voted = _numbered_by_size(heads, voted)
     means = class_means(prepared.reduced, voted, num_classes)
     names = {} if corrected is None else corrected.names
     model = ClassModel(prepared.reduction, heads, voters, means, about or {}, names)
@@ -232,6 +239,14 @@ def trained_heads(
             begun.prior[best].clone(),
         )
     return train("heads", state, settings)
+
+
+def _numbered_by_size(heads: HeadBank, voted: torch.Tensor) -> torch.Tensor:
+    """Renumber the classes of all heads, the largest of the vote first; return its labels (N,)."""
+    count = heads.classes[0]
+    order = torch.bincount(voted, minlength=count).argsort(descending=True, stable=True)
+    heads.reorder(order.expand(len(heads.classes), -1))
+    return order.argsort()[voted]
 
 
 def _finite(losses: torch.Tensor) -> list[int]:

@@ -6,16 +6,12 @@ import dataclasses
 import shlex
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
-from rich.progress import Progress as Bars
 from rich.table import Table
 
 from uic_plugin.data.folders import ImageList, list_images
@@ -33,9 +29,10 @@ from uic_plugin.discovery.folder import (
     search_of,
 )
 from uic_plugin.discovery.results import CORRECTED, LABELS_FILES, write_results
-from uic_plugin.discovery.search import Found, Progress, check_count, discover
+from uic_plugin.discovery.search import Found, check_count, discover
 from uic_plugin.discovery.settings import DiscoverySettings
 from uic_plugin.evaluation.clustering import agreement, mean_class_accuracy
+from uic_plugin.experiments.discovery_progress import curve_table, shown_progress
 from uic_plugin.experiments.finetuning import FOLDER as FINETUNED
 from uic_plugin.experiments.finetuning import FineTuning, check_backbone, fine_tune
 from uic_plugin.features.embedding import Embedded, embed_images
@@ -104,7 +101,7 @@ def _run(request: Request, settings: DiscoverySettings, console: Console) -> Fou
     corrected = _corrections(request, embedded.names)
     identity = embedded.store.identity
     start = time.perf_counter()
-    with _shown(console) as progress:
+    with shown_progress(console) as progress:
         found = discover(
             embedded.store.features(embedded.names),
             request.classes,
@@ -122,13 +119,19 @@ def _run(request: Request, settings: DiscoverySettings, console: Console) -> Fou
     if request.overwrite:
         remove_old(request.out, _written(request, labels))
     if found.count is not None:
-        console.print(_curve_table(found))
+        console.print(curve_table(found))
         console.print(found.count.explanation())
     if request.annotations:
         _score(request, images, embedded, found, settings, console)
     if request.finetune:
         _fine_tune(request, images, embedded, backbone, labels, found, settings, console)
     kept = f"{embedded.seconds:.0f} s" if embedded.added else "were there"
+    used = len(np.unique(found.answers.labels))
+    if used < found.model.num_classes:
+        console.print(
+            f"{used} of {found.model.num_classes} classes have images: these images do not divide "
+            f"into more on these features"
+        )
     console.print(
         f"{len(embedded.names):,} images · features {kept} (kept) · {settings.heads} heads "
         f"{seconds:.0f} s · {found.model.num_classes} classes, agreement of heads "
@@ -326,24 +329,3 @@ def _figures(truth: np.ndarray, labels: np.ndarray, count: int) -> dict[str, flo
         numbers["mean_class_accuracy"] = mean_class_accuracy(truth, labels)
     del numbers["nmi_geometric"]
     return numbers
-
-
-def _curve_table(found: Found) -> Table:
-    table = Table("classes", "information from neighbours, nats", "agreement of heads (ARI)")
-    for point in found.count.curve if found.count else ():
-        table.add_row(str(point.classes), f"{-point.loss:.3f}", f"{point.agreement:.3f}")
-    return table
-
-
-@contextmanager
-def _shown(console: Console) -> Iterator[Progress]:
-    """Show a bar on a terminal that says what is being done; nothing anywhere else."""
-    if not console.is_terminal:
-        yield lambda title, done, total: None
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Bars(*columns, console=console, transient=True) as bars:
-        task = bars.add_task("")
-        yield lambda title, done, total: bars.update(
-            task, description=title, completed=done, total=total
-        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -158,6 +159,14 @@ def _fixed_labels(dataset: Any, options: Any) -> torch.Tensor | None:
         )
     table = read_labels(Path(options.fixed_labels).expanduser())
     labels = match_labels(table, paths, options.num_pseudo_classes, options.fixed_labels)
+    classes = int(labels.max(initial=-1)) + 1
+    if classes < options.num_pseudo_classes:
+        warnings.warn(
+            f"{options.fixed_labels} has {classes} classes and the recipe "
+            f"{options.num_pseudo_classes}, of which the others stay without images: set "
+            f"method_kwargs.num_pseudo_classes={classes}",
+            stacklevel=2,
+        )
     return torch.from_numpy(labels)
 
 

@@ -113,6 +113,10 @@ class MethodOptions:
         """Return the options as plain Python values."""
         return dataclasses.asdict(self)
 
+    def risks(self) -> list[str]:
+        """Return what may go wrong with these options, a line each."""
+        return []
+
     def needed_for(self, name: str) -> str | None:
         """Return what an option needs to have an effect and does not have here, as "head=mlp".
 

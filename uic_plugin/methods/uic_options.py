@@ -128,6 +128,16 @@ class UICOptions(PseudoLabelOptions):
         """Number of pseudo classes of each head."""
         return (*super().head_classes, *self.more_heads)
 
+    def risks(self) -> list[str]:
+        """Return what may go wrong with these options, a line each."""
+        is_free = not (self.balanced_sampling or self.fix_empty_classes)
+        if self.label_source != "bank" or self.fixed_labels is not None or not is_free:
+            return []
+        return [
+            "labels of the bank with neither balanced_sampling nor fix_empty_classes end in one "
+            "class for all images: set both to true, as --config-name custom/uic_paper has them"
+        ]
+
     def _check_sources(self) -> None:
         """Refuse two ways to the labels that exclude each other."""
         sources = {

@@ -24,9 +24,14 @@ _SHOWN = (
     ("NMI", ("uic_nmi",)),
     ("NMI to last", ("uic_nmi_previous",)),
     ("purity", ("uic_purity",)),
-    ("empty", ("uic_empty_fixed",)),
+    ("classes used", ("uic_classes_used",)),
     ("val k-NN", ("val_knn_acc1",)),
 )
+
+
+def _short(value: float) -> str:
+    """Return a number in three digits, a count in all of its own."""
+    return f"{int(value)}" if float(value).is_integer() else f"{value:.3g}"
 
 
 class EpochReporter:
@@ -75,7 +80,7 @@ class EpochReporter:
         losses = [name for name in row if _LOSS.fullmatch(name)]
         wanted = (("loss", sorted(losses, key=len, reverse=True)), *_SHOWN)
         found = [(label, [row[name] for name in names if name in row]) for label, names in wanted]
-        shown = [f"{label} {values[0]:.3g}" for label, values in found if values]
+        shown = [f"{label} {_short(values[0])}" for label, values in found if values]
         self._numbers = "  ".join(text for text in shown if not text.startswith("loss "))
         if self._progress is None:
             self.console.print(

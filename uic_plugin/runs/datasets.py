@@ -250,6 +250,10 @@ def _take_fraction(dataset: Any, fraction: float) -> None:
     """Keep a stratified part, the same one that solo-learn main's `data.fraction` keeps."""
     if fraction is not None and type(fraction) not in (int, float):
         raise ValueError(f"data.fraction must be a number below 1, or -1, got {fraction!r}")
+    if fraction is not None and fraction != -1 and not 0 < fraction < 1:
+        raise ValueError(
+            f"data.fraction must be above 0 and below 1, or -1 for all images, got {fraction!r}"
+        )
     if fraction is None or fraction <= 0:
         return
     if fraction >= 1:

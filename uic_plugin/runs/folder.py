@@ -56,7 +56,12 @@ def find_resume(cfg: DictConfig, run_dir: Path) -> Path | None:
     """Return the checkpoint to resume from: the run folder's own, else the recipe's.
 
     The recipe takes over, in place, the engine of augmentation that the run was begun with.
+
+    Raises:
+        FileExistsError: for a run folder that holds something else.
+        ValueError: for one that holds a run with other settings.
     """
+    _check_own(run_dir)
     own = _whole_checkpoint(run_dir)
     named = Path(cfg.resume_from_checkpoint) if cfg.get("resume_from_checkpoint") else None
     checkpoint = own or named
@@ -75,6 +80,23 @@ def find_resume(cfg: DictConfig, run_dir: Path) -> Path | None:
                 f"another run_dir=FOLDER, or remove that folder to start anew"
             )
     return checkpoint
+
+
+def _check_own(run_dir: Path) -> None:
+    """Refuse a folder whose config.yaml is another program's, or a file in its place."""
+    if run_dir.exists() and not run_dir.is_dir():
+        raise FileExistsError(f"run_dir={run_dir} is a file: give a folder")
+    file = run_dir / CONFIG_FILE
+    if not file.exists():
+        return
+    try:
+        kept: Any = OmegaConf.load(file)
+    except (OSError, yaml.YAMLError, OmegaConfBaseException):
+        kept = None
+    if not isinstance(kept, DictConfig) or "method" not in kept:
+        raise FileExistsError(
+            f"{file} is there and of no run: give another run_dir=FOLDER, or move it away"
+        )
 
 
 def _whole_checkpoint(run_dir: Path) -> Path | None:

@@ -28,9 +28,11 @@ from uic_plugin.methods import NUM_ROTATIONS, OWN_METHODS, RotNet
 from uic_plugin.methods.base import HostMethod
 from uic_plugin.networks import find_backbone
 from uic_plugin.recipes_path import TYPED_KEY
+from uic_plugin.runs.augmentation_checks import check_augmentations
 from uic_plugin.runs.engine import engine_of
 from uic_plugin.runs.partial_training import check_partial_training
 from uic_plugin.runs.performance import check_performance
+from uic_plugin.runs.unread import unread_settings
 
 
 def prepare_config(cfg: DictConfig, *, needs_images: bool = True) -> tuple[DictConfig, DataSource]:
@@ -109,6 +111,14 @@ def validate(cfg: DictConfig) -> None:
             "steps: set devices=1"
         )
     engine_of(cfg)
+    check_augmentations(cfg.get("augmentations"))
+    if cfg.scheduler.name == "step" and not cfg.scheduler.get("lr_decay_steps"):
+        raise ValueError(
+            "scheduler.name=step needs the epochs after which the rate falls: add "
+            "'+scheduler.lr_decay_steps=[60,80]', say"
+        )
+    if type(cfg.data.get("no_labels", False)) is not bool:
+        raise ValueError(f"data.no_labels must be true or false, got {cfg.data.no_labels!r}")
     allowed = cfg.get("weights_allow_missing") or ListConfig([])
     if not isinstance(allowed, ListConfig) or not all(type(name) is str for name in allowed):
         raise ValueError(
@@ -156,6 +166,8 @@ def resolve(cfg: DictConfig, *, needs_images: bool = True) -> tuple[DictConfig, 
         FileNotFoundError: for data that is not there.
     """
     typed = cfg.pop(TYPED_KEY, [])
+    for key in unread_settings(typed):
+        warnings.warn(f"nothing reads {key}: it has no effect", stacklevel=3)
     without_dali(cfg.data)
     if needs_images:
         source = resolve_data(cfg.data)
@@ -308,6 +320,8 @@ def _resolve_method_options(cfg: DictConfig, typed: list[str]) -> None:
         own = own_options(given, typed, method.options_class, cfg.method)
         options = method.make_options(own, cfg.data.num_classes)
         cfg.method_kwargs = options.as_dict()
+        for risk in options.risks():
+            warnings.warn(risk, stacklevel=4)
         for name in sorted(typed_options(typed)):
             needed = options.needed_for(name)
             if needed is not None:

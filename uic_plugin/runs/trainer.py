@@ -17,20 +17,7 @@ from uic_plugin.methods import OWN_METHODS
 from uic_plugin.methods.base import HostMethod
 from uic_plugin.runs.performance import setting
 from uic_plugin.runs.settings import lightning_precision, num_devices
-
-# Settings that go to Lightning's Trainer as they are.
-_TRAINER_KEYS = (
-    "accumulate_grad_batches",
-    "gradient_clip_val",
-    "gradient_clip_algorithm",
-    "num_nodes",
-    "limit_train_batches",
-    "limit_val_batches",
-    "check_val_every_n_epoch",
-    "log_every_n_steps",
-    "deterministic",
-)
-
+from uic_plugin.runs.unread import TRAINER_KEYS
 
 _RANK_TIMEOUT = 1800  # seconds
 
@@ -75,16 +62,16 @@ def make_trainer(
             strategy = pl.strategies.DDPStrategy(timeout=patience, **known)
         arguments["strategy"] = strategy
     if not evaluates:
-        arguments.update({name: cfg[name] for name in _TRAINER_KEYS if cfg.get(name) is not None})
+        arguments.update({name: cfg[name] for name in TRAINER_KEYS if cfg.get(name) is not None})
     try:
         trainer = pl.Trainer(**arguments)
     except Exception as error:  # Lightning has an exception of its own for each line
         if type(error).__name__ != "MisconfigurationException":
             raise
         raise ValueError(
-            f"accelerator={cfg.accelerator} devices={cfg.devices} precision={cfg.precision} "
-            f"cannot be had here ({' '.join(str(error).split())}): set accelerator=cpu devices=1 "
-            f"precision=32, say"
+            f"Lightning's Trainer refuses this recipe ({' '.join(str(error).split())}); it has "
+            f"accelerator={cfg.accelerator} devices={cfg.devices} precision={cfg.precision}: where "
+            f"the hardware is not there set accelerator=cpu devices=1 precision=32"
         ) from error
     write_whole_checkpoints(trainer)
     return trainer

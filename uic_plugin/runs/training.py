@@ -74,12 +74,14 @@ class PretrainResult:
         seconds: wall time of this call.
         resumed_from: epoch at which it went on, 0 from the start.
         is_main: whether this process is the one of all ranks that speaks.
+        has_annotations: whether evaluations find annotated images.
     """
 
     run_dir: Path
     seconds: float
     resumed_from: int
     is_main: bool = True
+    has_annotations: bool = True
 
 
 def pretrain(
@@ -135,7 +137,11 @@ def pretrain(
     with _told_in_one_line(cfg, run_dir, resume, trainer, reporter), log, tuned(cfg):
         fit(trainer, method, loader, val_loader, resume)
     return PretrainResult(
-        run_dir, time.perf_counter() - started, done, is_main=trainer.is_global_zero
+        run_dir,
+        time.perf_counter() - started,
+        done,
+        is_main=trainer.is_global_zero,
+        has_annotations=source.labelled,
     )
 
 

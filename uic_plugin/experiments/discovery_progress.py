@@ -1,0 +1,35 @@
+"""What `uic discover` shows while it works, and the curve over the number of classes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+from rich.progress import Progress as Bars
+from rich.table import Table
+
+from uic_plugin.discovery.search import Found, Progress
+
+
+def curve_table(found: Found) -> Table:
+    """Return information and agreement of each number of classes that was tried."""
+    table = Table("classes", "information from neighbours, nats", "agreement of heads (ARI)")
+    for point in found.count.curve if found.count else ():
+        table.add_row(str(point.classes), f"{-point.loss:.3f}", f"{point.agreement:.3f}")
+    return table
+
+
+@contextmanager
+def shown_progress(console: Console) -> Iterator[Progress]:
+    """Show a bar on a terminal that says what is being done; nothing anywhere else."""
+    if not console.is_terminal:
+        yield lambda title, done, total: None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Bars(*columns, console=console, transient=True) as bars:
+        task = bars.add_task("")
+        yield lambda title, done, total: bars.update(
+            task, description=title, completed=done, total=total
+        )
