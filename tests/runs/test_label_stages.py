@@ -9,6 +9,7 @@ import torch
 from host_lines import answers
 
 from uic_plugin.data.labels import LabelTable, read_labels, write_labels
+from uic_plugin.data.listed import decode
 from uic_plugin.hosts import load_host
 from uic_plugin.hosts.lightning import pl
 from uic_plugin.recipes_path import compose_recipe
@@ -59,6 +60,22 @@ def test_centered_labels_are_those_of_the_frozen_network(recipe, trained):
     bank = read_checkpoint(Path(cfg.run_dir) / "last.ckpt")["uic"]["bank"]
     assert bank["targets"].tolist() == table.labels.tolist()
     assert len(set(table.labels.tolist())) > 5
+
+
+def test_labels_of_a_further_classifier(recipe, tmp_path):
+    cfg = recipe("max_epochs=1", "method_kwargs.more_heads=[10,5]")
+    pretrain(cfg, reporter=QUIET)
+    run = loaded(cfg.run_dir)
+    given = {"data": run.source.val}
+    first = label_images(run, tmp_path / "first.csv", **given)
+    five = label_images(run, tmp_path / "five.csv", settings=LabelSettings(classes=5), **given)
+    assert first.labels.max() >= 5 > five.labels.max()
+    views = torch.stack([run.view(decode(run.source.val / path)) for path in five.paths[:20]])
+    with torch.no_grad():
+        logits = run.head.eval()(run.backbone.eval()(views).flatten(1))[1]
+    assert run.head.per_head(logits)[2].argmax(1).tolist() == five.labels[:20].tolist()
+    with pytest.raises(ValueError, match="--classes 7: the run has classifiers of 30, 10, 5"):
+        label_images(run, tmp_path / "no.csv", settings=LabelSettings(classes=7), **given)
 
 
 @pytest.mark.slow

@@ -33,9 +33,10 @@ def label(
 
     model = find_model(run)
     if model is not None:
-        if settings.view != "center" or settings.mode != "eval":
+        if settings.view != "center" or settings.mode != "eval" or settings.classes:
             raise ValueError(
-                f"{run} holds classes of 'uic discover': only --view center --mode eval"
+                f"{run} holds classes of 'uic discover': only --view center --mode eval, and no "
+                f"--classes"
             )
         if set_:
             raise ValueError(f"{run} holds classes of 'uic discover' and has no recipe for --set")
@@ -62,6 +63,7 @@ def label(
         )
     used = len(set(table.labels.tolist()))
     terminal().print(
-        f"{out}: {len(table)} images in {used} of {opened.head.num_classes} classes, "
+        f"{out}: {len(table)} images in {used} of {settings.classes or opened.head.num_classes} "
+        f"classes, "
         f"mean confidence {table.confidence.mean():.3f}"
     )

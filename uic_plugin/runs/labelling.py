@@ -125,7 +125,7 @@ def label_images(
         FileNotFoundError: if there are no images.
     """
     settings = settings or LabelSettings()
-    classifier = run.classifier()
+    classifier = run.classifier(settings.classes)
     check_label_file(out)
     reference = _reference(run.config, like)
     dataset = _images_to_label(run, data, settings)

@@ -186,12 +186,24 @@ class Run:
         """The centered view of the recipe's augmentation, an image to (3, H, W)."""
         return center_view(self.augmentation)
 
-    def classifier(self) -> nn.Sequential:
-        """Return a copy of the network with its first classifier, images to logits (B, K).
+    def classifier(self, classes: int = 0) -> nn.Sequential:
+        """Return a copy of the network with one of its classifiers, images to logits (B, K).
 
         They are divided by the temperature of the loss, as what was trained is their softmax.
+
+        Args:
+            classes: K of the classifier; 0 for the first one.
+
+        Raises:
+            ValueError: for a run without pseudo classes, or without such a classifier.
         """
-        return copy.deepcopy(nn.Sequential(self.backbone, self.first_logits()))
+        logits = self.first_logits()
+        if classes:
+            if classes not in self.head.sizes:
+                sizes = ", ".join(map(str, self.head.sizes))
+                raise ValueError(f"--classes {classes}: the run has classifiers of {sizes} classes")
+            logits.number = self.head.sizes.index(classes)
+        return copy.deepcopy(nn.Sequential(self.backbone, logits))
 
     def first_logits(self) -> FirstLogits:
         """Return the first of the head's classifiers, features to logits; see `classifier`."""
@@ -242,12 +254,17 @@ class Run:
 
 
 class FirstLogits(nn.Module):
-    """Logits (B, K) of the first of a head's classifiers, of features (B, D).
+    """Logits (B, K) of one of a head's classifiers, of features (B, D).
 
     Args:
         head: all classifiers.
         temperature: divides the logits.
+
+    Attributes:
+        number: which classifier, the first at the start.
     """
+
+    number = 0
 
     def __init__(self, head: PseudoClassHead, temperature: float = 1.0) -> None:
         super().__init__()
@@ -256,7 +273,7 @@ class FirstLogits(nn.Module):
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Return the logits."""
         logits: torch.Tensor = self.head(features)[1]
-        return logits[:, : self.head.num_classes] / self.temperature
+        return self.head.per_head(logits)[self.number] / self.temperature
 
 
 def _view_of(image: _Picture, view: Callable[[Image.Image], torch.Tensor]) -> torch.Tensor:
