@@ -36,7 +36,7 @@ class UICOptions(PseudoLabelOptions):
         label_init: "random", independent draws; "balanced", equal class sizes; "clusters", k-means
             on the untrained network's features, once (a variant of ours).
         views: 1: the loss and the next label come from one view; 2: the label from the first,
-            the loss on the second.
+            the loss on the second. label_source=swap and step have two, whatever stands here.
         label_view: "train": labels come from the training step's own view; "center": from a pass
             over centered views at the end of each epoch, network in eval mode (Table 3).
         label_every: epochs between two such passes.
@@ -60,7 +60,7 @@ class UICOptions(PseudoLabelOptions):
             learns from; the rest is the other view's.
         instance_share: with label_source=swap, share of the loss in which every image of the step
             is a class of its own and its other view has to be found among all views (SimCLR's
-            loss); the rest is of the pseudo classes.
+            loss); the rest is of the pseudo classes. Needs balanced_sampling=false.
         instance_temperature: divides the cosines of that share.
         small_crops: with label_source=swap, crops of a second, smaller size, which learn the labels
             of the two large ones; augmentations.1 says how they are made.
