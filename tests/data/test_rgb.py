@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from uic_plugin.data.folders import images_below
 from uic_plugin.data.listed import decode
 from uic_plugin.data.rgb import as_rgb
 
@@ -31,3 +32,11 @@ def test_whole_numbers_of_32_bits():
 def test_other_kinds_are_pillows(mode):
     image = Image.fromarray(np.arange(48, dtype=np.uint8).reshape(4, 4, 3)).convert(mode)
     np.testing.assert_array_equal(np.asarray(as_rgb(image)), np.asarray(image.convert("RGB")))
+
+
+def test_photographs_of_kinds_that_are_not_read_are_counted(tmp_path):
+    (tmp_path / "more").mkdir()
+    for name in ("a.jpg", "B.JPEG", "c.heic", "more/d.HEIC", "more/e.dng", "notes.txt", ".png"):
+        (tmp_path / name).write_bytes(b"")
+    with pytest.warns(UserWarning, match=r"3 photographs below .* \(.dng .heic\) and are left out"):
+        assert images_below(tmp_path) == ["B.JPEG", "a.jpg"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import warnings
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +14,12 @@ import numpy as np
 from uic_plugin.data.held_out import SplitImages
 from uic_plugin.data.images import IMAGE_SUFFIXES
 from uic_plugin.data.packed import PackedByPath, is_packed, open_packed
+
+# what cameras and telephones write, and Pillow or this program does not read
+_OTHER_PHOTOGRAPHS = (
+    *(".heic", ".heif", ".avif", ".jxl", ".jp2", ".gif"),
+    *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"),
+)
 
 
 @dataclass(frozen=True)
@@ -55,17 +63,28 @@ def list_images(source: Path) -> ImageList:
 def images_below(root: Path) -> list[str]:
     """Return the paths of all images below a folder, with forward slashes, sorted; follow links.
 
+    A warning counts photographs of other kinds.
+
     Raises:
         FileNotFoundError: if there is no such folder, or no image in it.
     """
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: there is no such folder of images")
-    names = sorted(
-        Path(folder, name).relative_to(root).as_posix()
-        for folder, _, names in os.walk(root, followlinks=True)
-        for name in names
-        if name.lower().endswith(IMAGE_SUFFIXES)
-    )
+    names, others = [], Counter[str]()
+    for folder, _, files in os.walk(root, followlinks=True):
+        for name in files:
+            suffix = os.path.splitext(name)[1].lower()
+            if suffix in IMAGE_SUFFIXES:
+                names.append(Path(folder, name).relative_to(root).as_posix())
+            elif suffix in _OTHER_PHOTOGRAPHS:
+                others[suffix] += 1
+    names.sort()
+    if others:
+        warnings.warn(
+            f"{others.total()} photographs below {root} are of kinds that are not read "
+            f"({' '.join(sorted(others))}) and are left out: convert them to JPEG or PNG",
+            stacklevel=2,
+        )
     if not names and is_packed(root):
         raise FileNotFoundError(
             f"{root} is a packed folder, and this needs image files: give the folder that it was "
