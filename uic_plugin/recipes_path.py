@@ -10,6 +10,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 TYPED_KEY = "typed_overrides"  # of a composed recipe: what the user typed
+_NETWORK = "backbone="  # an override that names a network, without its arguments
 
 
 def recipes_dir() -> Path:
@@ -102,11 +103,12 @@ def _compose(name: str, overrides: list[str], config_dir: Path | None = None) ->
         )
     others = [f"file://{folder}" for folder in folders if folder != homes[0]]
     search = [f"hydra.searchpath=[{','.join(others)}]"] if others else []
-    network, overrides = _named_network(overrides, folders)
+    network = _named_network(overrides, folders)
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(homes[0]), version_base="1.3"):
-            cfg = compose(name, overrides=[*search, *map(_open_group, overrides)])
+            given = [o for o in overrides if network is None or not o.startswith(_NETWORK)]
+            cfg = compose(name, overrides=[*search, *map(_open_group, given)])
         if network is not None:
             _take_network(cfg, network, overrides)
         missing = sorted(OmegaConf.missing_keys(cfg))
@@ -128,22 +130,23 @@ def _compose(name: str, overrides: list[str], config_dir: Path | None = None) ->
     return cfg
 
 
-def _named_network(overrides: list[str], folders: list[Path]) -> tuple[str | None, list[str]]:
-    """Return the network of an override backbone=NAME, and the other overrides.
+def _named_network(overrides: list[str], folders: list[Path]) -> str | None:
+    """Return the network of the last override backbone=NAME.
 
     Not where `backbone` is a group of recipe files, from which Hydra chooses one.
     """
     if any((folder / "backbone").is_dir() for folder in folders):
-        return None, overrides
-    names = [o.removeprefix("backbone=") for o in overrides if o.startswith("backbone=")]
-    others = [o for o in overrides if not o.startswith("backbone=")]
-    return (names[-1] if names else None), others
+        return None
+    names = [o.removeprefix(_NETWORK) for o in overrides if o.startswith(_NETWORK)]
+    return names[-1] if names else None
 
 
 def _take_network(cfg: DictConfig, network: str, overrides: list[str]) -> None:
-    """Put a network in the place of a recipe's, with the arguments that were typed alone."""
+    """Put a network in the place of a recipe's, with the arguments that were typed behind it."""
     start = "backbone.kwargs."
-    typed = {o.split("=")[0].removeprefix(start) for o in overrides if o.startswith(start)}
+    last = max(number for number, o in enumerate(overrides) if o.startswith(_NETWORK))
+    behind = [o for o in overrides[last:] if o.startswith(start)]
+    typed = {o.split("=")[0].removeprefix(start) for o in behind}
     kept = {key: value for key, value in cfg.backbone.kwargs.items() if key in typed}
     cfg.backbone = {"name": network, "kwargs": kept}
 

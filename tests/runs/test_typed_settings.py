@@ -75,6 +75,8 @@ def test_a_network_with_arguments(digits):
     cfg = composed(digits, "backbone=timm/resnet18", "backbone.kwargs.drop_path_rate=0.1")
     assert cfg.backbone == {"name": "timm/resnet18", "kwargs": {"drop_path_rate": 0.1}}
     assert composed(digits, "backbone=resnet18").backbone == {"name": "resnet18", "kwargs": {}}
+    before = composed(digits, "backbone.kwargs.width=4", "backbone=resnet18")
+    assert before.backbone.kwargs == {}
     kept = composed(digits, "backbone.name=conv4").backbone.kwargs
     assert kept == composed(digits).backbone.kwargs  # of the recipe
 
