@@ -9,15 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from host_lines import LINE
 from torch.utils.data import DataLoader, Dataset, IterableDataset, WeightedRandomSampler
 
-from uic_plugin.hosts.detect import HostError, find_host
-
-try:
-    HAS_LIGHTLY = find_host().line == "lightly"
-except HostError:
-    HAS_LIGHTLY = False
-if not HAS_LIGHTLY:
+if LINE != "lightly":
     pytest.skip("the host is not lightly: make test HOST=lightly", allow_module_level=True)
 
 import pytorch_lightning as pl
@@ -26,6 +21,7 @@ from lightly.utils.benchmarking import KNNClassifier, LinearClassifier, MetricCa
 
 from uic_plugin.data.center import center_view
 from uic_plugin.hosts import lightly_images, load_host
+from uic_plugin.hosts.detect import HostError
 from uic_plugin.hosts.lightly_module import Training, _optimizer
 from uic_plugin.lightly import UIC, DeepCluster, SelfLabel, UICTransform
 from uic_plugin.pseudo_labels import BankSampler

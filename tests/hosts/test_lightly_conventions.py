@@ -8,14 +8,9 @@ import copy
 import math
 
 import pytest
+from host_lines import LINE
 
-from uic_plugin.hosts.detect import HostError, find_host
-
-try:
-    HAS_LIGHTLY = find_host().line == "lightly"
-except HostError:
-    HAS_LIGHTLY = False
-if not HAS_LIGHTLY:
+if LINE != "lightly":
     pytest.skip("the host is not lightly: make test HOST=lightly", allow_module_level=True)
 
 import lightly

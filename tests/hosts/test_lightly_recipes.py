@@ -9,14 +9,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
+from host_lines import LINE
 
-from uic_plugin.hosts.detect import HostError, find_host
-
-try:
-    HAS_LIGHTLY = find_host().line == "lightly"
-except HostError:
-    HAS_LIGHTLY = False
-if not HAS_LIGHTLY:
+if LINE != "lightly":
     pytest.skip("the host is not lightly: make test HOST=lightly", allow_module_level=True)
 
 from uic_plugin.errors import Interrupted
