@@ -38,5 +38,5 @@ def test_photographs_of_kinds_that_are_not_read_are_counted(tmp_path):
     (tmp_path / "more").mkdir()
     for name in ("a.jpg", "B.JPEG", "c.heic", "more/d.HEIC", "more/e.dng", "notes.txt", ".png"):
         (tmp_path / name).write_bytes(b"")
-    with pytest.warns(UserWarning, match=r"3 photographs below .* \(.dng .heic\) and are left out"):
+    with pytest.warns(UserWarning, match=r"kinds that are not read: 3 \(.dng .heic\); convert"):
         assert images_below(tmp_path) == ["B.JPEG", "a.jpg"]

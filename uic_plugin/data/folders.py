@@ -81,8 +81,8 @@ def images_below(root: Path) -> list[str]:
     names.sort()
     if others:
         warnings.warn(
-            f"{others.total()} photographs below {root} are of kinds that are not read "
-            f"({' '.join(sorted(others))}) and are left out: convert them to JPEG or PNG",
+            f"left out below {root}, photographs of kinds that are not read: {others.total()} "
+            f"({' '.join(sorted(others))}); convert them to JPEG or PNG",
             stacklevel=2,
         )
     if not names and is_packed(root):
