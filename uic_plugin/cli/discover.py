@@ -74,14 +74,12 @@ def discover(
     settings: DiscoverySettings,
 ) -> None:
     """Divide unlabelled images into classes, on the features of a pretrained network."""
-    from uic_plugin.discovery.folder import free_folder
     from uic_plugin.experiments.discovery import Request, run_discovery
 
-    name = f"{_name_of(folder)}-classes"
     request = Request(
         folder=folder,
         classes=_count_of(classes),
-        out=out or (Path(name) if from_ is None else free_folder(name)),
+        out=out or _out_for(folder, is_next=from_ is not None),
         features=features or Path(f"{_name_of(folder)}-features"),
         backbone=backbone,
         weights=weights,
@@ -99,6 +97,14 @@ def discover(
         features_given=features is not None,
     )
     run_discovery(request, settings, terminal())
+
+
+def _out_for(folder: Path, *, is_next: bool) -> Path:
+    """Return where the classes of a folder go, or those of a next discovery."""
+    from uic_plugin.discovery.folder import free_folder
+
+    name = f"{_name_of(folder)}-classes"
+    return free_folder(name) if is_next else Path(name)
 
 
 def _count_of(classes: str) -> int | None:

@@ -124,10 +124,7 @@ def discover(
     if num_classes is None:
         count = _chosen(prepared, settings, folder, progress)
         num_classes = count.chosen
-    most = max(1, len(features) // (2 * num_classes))  # of a class's images, half are near each
-    if most < prepared.neighbours.shape[1]:
-        near = prepared.neighbours[:, :most].contiguous()
-        prepared = dataclasses.replace(prepared, neighbours=near)
+    prepared = _within_classes(prepared, num_classes)
     state = trained_heads(prepared, num_classes, settings, folder, progress, corrected)
     losses = judge_heads(
         state.teacher, state.prior, prepared.reduced, prepared.neighbours, settings
@@ -239,6 +236,17 @@ def trained_heads(
             begun.prior[best].clone(),
         )
     return train("heads", state, settings)
+
+
+def _within_classes(prepared: Prepared, num_classes: int) -> Prepared:
+    """Leave each image no more neighbours than half of an average class.
+
+    In a small folder the others are of other classes, and their classes would become one.
+    """
+    most = max(1, len(prepared.reduced) // (2 * num_classes))
+    if most >= prepared.neighbours.shape[1]:
+        return prepared
+    return dataclasses.replace(prepared, neighbours=prepared.neighbours[:, :most].contiguous())
 
 
 def _numbered_by_size(heads: HeadBank, voted: torch.Tensor) -> torch.Tensor:

@@ -28,7 +28,7 @@ from uic_plugin.discovery.folder import (
     remove_old,
     search_of,
 )
-from uic_plugin.discovery.results import CORRECTED, LABELS_FILES, write_results
+from uic_plugin.discovery.results import ABOUT_FILE, CORRECTED, LABELS_FILES, write_results
 from uic_plugin.discovery.search import Found, check_count, discover
 from uic_plugin.discovery.settings import DiscoverySettings
 from uic_plugin.evaluation.clustering import agreement, mean_class_accuracy
@@ -90,6 +90,7 @@ def run_discovery(request: Request, settings: DiscoverySettings, console: Consol
 def _run(request: Request, settings: DiscoverySettings, console: Console) -> Found:
     check_faiss()
     _check(request, settings)
+    replaces = request.overwrite and (request.out / ABOUT_FILE).exists()
     images = list_images(request.folder)
     check_count(len(images.names), request.classes)
     _check_images(request, images)
@@ -116,7 +117,7 @@ def _run(request: Request, settings: DiscoverySettings, console: Console) -> Fou
     said: dict[str, Any] = {"seconds": round(seconds, 1), "images": len(embedded.names)}
     said |= {ASKED: request.classes, SEARCH: search_of(request.out)}
     labels = write_results(request.out, embedded.names, found, settings, csv=request.csv, said=said)
-    if request.overwrite:
+    if replaces:
         remove_old(request.out, _written(request, labels))
     if found.count is not None:
         console.print(curve_table(found))
@@ -126,12 +127,7 @@ def _run(request: Request, settings: DiscoverySettings, console: Console) -> Fou
     if request.finetune:
         _fine_tune(request, images, embedded, backbone, labels, found, settings, console)
     kept = f"{embedded.seconds:.0f} s" if embedded.added else "were there"
-    used = len(np.unique(found.answers.labels))
-    if used < found.model.num_classes:
-        console.print(
-            f"{used} of {found.model.num_classes} classes have images: these images do not divide "
-            f"into more on these features"
-        )
+    _say_empty(found, console)
     console.print(
         f"{len(embedded.names):,} images · features {kept} (kept) · {settings.heads} heads "
         f"{seconds:.0f} s · {found.model.num_classes} classes, agreement of heads "
@@ -148,6 +144,16 @@ def _run(request: Request, settings: DiscoverySettings, console: Console) -> Fou
         soft_wrap=True,
     )
     return found
+
+
+def _say_empty(found: Found, console: Console) -> None:
+    """Say how many classes have images, where some have none."""
+    used = len(np.unique(found.answers.labels))
+    if used < found.model.num_classes:
+        console.print(
+            f"{used} of {found.model.num_classes} classes have images: these images do not divide "
+            f"into more on these features"
+        )
 
 
 def _written(request: Request, labels: Path) -> set[str]:
