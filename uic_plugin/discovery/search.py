@@ -126,23 +126,9 @@ def discover(
         num_classes = count.chosen
     prepared = _within_classes(prepared, num_classes)
     state = trained_heads(prepared, num_classes, settings, folder, progress, corrected)
-    losses = judge_heads(
-        state.teacher, state.prior, prepared.reduced, prepared.neighbours, settings
-    )
+    losses = _judged(state, prepared, settings)
     order = _finite(losses)
-    labels = head_labels(state.teacher, prepared.reduced)
-    if corrected is None:
-        heads = aligned_heads(state.teacher, labels, order)
-    else:
-        heads = state.teacher.some(order)  # all started from the same class numbers
-    heads.requires_grad_(False)
-    voters = settings.voters()
-    voted = voted_labels(heads, voters, prepared.reduced)
-    if corrected is None:
-        voted = _numbered_by_size(heads, voted)
-    means = class_means(prepared.reduced, voted, num_classes)
-    names = {} if corrected is None else corrected.names
-    model = ClassModel(prepared.reduction, heads, voters, means, about or {}, names)
+    model = _model_of(state, order, prepared, settings, corrected, about or {})
     answers = model(features)
     if corrected is not None:  # a person's correction decides an image's class
         rows = np.flatnonzero(corrected.moved)
@@ -226,9 +212,7 @@ def trained_heads(
         if begun is None:
             begun = started_heads(prepared.reduced, num_classes, trial)
         train("first heads", begun, trial)
-        losses = judge_heads(
-            begun.teacher, begun.prior, prepared.reduced, prepared.neighbours, trial
-        )
+        losses = _judged(begun, prepared, trial)
         best = _finite(losses)[: settings.heads]
         state = TrainingState(
             begun.student.some(best),
@@ -236,6 +220,28 @@ def trained_heads(
             begun.prior[best].clone(),
         )
     return train("heads", state, settings)
+
+
+def _model_of(
+    state: TrainingState,
+    order: list[int],
+    prepared: Prepared,
+    settings: DiscoverySettings,
+    corrected: Corrected | None,
+    about: dict[str, str | int | None],
+) -> ClassModel:
+    """Return the trained heads as a model, the best first, with the same classes in all of them."""
+    heads = state.teacher.some(order)  # of corrected classes all have the same class numbers
+    if corrected is None:
+        labels = head_labels(state.teacher, prepared.reduced)
+        heads = aligned_heads(state.teacher, labels, order)
+    heads.requires_grad_(False)
+    voted = voted_labels(heads, settings.voters(), prepared.reduced)
+    if corrected is None:
+        voted = _numbered_by_size(heads, voted)
+    means = class_means(prepared.reduced, voted, heads.classes[0])
+    names = {} if corrected is None else corrected.names
+    return ClassModel(prepared.reduction, heads, settings.voters(), means, about, names)
 
 
 def _within_classes(prepared: Prepared, num_classes: int) -> Prepared:
@@ -255,6 +261,11 @@ def _numbered_by_size(heads: HeadBank, voted: torch.Tensor) -> torch.Tensor:
     order = torch.bincount(voted, minlength=count).argsort(descending=True, stable=True)
     heads.reorder(order.expand(len(heads.classes), -1))
     return order.argsort()[voted]
+
+
+def _judged(state: TrainingState, prepared: Prepared, settings: DiscoverySettings) -> torch.Tensor:
+    """Return the loss of each head, (H,)."""
+    return judge_heads(state.teacher, state.prior, prepared.reduced, prepared.neighbours, settings)
 
 
 def _finite(losses: torch.Tensor) -> list[int]:
