@@ -3,7 +3,7 @@
 import pytest
 from omegaconf import OmegaConf
 
-from uic_plugin.hosts.foreign import check_two_crops, set_views
+from uic_plugin.hosts.foreign import check_host_options, check_two_crops, set_views
 
 
 @pytest.mark.parametrize(
@@ -38,3 +38,29 @@ def test_crops_of_two_sizes_are_named():
         check_two_crops(pipelines((64, 1), (32, 1)))
     with pytest.raises(ValueError, match=r"crops of 32 pixels.*augmentations.0.num_crops=2"):
         check_two_crops(pipelines((32, 1)))
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "wanted"),
+    [
+        ("temperature", "abc", "a number"),
+        ("temperature", True, "a number"),
+        ("proj_hidden_dim", 2.5, "a whole number"),
+        ("proj_hidden_dim", -1, "a whole number"),
+        ("norm_last_layer", "yes", "true or false"),
+        ("num_prototypes", [100, "x"], "whole numbers"),
+    ],
+)
+def test_options_of_the_host_of_another_kind_are_refused(option, value, wanted):
+    with pytest.raises(ValueError, match=f"method_kwargs.{option} must be {wanted}.*got"):
+        check_host_options({"proj_output_dim": 128, option: value})
+
+
+def test_options_that_no_method_of_the_host_has_are_refused():
+    with pytest.raises(ValueError, match=r"unknown option method_kwargs\.tau.*recipe has lamb"):
+        check_host_options({"lamb": 0.1, "tau": 1})
+
+
+def test_what_the_host_takes_passes():
+    check_host_options({"clip_grad": False, "queue_size": 0, "num_prototypes": [100, 300]})
+    check_host_options({"temperature": 1, "norm_last_layer": True, "num_prototypes": 100})

@@ -10,16 +10,20 @@ from omegaconf import DictConfig, ListConfig
 
 from uic_plugin.methods import OWN_METHODS, MethodOptions, UICOptions
 
-# `method_kwargs` of solo-learn's own methods, versions 1.0.2 and 1.0.6.
-HOST_OPTIONS = frozenset(
-    """clip_grad cov_loss_weight decoder_depth decoder_embed_dim decoder_num_heads
-    epoch_queue_starts freeze_last_layer freeze_prototypes_epochs iternorm kmeans_iters lamb
-    mask_ratio norm_last_layer norm_pix_loss num_prototypes pred_hidden_dim proj_hidden_dim
-    proj_output_dim queue_size scale_loss sim_loss_weight sk_epsilon sk_iters
-    student_temperature supervised teacher_temperature temperature temperature_k
-    temperature_q use_bn_in_head var_loss_weight warmup_teacher_temperature
-    warmup_teacher_temperature_epochs whitening_eps whitening_iters whitening_size""".split()
+# `method_kwargs` of solo-learn's own methods, versions 1.0.2 and 1.0.6, by what they must be.
+_WHOLE_NUMBERS = frozenset(
+    """decoder_depth decoder_embed_dim decoder_num_heads epoch_queue_starts freeze_last_layer
+    freeze_prototypes_epochs kmeans_iters num_prototypes pred_hidden_dim proj_hidden_dim
+    proj_output_dim queue_size sk_iters warmup_teacher_temperature_epochs whitening_iters
+    whitening_size""".split()
 )
+_NUMBERS = frozenset(
+    """clip_grad cov_loss_weight lamb mask_ratio scale_loss sim_loss_weight sk_epsilon
+    student_temperature teacher_temperature temperature temperature_k temperature_q
+    var_loss_weight warmup_teacher_temperature whitening_eps""".split()
+)
+_SWITCHES = frozenset("iternorm norm_last_layer norm_pix_loss supervised use_bn_in_head".split())
+HOST_OPTIONS = _WHOLE_NUMBERS | _NUMBERS | _SWITCHES
 
 # of our own methods, whatever they learn from
 _SAME_FOR_ALL = frozenset(
@@ -34,6 +38,38 @@ def typed_options(command_line: Iterable[str]) -> set[str]:
         for override in command_line
         if override.lstrip("+").startswith("method_kwargs.")
     }
+
+
+def check_host_options(given: Mapping[str, Any]) -> None:
+    """Refuse what no method of the host knows, and values of a kind that it could not compute with.
+
+    The host checks neither: it ends in an error of its own, in the first step at the latest.
+
+    Args:
+        given: `method_kwargs` of a method of the host.
+
+    Raises:
+        ValueError: for the first such option.
+    """
+    unknown = [name for name in given if name not in HOST_OPTIONS]
+    if unknown:
+        raise ValueError(
+            f"unknown option method_kwargs.{unknown[0]}: no method of the host has it; the recipe "
+            f"has {', '.join(name for name in given if name not in unknown)}"
+        )
+    for name, value in given.items():
+        if value is None or (name == "clip_grad" and value is False):  # which both switch it off
+            continue
+        if name in _SWITCHES:
+            wanted, fits = "true or false", type(value) is bool
+        elif name in _NUMBERS:
+            wanted, fits = "a number", type(value) in (int, float)
+        elif name == "num_prototypes" and isinstance(value, (list, tuple)):  # one of each k-means
+            wanted, fits = "whole numbers", all(type(count) is int for count in value)
+        else:
+            wanted, fits = "a whole number of at least 0", type(value) is int and value >= 0
+        if not fits:
+            raise ValueError(f"method_kwargs.{name} must be {wanted}, got {value!r}")
 
 
 def own_options(

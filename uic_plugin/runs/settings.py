@@ -16,7 +16,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from uic_plugin.data.resolve import DataSource, resolve_data, without_images
 from uic_plugin.hosts import find_host, load_host, register
 from uic_plugin.hosts.foreign import (
-    HOST_OPTIONS,
+    check_host_options,
     own_options,
     set_views,
     typed_options,
@@ -327,9 +327,4 @@ def _resolve_method_options(cfg: DictConfig, typed: list[str]) -> None:
             if needed is not None:
                 warnings.warn(f"method_kwargs.{name} has no effect without {needed}", stacklevel=4)
         return
-    unknown = [name for name in cfg.method_kwargs if name not in HOST_OPTIONS]
-    if unknown:
-        raise ValueError(
-            f"unknown option method_kwargs.{unknown[0]}: no method of the host has it; the recipe "
-            f"has {', '.join(n for n in cfg.method_kwargs if n not in unknown)}"
-        )
+    check_host_options(given)
