@@ -11,7 +11,7 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from uic_plugin.cli.discover import _name_of
-from uic_plugin.discovery import choice, search
+from uic_plugin.discovery import candidates, choice, search
 from uic_plugin.discovery import neighbours as knn
 from uic_plugin.discovery.baselines import BASELINES
 from uic_plugin.discovery.heads import HeadBank
@@ -193,7 +193,7 @@ class _Killed(Exception):
 def test_stopped_search_resumes_bit_for_bit(where, tmp_path, monkeypatch):
     features, _ = planted([60, 60, 60], spread=0.5)
     classes = None if where == "curve" else 3
-    monkeypatch.setattr(search, "_SAVE_EVERY", 25)  # in the middle of the 60 steps
+    monkeypatch.setattr(candidates, "_SAVE_EVERY", 25)  # in the middle of the 60 steps
     whole = discover(features, classes, QUICK)
     folder = search.WorkFolder
     original = getattr(folder, {"heads": "write_state"}.get(where, f"write_{where}"))

@@ -26,7 +26,7 @@ def options_of(
 
     A field's option has the field's type and default. Its help is the `help` of the field's
     metadata, else what the dataclass says of it under "Attributes". Numbers in a tuple are typed
-    with commas.
+    with commas; of a field of `float | str` what is no number stays a word.
 
     Args:
         settings: the dataclass.
@@ -38,11 +38,14 @@ def options_of(
     helps = _attributes(settings)
     hints = typing.get_type_hints(settings)
     tuples = {field.name for field in fields if typing.get_origin(hints[field.name]) is tuple}
+    words = {field.name for field in fields if hints[field.name] == float | str}
 
     def option(field: dataclasses.Field[Any]) -> inspect.Parameter:
         hint, default = hints[field.name], (defaults or {}).get(field.name, field.default)
         if field.name in tuples:
             hint, default = str, ",".join(map(str, typing.cast("tuple[int, ...]", default)))
+        elif field.name in words:
+            hint, default = str, str(default)
         help_ = field.metadata.get("help") or helps.get(field.name)
         if help_ is None:
             raise TypeError(f"{settings.__name__}.{field.name} has no help: add it to Attributes")
@@ -62,6 +65,7 @@ def options_of(
         def run(**given: Any) -> None:
             chosen = {field.name: given.pop(field.name) for field in fields}
             chosen.update({key: _numbers(key, chosen[key]) for key in tuples})
+            chosen.update({key: _number_or_word(chosen[key]) for key in words})
             command(**given, **{name: settings(**chosen)})
 
         kept = [
@@ -97,3 +101,10 @@ def _numbers(name: str, text: str) -> tuple[int, ...]:
     except ValueError:
         option = name.replace("_", "-")
         raise ValueError(f"--{option} must be whole numbers with commas, got {text!r}") from None
+
+
+def _number_or_word(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text

@@ -76,6 +76,7 @@ def write_results(
         "agreement": found.agreement,
         "classes": found.model.num_classes,
         **({} if found.count is None else {"curve": _curve(found)}),
+        **({} if found.balance is None else {"balance": dataclasses.asdict(found.balance)}),
         **(said or {}),
     }
     write_labels(labels, label_table(names, found.answers, found.model.names))

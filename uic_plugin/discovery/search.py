@@ -13,16 +13,16 @@ import dataclasses
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from uic_plugin.discovery.balance import Balance
+from uic_plugin.discovery.candidates import HeadSearch, Progress, finite_order
 from uic_plugin.discovery.choice import ClassCount, choose_count
-from uic_plugin.discovery.correction import Corrected, corrected_means
+from uic_plugin.discovery.correction import Corrected
 from uic_plugin.discovery.heads import HeadBank
 from uic_plugin.discovery.model import (
     Answers,
@@ -36,21 +36,14 @@ from uic_plugin.discovery.neighbours import (
     fit_reduction,
     nearest_neighbours,
     reduce_features,
-    spherical_kmeans,
 )
 from uic_plugin.discovery.settings import DiscoverySettings
 from uic_plugin.discovery.training import (
     TrainingState,
-    first_state,
-    judge_heads,
-    train_heads,
 )
 from uic_plugin.discovery.work import Prepared, WorkFolder
-from uic_plugin.seeding import derive_seed
 
-_SAVE_EVERY = 100  # steps
 _HASHED = 16_384  # rows at once
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -63,6 +56,8 @@ class Found:
         losses: of the heads, lowest first; the first is that of the model's first head.
         agreement: of the heads with the answer, mean over images and heads, in [0, 1].
         count: how the number of classes was chosen; None if it was given.
+        balance: how their sizes were decided; None if `balance`, or classes to start from, were
+            given.
     """
 
     model: ClassModel
@@ -70,6 +65,7 @@ class Found:
     losses: list[float]
     agreement: float
     count: ClassCount | None
+    balance: Balance | None = None
 
 
 def check_count(num_images: int, num_classes: int | None) -> None:
@@ -125,10 +121,10 @@ def discover(
         count = _chosen(prepared, settings, folder, progress)
         num_classes = count.chosen
     prepared = _within_classes(prepared, num_classes)
-    state = trained_heads(prepared, num_classes, settings, folder, progress, corrected)
-    losses = _judged(state, prepared, settings)
-    order = _finite(losses)
-    model = _model_of(state, order, prepared, settings, corrected, about or {})
+    search = HeadSearch(prepared, num_classes, settings, folder, progress, corrected)
+    trained = search.trained()
+    order = finite_order(trained.losses)
+    model = _model_of(trained.state, order, prepared, settings, corrected, about or {})
     answers = model(features)
     if corrected is not None:  # a person's correction decides an image's class
         rows = np.flatnonzero(corrected.moved)
@@ -136,7 +132,8 @@ def discover(
             answers.replace(rows, model(features[rows], corrected.labels[rows]))
     if work is not None and not keep_work:
         shutil.rmtree(work, ignore_errors=True)
-    return Found(model, answers, losses[order].tolist(), float(answers.agreement.mean()), count)
+    losses: list[float] = trained.losses[order].tolist()
+    return Found(model, answers, losses, float(answers.agreement.mean()), count, trained.balance)
 
 
 def _chosen(
@@ -154,72 +151,6 @@ def _chosen(
         save=(lambda _: None) if folder is None else folder.write_curve,
         progress=progress,
     )
-
-
-def started_heads(
-    reduced: torch.Tensor,
-    num_classes: int,
-    settings: DiscoverySettings,
-    corrected: Corrected | None = None,
-) -> TrainingState:
-    """Return heads that each start from a different k-means, or from corrected classes."""
-    if corrected is not None:
-        means = corrected_means(reduced, corrected, settings.heads, seed=settings.seed)
-        return first_state(means, settings, seed=settings.seed)
-    centroids = [
-        spherical_kmeans(
-            reduced, num_classes, seed=derive_seed(settings.seed, "head", num_classes, head)
-        ).rows
-        for head in range(settings.heads)
-    ]
-    return first_state(centroids, settings, seed=settings.seed)
-
-
-def trained_heads(
-    prepared: Prepared,
-    num_classes: int,
-    settings: DiscoverySettings,
-    folder: WorkFolder | None,
-    progress: Progress,
-    corrected: Corrected | None = None,
-) -> TrainingState:
-    """Return trained heads: many candidates start, those of lowest loss are kept.
-
-    A head stays near the k-means that it was initialised with, so that the share of good heads is
-    that of good starts; an eighth of the training tells them apart. Corrected classes are a single
-    start, without further candidates.
-    """
-    anchors = None if corrected is None else corrected.anchors()
-
-    def train(stage: str, state: TrainingState, chosen: DiscoverySettings) -> TrainingState:
-        return train_heads(
-            state,
-            prepared.reduced,
-            prepared.neighbours,
-            chosen,
-            anchors=anchors,
-            save=(lambda _: None) if folder is None else partial(folder.write_state, stage),
-            save_every=_SAVE_EVERY,
-            progress=partial(progress, stage),
-        )
-
-    state = None if folder is None else folder.read_state("heads", num_classes, settings)
-    if state is None and corrected is not None:
-        state = started_heads(prepared.reduced, num_classes, settings, corrected)
-    if state is None:
-        trial = settings.trial(len(prepared.reduced), num_classes)
-        begun = None if folder is None else folder.read_state("first heads", num_classes, trial)
-        if begun is None:
-            begun = started_heads(prepared.reduced, num_classes, trial)
-        train("first heads", begun, trial)
-        losses = _judged(begun, prepared, trial)
-        best = _finite(losses)[: settings.heads]
-        state = TrainingState(
-            begun.student.some(best),
-            begun.teacher.some(best).requires_grad_(False),
-            begun.prior[best].clone(),
-        )
-    return train("heads", state, settings)
 
 
 def _model_of(
@@ -261,24 +192,6 @@ def _numbered_by_size(heads: HeadBank, voted: torch.Tensor) -> torch.Tensor:
     order = torch.bincount(voted, minlength=count).argsort(descending=True, stable=True)
     heads.reorder(order.expand(len(heads.classes), -1))
     return order.argsort()[voted]
-
-
-def _judged(state: TrainingState, prepared: Prepared, settings: DiscoverySettings) -> torch.Tensor:
-    """Return the loss of each head, (H,)."""
-    return judge_heads(state.teacher, state.prior, prepared.reduced, prepared.neighbours, settings)
-
-
-def _finite(losses: torch.Tensor) -> list[int]:
-    """Return the heads whose loss is a number, those of lowest loss first.
-
-    Raises:
-        ValueError: if there are none.
-    """
-    order: list[int] = losses.argsort().tolist()  # what is no number comes last
-    kept = order[: int(losses.isfinite().sum())]
-    if not kept:
-        raise ValueError("the training of all heads diverged: choose a lower --lr")
-    return kept
 
 
 def prepare(

@@ -13,6 +13,7 @@ from typing import Any
 
 _MOST_OUTPUTS = 8192  # of all heads that begin, but no fewer heads than are kept
 HEADS, LABELS = ("linear", "mlp"), ("soft", "hard")
+AUTO = "auto"  # balance: equal classes, where images leave it open
 
 
 def _setting(default: Any, wanted: str, accepts: Callable[[Any], bool], help_: str) -> Any:
@@ -52,8 +53,11 @@ class DiscoverySettings:
     vote: float = _number(0.25, 0, 1, "Share of the heads, those of lowest loss, that vote.")
     head: str = _choice("linear", HEADS, "linear, or mlp: one hidden layer more.")
     labels: str = _choice("soft", LABELS, "Of the teacher: soft, or hard.")
-    balance: float = _number(
-        0.2, 0, 1, "1 wants classes of equal size, 0 leaves their sizes to the images."
+    balance: float | str = _setting(
+        AUTO,
+        f"{AUTO}, or a number from 0 to 1",
+        lambda value: value == AUTO or (type(value) in (int, float) and 0 <= value <= 1),
+        "1 wants classes of equal size, 0 leaves their sizes to the images; auto tries both.",
     )
     neighbours: int = _count(25, 1, "Nearest images of which one is the other view.")
     dims: int = _count(256, 2, "Principal components of the features to train on.")
@@ -92,6 +96,16 @@ class DiscoverySettings:
         heads = min(self.heads * self.trials, most)
         steps = max(1, self.steps(num_images) // 8)
         return dataclasses.replace(self, heads=heads, min_steps=steps, max_steps=steps)
+
+    def exponent(self) -> float:
+        """Return the balance as a number, the exponent of the classes' shares.
+
+        Raises:
+            ValueError: while it is "auto": `balance.chosen_balance` decides it.
+        """
+        if isinstance(self.balance, str):
+            raise ValueError(f"--balance {self.balance} is not decided yet: choose a number")
+        return self.balance
 
     def voters(self) -> int:
         """Return the number of heads that vote; at least the best one."""

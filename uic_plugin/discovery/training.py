@@ -147,7 +147,7 @@ def balanced_labels(
         prior: (H, K) share of each class.
         settings: `labels`, `balance`, `beta`.
     """
-    log_prior = settings.balance * prior.clamp_min(_LEAST_SHARE).log()
+    log_prior = settings.exponent() * prior.clamp_min(_LEAST_SHARE).log()
     if settings.labels == "hard":
         labels = (others - log_prior).argmax(2, keepdim=True)
         return torch.zeros_like(others).scatter_(2, labels, 1)
@@ -201,7 +201,7 @@ def pair_loss(
         labels = balanced_labels(log_p, others, prior, settings)
         loss = -(labels * log_p).sum(2)
         return (loss[:half] + loss[half:]) / 2
-    log_prior = settings.balance * prior.clamp_min(_LEAST_SHARE).log()
+    log_prior = settings.exponent() * prior.clamp_min(_LEAST_SHARE).log()
     loss = -((log_p + others) * settings.beta - log_prior).logsumexp(2)
     return pair_weights(answers) * (loss[:half] + loss[half:]) / 2
 

@@ -122,6 +122,8 @@ def _run(request: Request, settings: DiscoverySettings, console: Console) -> Fou
     if found.count is not None:
         console.print(curve_table(found))
         console.print(found.count.explanation())
+    if found.balance is not None:
+        console.print(found.balance.explanation())
     if request.annotations:
         _score(request, images, embedded, found, settings, console)
     if request.finetune:
