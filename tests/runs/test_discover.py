@@ -16,6 +16,7 @@ from uic_plugin.data.edits import Edits, Merge, Move, Name, apply_edits
 from uic_plugin.data.labels import read_labels, write_labels
 from uic_plugin.networks.registry import find_backbone
 from uic_plugin.networks.weights import save_weights
+from uic_plugin.runs.frozen import open_backbone
 
 SMALL = ("--size", 32, "--workers", 0)
 FAST = (*SMALL, "--heads", 4, "--epochs", 3, "--min-steps", 60)
@@ -192,6 +193,12 @@ def test_features_of_another_folder_or_network(uic, images, features, tmp_path):
     one_line(uic("discover", images, *given, "--size", 32, "--layer", "layer2"), "another layer")
 
 
+def test_features_of_a_network_without_a_head(tmp_path):
+    save_weights(find_backbone("conv4")(), tmp_path / "conv4.pth")
+    backbone = open_backbone("conv4", weights=tmp_path / "conv4.pth", layer="auto", size=32)
+    assert backbone.layer == "features"
+
+
 def test_weights_that_do_not_fit(uic, images, tmp_path):
     (tmp_path / "x.pth").write_text("text")
     given = ("discover", images, "--classes", 3)
@@ -250,13 +257,21 @@ def test_model_of_other_features(uic, images, features, tmp_path):
 
 
 @pytest.mark.slow
-def test_features_of_a_run(uic, digits, recipe, images, tmp_path):
+@pytest.mark.parametrize(("head", "layer"), [("linear", "features"), ("mlp", "mlp")])
+def test_features_of_a_run(head, layer, uic, digits, recipe, images, tmp_path):
+    """What the run's classifiers read; the same for later images."""
     from uic_plugin.runs.training import pretrain
 
-    run = pretrain(recipe("max_epochs=1")).run_dir
+    options = ["method_kwargs.head_width=48", "method_kwargs.head_layers=1"]
+    more = [f"method_kwargs.head={head}", *(options if head == "mlp" else [])]
+    run = pretrain(recipe("max_epochs=1", *more)).run_dir
     given = ("discover", digits / "val", "--classes", 10, "--backbone", run, "--out", "out")
+    given += ("--features", "store")
     done = uic(*given, "--workers", 0, "--heads", 2, "--min-steps", 20, "--epochs", 1)
     assert done.returncode == 0, done.stderr
+    store = json.loads((tmp_path / "store" / "store.json").read_text())
+    assert store["layer"] == layer
+    assert (store["dim"] == 48) == (head == "mlp")
     again = uic("label", "out", digits / "val", "--out", "again.csv")
     assert again.returncode == 0, again.stderr
     first = read_labels(tmp_path / "out" / "labels.parquet")

@@ -12,14 +12,13 @@ from uic_plugin.cli.embed import (
     WORKERS,
     BackboneName,
     Folder,
-    Layer,
     Precision,
     Size,
     Weights,
     Workers,
 )
 from uic_plugin.cli.options import options_of
-from uic_plugin.discovery.settings import DiscoverySettings
+from uic_plugin.discovery.settings import AUTO, DiscoverySettings
 
 From = Annotated[
     Path | None,
@@ -52,7 +51,14 @@ def discover(
     ] = None,
     backbone: BackboneName = "lite0",
     weights: Weights = None,
-    layer: Layer = "features",
+    layer: Annotated[
+        str,
+        typer.Option(
+            "--layer",
+            "-l",
+            help="Whose output the features are; auto: what a run's classifiers read, or features.",
+        ),
+    ] = AUTO,
     size: Size = None,
     precision: Precision = "auto",
     workers: Workers = WORKERS,

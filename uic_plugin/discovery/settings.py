@@ -13,7 +13,7 @@ from typing import Any
 
 _MOST_OUTPUTS = 8192  # of all heads that begin, but no fewer heads than are kept
 HEADS, LABELS = ("linear", "mlp"), ("soft", "hard")
-AUTO = "auto"  # balance: equal classes, where images leave it open
+AUTO = "auto"  # the balance: decided by the images, see `balance`
 
 
 def _setting(default: Any, wanted: str, accepts: Callable[[Any], bool], help_: str) -> Any:

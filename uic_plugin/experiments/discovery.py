@@ -37,6 +37,7 @@ from uic_plugin.experiments.finetuning import FOLDER as FINETUNED
 from uic_plugin.experiments.finetuning import FineTuning, check_backbone, fine_tune
 from uic_plugin.features.embedding import Embedded, embed_images
 from uic_plugin.files import told_where
+from uic_plugin.networks.layers import AUTO_LAYER
 from uic_plugin.networks.pretrained import Backbone
 from uic_plugin.pseudo_labels.kmeans import check_faiss
 from uic_plugin.report.page import PageOptions, describe_map, write_class_page
@@ -174,7 +175,7 @@ def _again(request: Request) -> str:
     parts += ["--features", str(request.features)] if request.features_given else []
     parts += ["--backbone", request.backbone] if request.backbone != "lite0" else []
     parts += ["--weights", str(request.weights)] if request.weights else []
-    parts += ["--layer", request.layer] if request.layer != "features" else []
+    parts += ["--layer", request.layer] if request.layer != AUTO_LAYER else []
     parts += ["--size", str(request.size)] if request.size else []
     return shlex.join(parts)
 

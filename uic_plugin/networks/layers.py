@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 FEATURES, MLP = "features", "mlp"
+AUTO_LAYER = "auto"  # the MLP that a run's classifiers read where there is one, else the features
 
 
 class Encoder(nn.Module):

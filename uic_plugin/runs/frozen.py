@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from uic_plugin.data.center import resized_side
-from uic_plugin.networks.layers import FEATURES
+from uic_plugin.networks.layers import AUTO_LAYER, FEATURES, MLP
 from uic_plugin.networks.pretrained import DEFAULT, Backbone, load_pretrained
 from uic_plugin.networks.weights import weights_fingerprint
 
@@ -21,7 +21,9 @@ def open_backbone(
 
     Args:
         name: a run folder or a checkpoint in one; else see `load_pretrained`.
-        weights, layer, size: see `load_pretrained`; a run has weights of its own.
+        weights, size: see `load_pretrained`; a run has weights of its own.
+        layer: see `load_pretrained`; "auto" is what the classifiers of a run read, its MLP where it
+            has one, and the features of other networks.
 
     Raises:
         ValueError, FileNotFoundError, ImportError: as `load_pretrained` and `Run.open`.
@@ -33,7 +35,8 @@ def open_backbone(
             f"--backbone NAME --weights {name}"
         )
     if not path.is_dir() and path.suffix != ".ckpt":
-        return load_pretrained(name, weights=weights, layer=layer, size=size)
+        known = FEATURES if layer == AUTO_LAYER else layer
+        return load_pretrained(name, weights=weights, layer=known, size=size)
     if weights is not None:
         raise ValueError(f"--backbone {name} is a run with weights of its own: leave out --weights")
     return _of_run(path, layer, size)
@@ -46,6 +49,8 @@ def _of_run(path: Path, layer: str, size: int | None) -> Backbone:
     run = Run.open(path, overrides)
     encoder = run.encoder.eval().requires_grad_(False)
     view = run.view
+    if layer == AUTO_LAYER:
+        layer = FEATURES if encoder.mlp is None else MLP
     return Backbone(
         name=str(path.resolve()),
         network=encoder,
