@@ -34,7 +34,7 @@ def planted(sizes, spread, dim=24, seed=0):
     return rows[order].astype(np.float16), truth[order]
 
 
-def test_the_default_tries_both():
+def test_the_images_decide_by_default():
     assert DiscoverySettings().balance == AUTO
     with pytest.raises(ValueError, match="--balance auto is not decided yet"):
         DiscoverySettings().exponent()

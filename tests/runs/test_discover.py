@@ -274,6 +274,12 @@ def test_features_of_a_run(head, layer, uic, digits, recipe, images, tmp_path):
     assert (store["dim"] == 48) == (head == "mlp")
     again = uic("label", "out", digits / "val", "--out", "again.csv")
     assert again.returncode == 0, again.stderr
+    # features that `uic embed` has made before are taken as they are
+    store = ("embed", digits / "val", "--backbone", run, "--out", "store-2", "--workers", 0)
+    assert uic(*store).returncode == 0
+    more = ("--out", "out-2", "--features", "store-2", "--heads", 2, "--min-steps", 20)
+    done = uic(*given[:6], *more, "--workers", 0, "--epochs", 1)
+    assert done.returncode == 0, done.stderr
     first = read_labels(tmp_path / "out" / "labels.parquet")
     assert np.mean(read_labels(tmp_path / "again.csv").labels == first.labels) > 0.98
 

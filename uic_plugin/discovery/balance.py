@@ -36,8 +36,8 @@ class Balance:
         """Return a line for a user."""
         chosen = "about equal size" if self.exponent == EQUAL else "their own sizes"
         return (
-            f"classes of {chosen} (--balance {self.exponent:g}): left to the images, the smallest "
-            f"fifth of the classes has {self.smallest:.2f} of an equal share"
+            f"classes of {chosen} (--balance {self.exponent:g}): with sizes left to the images, "
+            f"the smallest fifth of the classes has {self.smallest:.2f} of an equal share"
         )
 
 
@@ -59,7 +59,8 @@ def class_shares(heads: HeadBank, reduced: torch.Tensor, *, chunk: int = 4096) -
 
     Args:
         heads: H classifiers of K classes.
-        reduced: (N, d) features of unit length; of more than 50,000 evenly spaced ones count.
+        reduced: (N, d) features of unit length; of more than 50,000 only that many, evenly spaced,
+            are counted.
         chunk: images at once.
     """
     rows = torch.linspace(0, len(reduced) - 1, min(len(reduced), _IMAGES)).long()

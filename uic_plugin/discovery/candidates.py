@@ -90,7 +90,7 @@ class HeadSearch:
         """Return settings whose balance is a number, and candidates, where some decided it."""
         if self.settings.balance != AUTO:
             return self.settings, None, None
-        if self.corrected is not None:  # whose sizes a person has decided
+        if self.corrected is not None:  # a person has seen their sizes
             return dataclasses.replace(self.settings, balance=OWN), None, None
         own = dataclasses.replace(self.settings, balance=OWN)
         tried = self._candidates(own)

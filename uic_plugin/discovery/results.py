@@ -4,7 +4,7 @@ labels.parquet   path, label, confidence, entropy, agreement, distance, second: 
 classes.csv      one row per class: size, means, typical and borderline images
 classes.json     the same, as lists
 model.pt         labels later images: uic label FOLDER --out FILE
-discovery.json   settings, features, losses, how the number of classes was chosen
+discovery.json   settings, features, losses, how number and balance of the classes were chosen
 """
 
 from __future__ import annotations

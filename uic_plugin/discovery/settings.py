@@ -1,7 +1,7 @@
 """Settings of a discovery of classes, with defaults for any folder.
 
 The defaults were chosen on imagenette160's training images and on the training classes of
-miniImageNet (see docs/discover.md), and on no reported dataset.
+miniImageNet, and on long-tailed samples of both (see docs/discover.md, which marks them).
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class DiscoverySettings:
         AUTO,
         f"{AUTO}, or a number from 0 to 1",
         lambda value: value == AUTO or (type(value) in (int, float) and 0 <= value <= 1),
-        "1 wants classes of equal size, 0 leaves their sizes to the images; auto tries both.",
+        "1 wants classes of equal size, 0 leaves them to the images; auto: they decide which.",
     )
     neighbours: int = _count(25, 1, "Nearest images of which one is the other view.")
     dims: int = _count(256, 2, "Principal components of the features to train on.")
@@ -101,7 +101,7 @@ class DiscoverySettings:
         """Return the balance as a number, the exponent of the classes' shares.
 
         Raises:
-            ValueError: while it is "auto": `balance.chosen_balance` decides it.
+            ValueError: while it is "auto": `balance.decide_balance` decides it.
         """
         if isinstance(self.balance, str):
             raise ValueError(f"--balance {self.balance} is not decided yet: choose a number")

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from uic_plugin.data.folders import ImageList, list_images
 from uic_plugin.data.labels import check_label_file, read_labels
+from uic_plugin.discovery.balance import EQUAL
 from uic_plugin.discovery.baselines import BASELINES
 from uic_plugin.discovery.correction import Corrected, read_corrections
 from uic_plugin.discovery.folder import (
@@ -36,6 +37,7 @@ from uic_plugin.experiments.discovery_progress import curve_table, shown_progres
 from uic_plugin.experiments.finetuning import FOLDER as FINETUNED
 from uic_plugin.experiments.finetuning import FineTuning, check_backbone, fine_tune
 from uic_plugin.features.embedding import Embedded, embed_images
+from uic_plugin.features.store import stored_layer
 from uic_plugin.files import told_where
 from uic_plugin.networks.layers import AUTO_LAYER
 from uic_plugin.networks.pretrained import Backbone
@@ -96,7 +98,7 @@ def _run(request: Request, settings: DiscoverySettings, console: Console) -> Fou
     check_count(len(images.names), request.classes)
     _check_images(request, images)
     backbone = open_backbone(
-        request.backbone, weights=request.weights, layer=request.layer, size=request.size
+        request.backbone, weights=request.weights, layer=_layer(request), size=request.size
     )
     embedded = _embed(request, backbone, images, console)
     check_count(len(embedded.names), request.classes)
@@ -130,7 +132,7 @@ def _run(request: Request, settings: DiscoverySettings, console: Console) -> Fou
     if request.finetune:
         _fine_tune(request, images, embedded, backbone, labels, found, settings, console)
     kept = f"{embedded.seconds:.0f} s" if embedded.added else "were there"
-    _say_empty(found, console)
+    _say_empty(found, settings, console)
     console.print(
         f"{len(embedded.names):,} images · features {kept} (kept) · {settings.heads} heads "
         f"{seconds:.0f} s · {found.model.num_classes} classes, agreement of heads "
@@ -149,14 +151,25 @@ def _run(request: Request, settings: DiscoverySettings, console: Console) -> Fou
     return found
 
 
-def _say_empty(found: Found, console: Console) -> None:
-    """Say how many classes have images, where some have none."""
+def _layer(request: Request) -> str:
+    """Return the layer: where none was asked for that of the features that are there, if any."""
+    if request.layer != AUTO_LAYER:
+        return request.layer
+    return stored_layer(request.features) or AUTO_LAYER
+
+
+def _say_empty(found: Found, settings: DiscoverySettings, console: Console) -> None:
+    """Say how many classes have images, where some have none, and what gives more of them some."""
     used = len(np.unique(found.answers.labels))
-    if used < found.model.num_classes:
-        console.print(
-            f"{used} of {found.model.num_classes} classes have images: these images do not divide "
-            f"into more on these features"
-        )
+    if used == found.model.num_classes:
+        return
+    exponent = settings.balance if found.balance is None else found.balance.exponent
+    way = "on these features" if exponent == EQUAL else "with this balance; --balance 1 fills more"
+    console.print(
+        f"{used} of {found.model.num_classes} classes have images: these images do not divide into "
+        f"more {way}",
+        soft_wrap=True,
+    )
 
 
 def _written(request: Request, labels: Path) -> set[str]:

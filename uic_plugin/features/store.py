@@ -75,6 +75,15 @@ class StoreIdentity:
         return ""
 
 
+def stored_layer(path: Path) -> str | None:
+    """Return the layer of a store's features, None where there is no store that can be read."""
+    try:
+        layer = json.loads((path / ABOUT_FILE).read_text(encoding="utf-8")).get("layer")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return layer if isinstance(layer, str) else None
+
+
 @dataclass(frozen=True)
 class FileFacts:
     """Size in bytes and modification time of a file: features of changed files are recomputed."""

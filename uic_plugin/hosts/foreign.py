@@ -58,7 +58,7 @@ def check_host_options(given: Mapping[str, Any]) -> None:
             f"has {', '.join(name for name in given if name not in unknown)}"
         )
     for name, value in given.items():
-        if value is None or (name == "clip_grad" and value is False):  # which both switch it off
+        if value is None or (name == "clip_grad" and value is False):  # for the host to judge
             continue
         if name in _SWITCHES:
             wanted, fits = "true or false", type(value) is bool

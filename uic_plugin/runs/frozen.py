@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from uic_plugin.data.center import resized_side
+from uic_plugin.methods import has_pseudo_labels
 from uic_plugin.networks.layers import AUTO_LAYER, FEATURES, MLP
 from uic_plugin.networks.pretrained import DEFAULT, Backbone, load_pretrained
 from uic_plugin.networks.weights import weights_fingerprint
@@ -50,7 +51,8 @@ def _of_run(path: Path, layer: str, size: int | None) -> Backbone:
     encoder = run.encoder.eval().requires_grad_(False)
     view = run.view
     if layer == AUTO_LAYER:
-        layer = FEATURES if encoder.mlp is None else MLP
+        has_classes = has_pseudo_labels(run.config.method) and encoder.mlp is not None
+        layer = MLP if has_classes else FEATURES
     return Backbone(
         name=str(path.resolve()),
         network=encoder,
