@@ -8,6 +8,7 @@ import torch
 import typer
 from hypothesis import given
 from hypothesis import strategies as st
+from planted_features import planted
 from typer.testing import CliRunner
 
 from uic_plugin.cli.discover import discover as command
@@ -22,16 +23,6 @@ from uic_plugin.evaluation.clustering import hungarian_accuracy
 QUICK = DiscoverySettings(
     heads=8, dims=16, neighbours=10, epochs=5, min_steps=400, max_steps=400, batch_size=64
 )
-
-
-def planted(sizes, spread, dim=24, seed=0):
-    """Features around one direction a class, and the class of each."""
-    rng = np.random.default_rng(seed)
-    centers = np.linalg.qr(rng.normal(size=(dim, dim)))[0][: len(sizes)]
-    truth = np.repeat(np.arange(len(sizes)), sizes)
-    rows = centers[truth] + spread * rng.normal(size=(len(truth), dim))
-    order = rng.permutation(len(truth))
-    return rows[order].astype(np.float16), truth[order]
 
 
 def test_the_images_decide_by_default():

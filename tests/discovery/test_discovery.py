@@ -9,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
+from planted_features import planted
 
 from uic_plugin.cli.discover import _name_of
 from uic_plugin.discovery import candidates, choice, search
@@ -25,16 +26,6 @@ from uic_plugin.evaluation.clustering import hungarian_accuracy
 QUICK = DiscoverySettings(
     balance=1.0, heads=4, dims=16, neighbours=5, epochs=5, min_steps=60, batch_size=64
 )
-
-
-def planted(sizes, dim=24, spread=0.25, seed=0):
-    """Features around one direction a class, and the class of each."""
-    rng = np.random.default_rng(seed)
-    centers = np.linalg.qr(rng.normal(size=(dim, dim)))[0][: len(sizes)]
-    truth = np.repeat(np.arange(len(sizes)), sizes)
-    rows = centers[truth] + spread * rng.normal(size=(len(truth), dim))
-    order = rng.permutation(len(truth))
-    return rows[order].astype(np.float16), truth[order]
 
 
 @pytest.mark.parametrize("kind", [{}, {"head": "mlp"}, {"labels": "hard"}, {"balance": 0.0}])
