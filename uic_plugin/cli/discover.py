@@ -26,6 +26,14 @@ From = Annotated[
         "--from", help="Corrected label file ('uic labels apply'): its classes are the start."
     ),
 ]
+AnyLayer = Annotated[
+    str,
+    typer.Option(
+        "--layer",
+        "-l",
+        help="Whose output the features are; auto: what a run's classifiers read, or features.",
+    ),
+]
 Finetune = Annotated[
     int,
     typer.Option(
@@ -51,14 +59,7 @@ def discover(
     ] = None,
     backbone: BackboneName = "lite0",
     weights: Weights = None,
-    layer: Annotated[
-        str,
-        typer.Option(
-            "--layer",
-            "-l",
-            help="Whose output the features are; auto: what a run's classifiers read, or features.",
-        ),
-    ] = AUTO,
+    layer: AnyLayer = AUTO,
     size: Size = None,
     precision: Precision = "auto",
     workers: Workers = WORKERS,

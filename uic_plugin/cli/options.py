@@ -40,7 +40,7 @@ def options_of(
     tuples = {field.name for field in fields if typing.get_origin(hints[field.name]) is tuple}
     words = {field.name for field in fields if hints[field.name] == float | str}
 
-    def option(field: dataclasses.Field[Any]) -> inspect.Parameter:
+    def parameter_of(field: dataclasses.Field[Any]) -> inspect.Parameter:
         hint, default = hints[field.name], (defaults or {}).get(field.name, field.default)
         if field.name in tuples:
             hint, default = str, ",".join(map(str, typing.cast("tuple[int, ...]", default)))
@@ -49,14 +49,12 @@ def options_of(
         help_ = field.metadata.get("help") or helps.get(field.name)
         if help_ is None:
             raise TypeError(f"{settings.__name__}.{field.name} has no help: add it to Attributes")
+        kind, option = inspect.Parameter.KEYWORD_ONLY, typer.Option(help=help_)
         return inspect.Parameter(
-            field.name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=default,
-            annotation=Annotated[hint, typer.Option(help=help_)],
+            field.name, kind, default=default, annotation=Annotated[hint, option]
         )
 
-    options = [option(field) for field in fields]
+    options = [parameter_of(field) for field in fields]
 
     def decorate(command: Command) -> Command:
         own = inspect.signature(command, eval_str=True)
@@ -68,12 +66,9 @@ def options_of(
             chosen.update({key: _number_or_word(chosen[key]) for key in words})
             command(**given, **{name: settings(**chosen)})
 
-        kept = [
-            parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-            for key, parameter in own.parameters.items()
-            if key != name
-        ]
-        signature = inspect.Signature([*kept, *options])
+        kept = [parameter for key, parameter in own.parameters.items() if key != name]
+        by_name = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in kept]
+        signature = inspect.Signature([*by_name, *options])
         run.__signature__ = signature  # type: ignore[attr-defined]
         run.__annotations__ = {key: p.annotation for key, p in signature.parameters.items()}
         return run

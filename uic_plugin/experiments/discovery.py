@@ -16,7 +16,6 @@ from rich.table import Table
 
 from uic_plugin.data.folders import ImageList, list_images
 from uic_plugin.data.labels import check_label_file, read_labels
-from uic_plugin.discovery.balance import EQUAL
 from uic_plugin.discovery.baselines import BASELINES
 from uic_plugin.discovery.correction import Corrected, read_corrections
 from uic_plugin.discovery.folder import (
@@ -33,7 +32,7 @@ from uic_plugin.discovery.results import ABOUT_FILE, CORRECTED, LABELS_FILES, wr
 from uic_plugin.discovery.search import Found, check_count, discover
 from uic_plugin.discovery.settings import DiscoverySettings
 from uic_plugin.evaluation.clustering import agreement, mean_class_accuracy
-from uic_plugin.experiments.discovery_progress import curve_table, shown_progress
+from uic_plugin.experiments.discovery_progress import curve_table, say_empty, shown_progress
 from uic_plugin.experiments.finetuning import FOLDER as FINETUNED
 from uic_plugin.experiments.finetuning import FineTuning, check_backbone, fine_tune
 from uic_plugin.features.embedding import Embedded, embed_images
@@ -132,7 +131,7 @@ def _run(request: Request, settings: DiscoverySettings, console: Console) -> Fou
     if request.finetune:
         _fine_tune(request, images, embedded, backbone, labels, found, settings, console)
     kept = f"{embedded.seconds:.0f} s" if embedded.added else "were there"
-    _say_empty(found, settings, console)
+    say_empty(found, settings, console)
     console.print(
         f"{len(embedded.names):,} images · features {kept} (kept) · {settings.heads} heads "
         f"{seconds:.0f} s · {found.model.num_classes} classes, agreement of heads "
@@ -156,20 +155,6 @@ def _layer(request: Request) -> str:
     if request.layer != AUTO_LAYER:
         return request.layer
     return stored_layer(request.features) or AUTO_LAYER
-
-
-def _say_empty(found: Found, settings: DiscoverySettings, console: Console) -> None:
-    """Say how many classes have images, where some have none, and what gives more of them some."""
-    used = len(np.unique(found.answers.labels))
-    if used == found.model.num_classes:
-        return
-    exponent = settings.balance if found.balance is None else found.balance.exponent
-    way = "on these features" if exponent == EQUAL else "with this balance; --balance 1 fills more"
-    console.print(
-        f"{used} of {found.model.num_classes} classes have images: these images do not divide into "
-        f"more {way}",
-        soft_wrap=True,
-    )
 
 
 def _written(request: Request, labels: Path) -> set[str]:

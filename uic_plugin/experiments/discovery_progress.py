@@ -1,16 +1,19 @@
-"""What `uic discover` shows while it works, and the curve over the number of classes."""
+"""What `uic discover` shows: its progress, the curve over the number of classes, empty classes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
 
+from uic_plugin.discovery.balance import EQUAL
 from uic_plugin.discovery.search import Found, Progress
+from uic_plugin.discovery.settings import DiscoverySettings
 
 
 def curve_table(found: Found) -> Table:
@@ -19,6 +22,20 @@ def curve_table(found: Found) -> Table:
     for point in found.count.curve if found.count else ():
         table.add_row(str(point.classes), f"{-point.loss:.3f}", f"{point.agreement:.3f}")
     return table
+
+
+def say_empty(found: Found, settings: DiscoverySettings, console: Console) -> None:
+    """Say how many classes have images, where some have none, and what gives more of them some."""
+    used = len(np.unique(found.answers.labels))
+    if used == found.model.num_classes:
+        return
+    exponent = settings.balance if found.balance is None else found.balance.exponent
+    way = "on these features" if exponent == EQUAL else "with this balance; --balance 1 fills more"
+    console.print(
+        f"{used} of {found.model.num_classes} classes have images: these images do not divide into "
+        f"more {way}",
+        soft_wrap=True,
+    )
 
 
 @contextmanager
