@@ -79,7 +79,7 @@ def test_equal_classes_are_seen():
 
 
 def test_a_large_class_is_not_split():
-    features, truth = planted([300, 150, 75, 38, 19], spread=0.25)
+    features, truth = planted([300, 150, 75, 38, 19], spread=0.2)
     found = discover(features, 5, QUICK)
     assert found.balance is not None
     assert found.balance.exponent == OWN

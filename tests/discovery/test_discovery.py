@@ -17,6 +17,7 @@ from uic_plugin.discovery import neighbours as knn
 from uic_plugin.discovery.baselines import BASELINES
 from uic_plugin.discovery.heads import HeadBank
 from uic_plugin.discovery.model import ClassModel, aligned_heads, head_labels
+from uic_plugin.discovery.reduction import fit_reduction, reduce_features
 from uic_plugin.discovery.results import describe_classes
 from uic_plugin.discovery.search import discover
 from uic_plugin.discovery.settings import DiscoverySettings
@@ -57,7 +58,7 @@ def test_classes_of_very_different_size():
 
 def test_heads_begin_as_k_means():
     features, _ = planted([50, 50, 50])
-    reduced = knn.reduce_features(features, knn.fit_reduction(features, 8))
+    reduced = reduce_features(features, fit_reduction(features, 8))
     centroids = knn.spherical_kmeans(reduced, 3, seed=0).rows
     for hidden in (0, 16):
         bank = HeadBank.from_centroids([centroids], temperature=0.1, hidden=hidden)
@@ -123,7 +124,7 @@ def test_an_image_is_not_its_own_neighbour():
 
 def test_index_finds_most_neighbours(monkeypatch):
     features, _ = planted([400, 400, 400], spread=0.4)
-    reduced = knn.reduce_features(features, knn.fit_reduction(features, 16))
+    reduced = reduce_features(features, fit_reduction(features, 16))
     exact = knn.nearest_neighbours(reduced, 10)
     monkeypatch.setattr(knn, "EXACT_UP_TO", 100)
     near = knn.nearest_neighbours(reduced, 10)

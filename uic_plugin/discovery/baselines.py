@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from uic_plugin.discovery.neighbours import fit_reduction, reduce_features
+from uic_plugin.discovery.reduction import fit_reduction, reduce_features
 
 _DIMS = 64
 _STARTS = 10
@@ -61,5 +61,5 @@ BASELINES: dict[str, Callable[[np.ndarray, int, int], np.ndarray]] = {
 
 
 def _components(features: np.ndarray, seed: int) -> np.ndarray:
-    reduction = fit_reduction(features, _DIMS, seed=seed)
+    reduction = fit_reduction(features, _DIMS, seed=seed, equal_spread=False)
     return reduce_features(features, reduction).double().numpy()

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 
 from uic_plugin.discovery.heads import HeadBank
-from uic_plugin.discovery.neighbours import Reduction
+from uic_plugin.discovery.reduction import Reduction
 from uic_plugin.files import save_tensors
 
-_VERSION = 1
+_VERSION = 2
 _CHUNK = 2048
 
 
@@ -147,9 +147,11 @@ class ClassModel:
             version = content["version"]
         except Exception as error:  # torch raises many kinds for a foreign or damaged file
             raise ValueError(f"{path} is no model of 'uic discover', or is damaged") from error
-        if version != _VERSION:
-            raise ValueError(f"{path} is of version {version}, this program reads {_VERSION}")
-        reduction = Reduction(**content["reduction"])
+        if version not in (1, _VERSION):
+            raise ValueError(f"{path} is of version {version}, this program reads 1 and {_VERSION}")
+        kept = content["reduction"]
+        plain = {"scale": torch.ones(len(kept["mean"]))}  # of version 1, which scaled nothing
+        reduction = Reduction(**(plain | kept))
         heads = HeadBank(
             reduction.axes.shape[1],
             content["classes"],

@@ -1,4 +1,4 @@
-"""Reduced features, their nearest neighbours and k-means, by faiss.
+"""Nearest neighbours and k-means of reduced features, by faiss.
 
 Everything runs in chunks: the memory holds the features' reduced copy, the index of the search
 (twice that copy where it is exact, as much where it is not) and the table of neighbours.
@@ -18,81 +18,6 @@ from uic_plugin.seeding import derive_seed
 EXACT_UP_TO = 50_000  # images; above, an inverted file of about sqrt(N) cells
 _CELLS_SEARCHED = 16
 _CHUNK = 16_384
-_PCA_SAMPLE = 50_000  # maximum number of rows to compute principal components from
-_EQUAL = 5e-3  # distance of unit features within which rounding to 16 bits hides a difference
-_LEAST = 1e-6  # share of the largest variance below which a component is noise
-
-
-@dataclass(frozen=True)
-class Reduction:
-    """Brings features to unit length, centers them, rotates them to principal components.
-
-    Attributes:
-        mean: (D,) of the unit rows.
-        axes: (D, d) orthonormal columns.
-    """
-
-    mean: torch.Tensor
-    axes: torch.Tensor
-
-    def __call__(self, features: torch.Tensor) -> torch.Tensor:
-        """Return (B, d) float32 of unit length from (B, D) features of any float type."""
-        rows = torch.nn.functional.normalize(features.float(), dim=1)
-        return torch.nn.functional.normalize((rows - self.mean) @ self.axes, dim=1)
-
-
-def fit_reduction(features: np.ndarray, dims: int, *, seed: int = 0) -> Reduction:
-    """Fit principal components to unit features, from a sample if there are many.
-
-    Args:
-        features: (N, D) of any float type, optionally memory-mapped.
-        dims: maximum number of components.
-        seed: of the sample.
-
-    Raises:
-        ValueError: if features are not finite, or those of all images are equal.
-    """
-    count = len(features)
-    chosen = np.arange(count)
-    if count > _PCA_SAMPLE:
-        rng = np.random.default_rng(derive_seed(seed, "principal components"))
-        chosen = np.sort(rng.choice(count, _PCA_SAMPLE, replace=False))
-    rows = torch.from_numpy(np.array(features[chosen], np.float32))
-    if not torch.isfinite(rows).all():
-        raise ValueError("the features of some images are not finite: compute them anew")
-    rows = torch.nn.functional.normalize(rows, dim=1)
-    mean = rows.mean(0)
-    rows = rows - mean
-    if float(rows.norm(dim=1).max()) < _EQUAL:
-        raise ValueError(f"all {count} images have the same features: there is nothing to divide")
-    variances, axes = _principal_axes(rows.double())
-    spanned = int((variances > _LEAST * variances.max()).sum())
-    kept = max(1, min(dims, spanned))
-    return Reduction(mean, axes[:, :kept].float().contiguous())
-
-
-def _principal_axes(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return variances, highest first, and orthonormal columns of centered float64 rows."""
-    if len(rows) < rows.shape[1]:  # most variances would be zero, and eigh not converge
-        _, scales, axes = torch.linalg.svd(rows, full_matrices=False)
-        return scales**2, axes.T
-    variances, axes = torch.linalg.eigh(rows.T @ rows)
-    return variances.flip(0), axes.flip(1)
-
-
-def reduce_features(features: np.ndarray, reduction: Reduction) -> torch.Tensor:
-    """Return (N, d) float16 of unit length, in chunks.
-
-    Raises:
-        ValueError: if features are not finite.
-    """
-    reduced = torch.empty(len(features), reduction.axes.shape[1], dtype=torch.float16)
-    for first in range(0, len(features), _CHUNK):
-        rows = reduction(torch.from_numpy(np.array(features[first : first + _CHUNK])))
-        if not torch.isfinite(rows).all():
-            raise ValueError("the features of some images are not finite: compute them anew")
-        reduced[first : first + _CHUNK] = rows
-    return reduced
 
 
 def nearest_neighbours(

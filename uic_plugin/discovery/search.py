@@ -32,18 +32,14 @@ from uic_plugin.discovery.model import (
     head_labels,
     voted_labels,
 )
-from uic_plugin.discovery.neighbours import (
-    fit_reduction,
-    nearest_neighbours,
-    reduce_features,
-)
+from uic_plugin.discovery.neighbours import nearest_neighbours
+from uic_plugin.discovery.reduction import fit_reduction, reduce_features
 from uic_plugin.discovery.settings import DiscoverySettings
-from uic_plugin.discovery.training import (
-    TrainingState,
-)
+from uic_plugin.discovery.training import TrainingState
 from uic_plugin.discovery.work import Prepared, WorkFolder
 
 _HASHED = 16_384  # rows at once
+_KEPT_FORM = 2  # of intermediate results; those of another form are made anew
 
 
 @dataclass(frozen=True)
@@ -223,7 +219,8 @@ def _identity(
 ) -> str:
     """Return a hash of the settings, the features and corrected classes."""
     digest = hashlib.blake2b(digest_size=16)
-    said = json.dumps([features.shape, str(features.dtype), dataclasses.asdict(settings)])
+    about = [_KEPT_FORM, features.shape, str(features.dtype), dataclasses.asdict(settings)]
+    said = json.dumps(about)
     digest.update(said.encode())
     for first in range(0, len(features), _HASHED):
         digest.update(np.ascontiguousarray(features[first : first + _HASHED]).data)

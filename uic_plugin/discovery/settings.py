@@ -60,7 +60,7 @@ class DiscoverySettings:
         "1 wants classes of equal size, 0 leaves them to the images; auto: they decide which.",
     )
     neighbours: int = _count(25, 1, "Nearest images of which one is the other view.")
-    dims: int = _count(256, 2, "Principal components of the features to train on.")
+    dims: int = _count(128, 2, "Principal components of the features to train on.")
     temperature: float = _number(0.1, 0.001, 10, "Divides the cosines of features and classes.")
     beta: float = _number(0.6, 0.5, 1, "Exponent of the soft answers; lower is sharper.")
     epochs: int = _count(40, 1, "Passes over the images.")

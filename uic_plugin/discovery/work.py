@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from uic_plugin.discovery.choice import CurvePoint
-from uic_plugin.discovery.neighbours import Reduction
+from uic_plugin.discovery.reduction import Reduction
 from uic_plugin.discovery.settings import DiscoverySettings
 from uic_plugin.discovery.training import TrainingState, first_state
 from uic_plugin.files import replacing, save_tensors
@@ -62,7 +62,7 @@ class WorkFolder:
         if not file.is_file():
             return None
         content = torch.load(file, weights_only=True)
-        reduction = Reduction(content["mean"], content["axes"])
+        reduction = Reduction(content["mean"], content["axes"], content["scale"])
         return Prepared(reduction, content["reduced"], content["neighbours"])
 
     def write_prepared(self, prepared: Prepared) -> None:
@@ -70,6 +70,7 @@ class WorkFolder:
         content = {
             "mean": prepared.reduction.mean,
             "axes": prepared.reduction.axes,
+            "scale": prepared.reduction.scale,
             "reduced": prepared.reduced,
             "neighbours": prepared.neighbours,
         }

@@ -1,0 +1,76 @@
+"""Reduced features: equal spread, constant features, models of before."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import settings as examples
+from hypothesis import strategies as st
+from planted_features import planted
+
+from uic_plugin.discovery.model import ClassModel
+from uic_plugin.discovery.reduction import fit_reduction, reduce_features
+from uic_plugin.discovery.search import discover
+from uic_plugin.discovery.settings import DiscoverySettings
+from uic_plugin.files import save_tensors
+
+QUICK = DiscoverySettings(
+    balance=1.0, heads=2, dims=8, neighbours=5, epochs=1, min_steps=20, batch_size=64
+)
+
+
+def test_scales_by_hand():
+    """Standard deviations 1, 3 and 0, of which the mean is 4 / 3: the third tells nothing."""
+    rows = np.array([[1, 3, 5], [-1, -3, 5], [1, -3, 5], [-1, 3, 5]], np.float32)
+    spread = (4 / 3) ** 0.5  # with N - 1
+    rows[:, :2] /= spread
+    reduction = fit_reduction(rows, 3)
+    torch.testing.assert_close(reduction.scale, torch.tensor([4 / 3, 4 / 9, 0]))
+    assert reduction.axes.shape == (3, 2)
+    plain = fit_reduction(rows, 3, equal_spread=False)
+    assert plain.scale.tolist() == [1, 1, 1]
+
+
+@given(exponents=st.lists(st.integers(-4, 4), min_size=24, max_size=24))
+@examples(deadline=None, max_examples=20)
+def test_the_unit_of_a_feature_does_not_matter(exponents):
+    features = planted([40, 40, 40])[0].astype(np.float32)
+    units = 2.0 ** np.array(exponents, np.float32)
+    cosines = []
+    for rows in (features, features * units):
+        reduced = reduce_features(rows, fit_reduction(rows, 24)).float()
+        cosines.append(reduced @ reduced.T)
+    torch.testing.assert_close(cosines[0], cosines[1], atol=2e-3, rtol=0)
+
+
+def test_features_of_another_size_do_not_decide():
+    """Noise in four of 24 features that is a hundred times the others would hide the classes."""
+    features, truth = planted([60, 60, 60], spread=0.1)
+    features = features.astype(np.float32)
+    features[:, :4] = 100 * np.random.default_rng(0).normal(size=(len(features), 4))
+
+    def same_class(*, equal_spread):
+        reduction = fit_reduction(features, 24, equal_spread=equal_spread)
+        reduced = reduce_features(features, reduction).float()
+        nearest = (reduced @ reduced.T - 2 * torch.eye(len(reduced))).argmax(1).numpy()
+        return (truth[nearest] == truth).mean()
+
+    assert same_class(equal_spread=True) > 0.95
+    assert same_class(equal_spread=False) < 0.6
+
+
+def test_a_model_of_before_scales_nothing(tmp_path):
+    features, _ = planted([40, 40, 40])
+    model = discover(features, 3, QUICK).model
+    model.save(tmp_path / "model.pt")
+    content = torch.load(tmp_path / "model.pt", weights_only=True)
+    content["version"] = 1
+    del content["reduction"]["scale"]
+    save_tensors(content, tmp_path / "before.pt")
+    before = ClassModel.load(tmp_path / "before.pt")
+    assert before.reduction.scale.tolist() == [1.0] * 24
+    before(features)
+    content["version"] = 3
+    save_tensors(content, tmp_path / "later.pt")
+    with pytest.raises(ValueError, match="is of version 3, this program reads 1 and 2"):
+        ClassModel.load(tmp_path / "later.pt")
