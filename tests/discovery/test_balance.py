@@ -13,10 +13,12 @@ from typer.testing import CliRunner
 
 from uic_plugin.cli.discover import discover as command
 from uic_plugin.discovery import candidates
-from uic_plugin.discovery.balance import EQUAL, OWN, class_shares, decide_balance
+from uic_plugin.discovery.balance import EQUAL, OWN, Balance, class_shares, decide_balance
+from uic_plugin.discovery.correction import Corrected
 from uic_plugin.discovery.heads import HeadBank
 from uic_plugin.discovery.search import discover
 from uic_plugin.discovery.settings import AUTO, DiscoverySettings
+from uic_plugin.discovery.training import first_state
 from uic_plugin.discovery.work import WorkFolder
 from uic_plugin.evaluation.clustering import hungarian_accuracy
 
@@ -125,6 +127,44 @@ def test_a_stop_anywhere_changes_nothing(stop, tmp_path, monkeypatch):
     np.testing.assert_array_equal(again.answers.confidence, whole.answers.confidence)
     assert again.balance == whole.balance
     assert sum("heads, balance" in stage for stage in calls) == 4
+
+
+def test_a_decision_is_made_once(tmp_path, monkeypatch):
+    """A resumed search keeps it, whatever this machine would decide."""
+    features, _ = planted([60, 60, 60])
+    whole = discover(features, 3, QUICK)
+    original = WorkFolder.write_balance
+
+    def killing(self, balance):
+        original(self, balance)
+        raise _Killed
+
+    monkeypatch.setattr(WorkFolder, "write_balance", killing)
+    with pytest.raises(_Killed):
+        discover(features, 3, QUICK, work=tmp_path / "work")
+    monkeypatch.setattr(candidates, "decide_balance", lambda shares: pytest.fail("decided again"))
+    again = discover(features, 3, QUICK, work=tmp_path / "work")
+    assert again.balance == whole.balance
+    np.testing.assert_array_equal(again.answers.confidence, whole.answers.confidence)
+
+
+def test_heads_that_were_left_by_a_divergence_are_kept(tmp_path):
+    axes = torch.eye(3)
+    state = first_state([axes, axes], QUICK, seed=0)  # two of eight
+    folder = WorkFolder(tmp_path / "work", "identity")
+    folder.write_state("heads", state)
+    again = folder.read_state("heads", 3, QUICK)
+    assert again is not None
+    assert again.student.classes == [3, 3]
+    assert folder.read_state("heads", 4, QUICK) is None
+
+
+def test_corrected_classes_keep_their_sizes():
+    features, truth = planted([60, 60, 60])
+    corrected = Corrected(truth, np.zeros(len(truth), bool))
+    found = discover(features, None, QUICK, corrected=corrected)
+    assert found.balance == Balance(OWN, smallest=None)
+    assert found.balance.explanation() == "classes of the sizes that they have (--balance 0.1)"
 
 
 def test_the_option_takes_a_word_or_a_number(monkeypatch):

@@ -26,14 +26,17 @@ class Balance:
     Attributes:
         exponent: what was chosen, `EQUAL` or `OWN`.
         smallest: mean size of the smallest fifth of the classes, of sizes that are left to the
-            images, relative to N / K; 1 if all classes are of equal size.
+            images, relative to N / K; 1 if all classes are of equal size; None of corrected
+            classes, whose sizes a person has seen.
     """
 
     exponent: float
-    smallest: float
+    smallest: float | None
 
     def explanation(self) -> str:
         """Return a line for a user."""
+        if self.smallest is None:
+            return f"classes of the sizes that they have (--balance {self.exponent:g})"
         chosen = "about equal size" if self.exponent == EQUAL else "their own sizes"
         return (
             f"classes of {chosen} (--balance {self.exponent:g}): with sizes left to the images, "

@@ -90,12 +90,17 @@ class HeadSearch:
         """Return settings whose balance is a number, and candidates, where some decided it."""
         if self.settings.balance != AUTO:
             return self.settings, None, None
-        if self.corrected is not None:  # a person has seen their sizes
-            return dataclasses.replace(self.settings, balance=OWN), None, None
         own = dataclasses.replace(self.settings, balance=OWN)
-        tried = self._candidates(own)
-        best = finite_order(self._losses(tried, own))[: own.heads]
-        balance = decide_balance(class_shares(tried.teacher.some(best), self.prepared.reduced))
+        if self.corrected is not None:
+            return own, Balance(OWN, smallest=None), None
+        balance = None if self.folder is None else self.folder.read_balance()
+        tried = None
+        if balance is None:
+            tried = self._candidates(own)
+            best = finite_order(self._losses(tried, own))[: own.heads]
+            balance = decide_balance(class_shares(tried.teacher.some(best), self.prepared.reduced))
+            if self.folder is not None:  # near the border another number of threads may matter
+                self.folder.write_balance(balance)
         settings = dataclasses.replace(self.settings, balance=balance.exponent)
         return settings, balance, tried if balance.exponent == OWN else None
 

@@ -52,8 +52,7 @@ class Found:
         losses: of the heads, lowest first; the first is that of the model's first head.
         agreement: of the heads with the answer, mean over images and heads, in [0, 1].
         count: how the number of classes was chosen; None if it was given.
-        balance: how their sizes were decided; None if `balance`, or classes to start from, were
-            given.
+        balance: how their sizes were decided; None if `balance` was given.
     """
 
     model: ClassModel

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from uic_plugin.discovery.balance import Balance
 from uic_plugin.discovery.choice import CurvePoint
 from uic_plugin.discovery.reduction import Reduction
 from uic_plugin.discovery.settings import DiscoverySettings
@@ -88,18 +89,31 @@ class WorkFolder:
         with replacing(self.path / "curve.json") as part:
             part.write_text(json.dumps([dataclasses.asdict(point) for point in curve]))
 
+    def read_balance(self) -> Balance | None:
+        """Return how the balance was decided, if it was."""
+        file = self.path / "balance.json"
+        return Balance(**json.loads(file.read_text())) if file.is_file() else None
+
+    def write_balance(self, balance: Balance) -> None:
+        """Keep how the balance was decided."""
+        with replacing(self.path / "balance.json") as part:
+            part.write_text(json.dumps(dataclasses.asdict(balance)))
+
     def read_state(
         self, stage: str, num_classes: int, settings: DiscoverySettings
     ) -> TrainingState | None:
-        """Return the heads of a stage, if they are there and of this number of classes."""
+        """Return the heads of a stage, if they are there and of this number of classes.
+
+        They may be fewer than in `settings`: some candidates' training may have diverged.
+        """
         file = self.path / f"{stage}.pt"
         if not file.is_file():
             return None
         content = torch.load(file, weights_only=True)
-        if content["classes"] != [num_classes] * settings.heads:
+        if set(content["classes"]) != {num_classes}:
             return None
         dim = content["student"]["weight"].shape[0]
-        centroids = [torch.zeros(num_classes, dim)] * settings.heads
+        centroids = [torch.zeros(num_classes, dim)] * len(content["classes"])
         state = first_state(centroids, settings, seed=settings.seed)
         state.student.load_state_dict(content["student"])
         state.teacher.load_state_dict(content["teacher"])
