@@ -1,7 +1,9 @@
-"""Reduce features: equal spread of each, unit length, principal components.
+"""Reduce features: equal spread of each, unit length, principal components of more equal spread.
 
 The features of a network differ in spread by orders of magnitude, and those of a large one decide
-which images are near each other. Divided by its standard deviation each counts alike.
+which images are near each other. Divided by its standard deviation each counts alike. The
+components, whose spread tells how much the features have in common, are evened out in part:
+classes often differ in others than the first few.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ _PCA_SAMPLE = 50_000  # maximum number of rows to compute principal components f
 _EQUAL = 5e-3  # distance of unit features within which rounding to 16 bits hides a difference
 _LEAST = 1e-6  # share of the largest variance below which a component is noise
 _CONSTANT = 1e-2  # of the mean spread: a feature that varies less is left out
+_EVENED = 0.3  # power of its standard deviation that divides a component; see docs/discover.md
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,7 @@ class Reduction:
 
     Attributes:
         mean: (D,) of the scaled rows of unit length.
-        axes: (D, d) orthonormal columns.
+        axes: (D, d) orthogonal columns, the longer the less the features spread along them.
         scale: (D,) factor of each feature: one over its standard deviation, 0 of a constant one.
     """
 
@@ -49,7 +52,8 @@ def fit_reduction(
         features: (N, D) of any float type, optionally memory-mapped.
         dims: maximum number of components.
         seed: of the sample.
-        equal_spread: divide each feature by its standard deviation; otherwise all scales are 1.
+        equal_spread: divide each feature by its standard deviation, and each component by a power
+            of its own; otherwise scales and the length of the axes are 1.
 
     Raises:
         ValueError: if features are not finite, or those of all images are equal.
@@ -73,7 +77,10 @@ def fit_reduction(
     variances, axes = _principal_axes((unit - mean).double())
     spanned = int((variances > _LEAST * variances.max()).sum())
     kept = max(1, min(dims, spanned))
-    return Reduction(mean, axes[:, :kept].float().contiguous(), scale)
+    axes = axes[:, :kept]
+    if equal_spread:
+        axes = axes / (variances[:kept] / variances[0]) ** (_EVENED / 2)
+    return Reduction(mean, axes.float().contiguous(), scale)
 
 
 def _scale_to_equal_spread(rows: torch.Tensor) -> torch.Tensor:
