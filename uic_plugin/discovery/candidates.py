@@ -8,13 +8,13 @@ without further candidates.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
 
 import torch
 
 from uic_plugin.discovery.balance import (
+    EQUAL,
     OWN,
     Balance,
     class_shares,
@@ -22,12 +22,12 @@ from uic_plugin.discovery.balance import (
 )
 from uic_plugin.discovery.correction import Corrected, corrected_means
 from uic_plugin.discovery.neighbours import spherical_kmeans
+from uic_plugin.discovery.preparation import evened
 from uic_plugin.discovery.settings import AUTO, DiscoverySettings
 from uic_plugin.discovery.training import TrainingState, first_state, judge_heads, train_heads
-from uic_plugin.discovery.work import Prepared, WorkFolder
+from uic_plugin.discovery.work import Prepared, Progress, WorkFolder
 from uic_plugin.seeding import derive_seed
 
-Progress = Callable[[str, int, int], None]
 _SAVE_EVERY = 100  # steps
 
 
@@ -38,11 +38,13 @@ class Trained:
     Attributes:
         state: of the heads that were kept.
         losses: (H,) of these heads.
+        prepared: the components that they read.
         balance: how their balance was decided; None if it was given.
     """
 
     state: TrainingState
     losses: torch.Tensor
+    prepared: Prepared
     balance: Balance | None
 
 
@@ -69,6 +71,14 @@ class HeadSearch:
     def trained(self) -> Trained:
         """Return trained heads, those of lowest loss among many candidates."""
         settings, balance, tried = self._decided()
+        if settings.exponent() != EQUAL:
+            return self._trained(settings, balance, tried)
+        even = evened(self.prepared, settings, self.folder, self.progress)
+        return dataclasses.replace(self, prepared=even)._trained(settings, balance, tried)
+
+    def _trained(
+        self, settings: DiscoverySettings, balance: Balance | None, tried: TrainingState | None
+    ) -> Trained:
         state = self._kept("heads", settings)
         if state is None and self.corrected is not None:
             means = corrected_means(
@@ -84,7 +94,7 @@ class HeadSearch:
                 tried.prior[best].clone(),
             )
         self._train("heads", state, settings)
-        return Trained(state, self._losses(state, settings), balance)
+        return Trained(state, self._losses(state, settings), self.prepared, balance)
 
     def _decided(self) -> tuple[DiscoverySettings, Balance | None, TrainingState | None]:
         """Return settings whose balance is a number, and candidates, where some decided it."""

@@ -150,7 +150,8 @@ class ClassModel:
         if version not in (1, _VERSION):
             raise ValueError(f"{path} is of version {version}, this program reads 1 and {_VERSION}")
         kept = content["reduction"]
-        plain = {"scale": torch.ones(len(kept["mean"]))}  # of version 1, which scaled nothing
+        ones = torch.ones_like  # version 1 scaled nothing
+        plain = {"scale": ones(kept["mean"]), "spread": ones(kept["axes"][0])}
         reduction = Reduction(**(plain | kept))
         heads = HeadBank(
             reduction.axes.shape[1],

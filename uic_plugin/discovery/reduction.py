@@ -1,13 +1,12 @@
-"""Reduce features: equal spread of each, unit length, principal components of more equal spread.
+"""Reduce features: equal spread of each, unit length, principal components.
 
 The features of a network differ in spread by orders of magnitude, and those of a large one decide
-which images are near each other. Divided by its standard deviation each counts alike. The
-components, whose spread tells how much the features have in common, are evened out in part:
-classes often differ in others than the first few.
+which images are near each other. Divided by its standard deviation each counts alike.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,13 +28,24 @@ class Reduction:
 
     Attributes:
         mean: (D,) of the scaled rows of unit length.
-        axes: (D, d) orthogonal columns, the longer the less the features spread along them.
+        axes: (D, d) orthogonal columns, of length 1 unless evened.
         scale: (D,) factor of each feature: one over its standard deviation, 0 of a constant one.
+        spread: (d,) standard deviation of the components, relative to that of the first.
     """
 
     mean: torch.Tensor
     axes: torch.Tensor
     scale: torch.Tensor
+    spread: torch.Tensor
+
+    def evening(self) -> torch.Tensor:
+        """Return the factor of each component that evens out their spread in part, (d,)."""
+        return self.spread**-_EVENED
+
+    def evened(self) -> Reduction:
+        """Return the reduction to components that were multiplied by `evening`."""
+        factor = self.evening()
+        return dataclasses.replace(self, axes=self.axes * factor, spread=self.spread * factor)
 
     def __call__(self, features: torch.Tensor) -> torch.Tensor:
         """Return (B, d) float32 of unit length from (B, D) features of any float type."""
@@ -52,8 +62,7 @@ def fit_reduction(
         features: (N, D) of any float type, optionally memory-mapped.
         dims: maximum number of components.
         seed: of the sample.
-        equal_spread: divide each feature by its standard deviation, and each component by a power
-            of its own; otherwise scales and the length of the axes are 1.
+        equal_spread: divide each feature by its standard deviation; otherwise all scales are 1.
 
     Raises:
         ValueError: if features are not finite, or those of all images are equal.
@@ -77,10 +86,8 @@ def fit_reduction(
     variances, axes = _principal_axes((unit - mean).double())
     spanned = int((variances > _LEAST * variances.max()).sum())
     kept = max(1, min(dims, spanned))
-    axes = axes[:, :kept]
-    if equal_spread:
-        axes = axes / (variances[:kept] / variances[0]) ** (_EVENED / 2)
-    return Reduction(mean, axes.float().contiguous(), scale)
+    spread = (variances[:kept] / variances[0]).sqrt()
+    return Reduction(mean, axes[:, :kept].float().contiguous(), scale, spread.float())
 
 
 def _scale_to_equal_spread(rows: torch.Tensor) -> torch.Tensor:

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from uic_plugin.discovery.balance import Balance
-from uic_plugin.discovery.candidates import HeadSearch, Progress, finite_order
+from uic_plugin.discovery.candidates import HeadSearch, finite_order
 from uic_plugin.discovery.choice import ClassCount, choose_count
 from uic_plugin.discovery.correction import Corrected
 from uic_plugin.discovery.heads import HeadBank
@@ -32,11 +32,10 @@ from uic_plugin.discovery.model import (
     head_labels,
     voted_labels,
 )
-from uic_plugin.discovery.neighbours import nearest_neighbours
-from uic_plugin.discovery.reduction import fit_reduction, reduce_features
+from uic_plugin.discovery.preparation import prepare, within_classes
 from uic_plugin.discovery.settings import DiscoverySettings
 from uic_plugin.discovery.training import TrainingState
-from uic_plugin.discovery.work import Prepared, WorkFolder
+from uic_plugin.discovery.work import Prepared, Progress, WorkFolder
 
 _HASHED = 16_384  # rows at once
 _KEPT_FORM = 2  # of intermediate results; those of another form are made anew
@@ -115,11 +114,11 @@ def discover(
     if num_classes is None:
         count = _chosen(prepared, settings, folder, progress)
         num_classes = count.chosen
-    prepared = _within_classes(prepared, num_classes)
+    prepared = within_classes(prepared, num_classes)
     search = HeadSearch(prepared, num_classes, settings, folder, progress, corrected)
     trained = search.trained()
     order = finite_order(trained.losses)
-    model = _model_of(trained.state, order, prepared, settings, corrected, about or {})
+    model = _model_of(trained.state, order, trained.prepared, settings, corrected, about or {})
     answers = model(features)
     if corrected is not None:  # a person's correction decides an image's class
         rows = np.flatnonzero(corrected.moved)
@@ -170,47 +169,12 @@ def _model_of(
     return ClassModel(prepared.reduction, heads, settings.voters(), means, about, names)
 
 
-def _within_classes(prepared: Prepared, num_classes: int) -> Prepared:
-    """Leave each image no more neighbours than half of an average class.
-
-    In a small folder the others are of other classes, and their classes would become one.
-    """
-    most = max(1, len(prepared.reduced) // (2 * num_classes))
-    if most >= prepared.neighbours.shape[1]:
-        return prepared
-    return dataclasses.replace(prepared, neighbours=prepared.neighbours[:, :most].contiguous())
-
-
 def _numbered_by_size(heads: HeadBank, voted: torch.Tensor) -> torch.Tensor:
     """Renumber the classes of all heads, the largest of the vote first; return its labels (N,)."""
     count = heads.classes[0]
     order = torch.bincount(voted, minlength=count).argsort(descending=True, stable=True)
     heads.reorder(order.expand(len(heads.classes), -1))
     return order.argsort()[voted]
-
-
-def prepare(
-    features: np.ndarray,
-    settings: DiscoverySettings,
-    folder: WorkFolder | None,
-    progress: Progress,
-) -> Prepared:
-    """Return principal components and neighbours, from the work folder if they are there."""
-    kept = None if folder is None else folder.read_prepared()
-    if kept is not None:
-        return kept
-    reduction = fit_reduction(features, settings.dims, seed=settings.seed)
-    reduced = reduce_features(features, reduction)
-    neighbours = nearest_neighbours(
-        reduced,
-        settings.neighbours,
-        seed=settings.seed,
-        progress=lambda done, total: progress("neighbours", done, total),
-    )
-    prepared = Prepared(reduction, reduced, neighbours)
-    if folder is not None:
-        folder.write_prepared(prepared)
-    return prepared
 
 
 def _identity(

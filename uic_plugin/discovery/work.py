@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from uic_plugin.discovery.training import TrainingState, first_state
 from uic_plugin.files import replacing, save_tensors
 
 IDENTITY_FILE = "identity"
+Progress = Callable[[str, int, int], None]  # a title, the number of steps done, and of all
 
 
 @dataclass(frozen=True)
@@ -57,25 +59,23 @@ class WorkFolder:
         with replacing(mark) as part:
             part.write_text(identity)
 
-    def read_prepared(self) -> Prepared | None:
+    def read_prepared(self, name: str = "prepared") -> Prepared | None:
         """Return components and neighbours, if they are there."""
-        file = self.path / "prepared.pt"
+        file = self.path / f"{name}.pt"
         if not file.is_file():
             return None
         content = torch.load(file, weights_only=True)
-        reduction = Reduction(content["mean"], content["axes"], content["scale"])
-        return Prepared(reduction, content["reduced"], content["neighbours"])
+        reduced, neighbours = content.pop("reduced"), content.pop("neighbours")
+        return Prepared(Reduction(**content), reduced, neighbours)
 
-    def write_prepared(self, prepared: Prepared) -> None:
+    def write_prepared(self, prepared: Prepared, name: str = "prepared") -> None:
         """Keep components and neighbours."""
         content = {
-            "mean": prepared.reduction.mean,
-            "axes": prepared.reduction.axes,
-            "scale": prepared.reduction.scale,
+            **dataclasses.asdict(prepared.reduction),
             "reduced": prepared.reduced,
             "neighbours": prepared.neighbours,
         }
-        save_tensors(content, self.path / "prepared.pt")
+        save_tensors(content, self.path / f"{name}.pt")
 
     def read_curve(self) -> list[CurvePoint]:
         """Return the numbers of classes that were tried."""
