@@ -35,6 +35,15 @@ def test_scales_by_hand():
     assert plain.scale.tolist() == [1, 1, 1]
 
 
+def test_one_feature_that_varies_beside_a_constant_one():
+    rows = np.array([[1, 2], [2, 2], [9, 2], [8, 2]], np.float32)
+    reduction = fit_reduction(rows, 2)
+    assert reduction.scale.tolist() == [1, 1]  # scaled rows of unit length would all be equal
+    reduced = reduce_features(rows, reduction)
+    assert torch.isfinite(reduced).all()
+    assert torch.equal(reduced.sign()[0], reduced.sign()[1])
+
+
 @given(exponents=st.lists(st.integers(-2, 2), min_size=24, max_size=24))
 @examples(deadline=None, max_examples=20)
 def test_the_unit_of_a_feature_does_not_matter(exponents):

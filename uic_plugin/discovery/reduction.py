@@ -76,18 +76,24 @@ def fit_reduction(
     if not torch.isfinite(rows).all():
         raise ValueError("the features of some images are not finite: compute them anew")
     unit = torch.nn.functional.normalize(rows, dim=1)
-    if float((unit - unit.mean(0)).norm(dim=1).max()) < _EQUAL:
+    if _are_equal(unit):
         raise ValueError(f"all {count} images have the same features: there is nothing to divide")
     scale = torch.ones(rows.shape[1])
     if equal_spread:
-        scale = _scale_to_equal_spread(rows)
-        unit = torch.nn.functional.normalize(rows * scale, dim=1)
+        wanted = _scale_to_equal_spread(rows)
+        scaled = torch.nn.functional.normalize(rows * wanted, dim=1)
+        if not _are_equal(scaled):  # as where one feature varies and its size is all there is
+            scale, unit = wanted, scaled
     mean = unit.mean(0)
     variances, axes = _principal_axes((unit - mean).double())
     spanned = int((variances > _LEAST * variances.max()).sum())
     kept = max(1, min(dims, spanned))
     spread = (variances[:kept] / variances[0]).sqrt()
     return Reduction(mean, axes[:, :kept].float().contiguous(), scale, spread.float())
+
+
+def _are_equal(unit: torch.Tensor) -> bool:
+    return float((unit - unit.mean(0)).norm(dim=1).max()) < _EQUAL
 
 
 def _scale_to_equal_spread(rows: torch.Tensor) -> torch.Tensor:
