@@ -159,6 +159,16 @@ def test_heads_that_were_left_by_a_divergence_are_kept(tmp_path):
     assert folder.read_state("heads", 4, QUICK) is None
 
 
+def test_a_stop_at_the_very_first_file_is_no_foreign_folder(tmp_path):
+    (tmp_path / "identity.part").write_text("abc")
+    WorkFolder(tmp_path, "identity")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["identity"]
+    (tmp_path / "identity").unlink()
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match="holds files of something else"):
+        WorkFolder(tmp_path, "identity")
+
+
 def test_corrected_classes_keep_their_sizes():
     features, truth = planted([60, 60, 60])
     corrected = Corrected(truth, np.zeros(len(truth), bool))

@@ -104,10 +104,10 @@ def test_killed_again_and_again_at_every_file(images, tmp_path):
     assert run([*given, "--out", "whole", "--features", "f"], tmp_path)[0] == 0
     part = [*given, "--out", "part", "--features", "g"]
     for number in range(100):
-        code, _ = run(part, tmp_path, lambda n=number: killed_before_file(n))
+        code, said = run(part, tmp_path, lambda n=number: killed_before_file(n))
         if not code:
             break
-        assert code == -signal.SIGKILL
+        assert code == -signal.SIGKILL, said
     assert number > 5  # what is kept makes later calls shorter
     same(tmp_path / "whole", tmp_path / "part")
     names = FeatureStore.open(tmp_path / "f").names

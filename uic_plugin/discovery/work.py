@@ -48,7 +48,9 @@ class WorkFolder:
     def __init__(self, path: Path, identity: str) -> None:
         self.path = path
         mark = path / IDENTITY_FILE
-        if path.exists() and any(path.iterdir()) and not mark.is_file():
+        begun = IDENTITY_FILE + ".part"  # by a search that was stopped at its very first file
+        found = [entry.name for entry in path.iterdir()] if path.exists() else []
+        if not mark.is_file() and any(name != begun for name in found):
             raise FileExistsError(
                 f"{path} holds files of something else, and a search keeps its intermediate "
                 f"results there: move it away, or give another --out"
