@@ -101,6 +101,29 @@ def test_the_decision_gives_what_its_number_gives(sizes):
     assert auto.losses == given_number.losses
 
 
+@pytest.mark.parametrize("sizes", [[80] * 3, [200, 60, 20]])
+def test_hard_labels_do_not_decide(sizes, tmp_path, monkeypatch):
+    """They even out the sizes that the decision looks at; after a stop no soft head is taken."""
+    features, _ = planted(sizes, spread=0.25)
+    hard = dataclasses.replace(QUICK, labels="hard")
+    found = discover(features, 3, hard)
+    assert found.balance == discover(features, 3, QUICK).balance
+    number = dataclasses.replace(hard, balance=found.balance.exponent)
+    given_number = discover(features, 3, number)
+    np.testing.assert_array_equal(found.answers.confidence, given_number.answers.confidence)
+    original = WorkFolder.write_balance
+
+    def killing(self, balance):
+        original(self, balance)
+        raise _Killed
+
+    monkeypatch.setattr(WorkFolder, "write_balance", killing)
+    with pytest.raises(_Killed):
+        discover(features, 3, hard, work=tmp_path / "work")
+    again = discover(features, 3, hard, work=tmp_path / "work")
+    np.testing.assert_array_equal(again.answers.confidence, found.answers.confidence)
+
+
 class _Killed(Exception):
     pass
 

@@ -105,19 +105,21 @@ class HeadSearch:
             return own, Balance(OWN, smallest=None), None
         balance = None if self.folder is None else self.folder.read_balance()
         tried = None
+        soft = dataclasses.replace(own, labels="soft")  # hard ones even out the sizes
         if balance is None:
-            tried = self._candidates(own)
-            best = finite_order(self._losses(tried, own))[: own.heads]
+            tried = self._candidates(soft)
+            best = finite_order(self._losses(tried, soft))[: own.heads]
             balance = decide_balance(class_shares(tried.teacher.some(best), self.prepared.reduced))
             if self.folder is not None:  # near the border another number of threads may matter
                 self.folder.write_balance(balance)
         settings = dataclasses.replace(self.settings, balance=balance.exponent)
-        return settings, balance, tried if balance.exponent == OWN else None
+        return settings, balance, tried if settings == soft else None
 
     def _candidates(self, settings: DiscoverySettings) -> TrainingState:
         """Return many heads that each started from another k-means, after an eighth of training."""
         trial = settings.trial(len(self.prepared.reduced), self.num_classes)
-        stage = f"first heads, balance {settings.exponent():g}"
+        kind = "" if settings.labels == "soft" else f", {settings.labels} labels"
+        stage = f"first heads, balance {settings.exponent():g}{kind}"
         state = self._kept(stage, trial)
         if state is None:
             state = first_state(self._starts, trial, seed=trial.seed)
