@@ -111,21 +111,27 @@ def test_hard_labels_do_not_decide(sizes, tmp_path, monkeypatch):
     number = dataclasses.replace(hard, balance=found.balance.exponent)
     given_number = discover(features, 3, number)
     np.testing.assert_array_equal(found.answers.confidence, given_number.answers.confidence)
-    original = WorkFolder.write_balance
-
-    def killing(self, balance):
-        original(self, balance)
-        raise _Killed
-
-    monkeypatch.setattr(WorkFolder, "write_balance", killing)
-    with pytest.raises(_Killed):
-        discover(features, 3, hard, work=tmp_path / "work")
+    _stopped_behind_the_decision(monkeypatch, features, 3, hard, tmp_path / "work")
     again = discover(features, 3, hard, work=tmp_path / "work")
     np.testing.assert_array_equal(again.answers.confidence, found.answers.confidence)
 
 
 class _Killed(Exception):
     pass
+
+
+def _stopped_behind_the_decision(monkeypatch, features, classes, settings, work):
+    """Search until the balance is decided."""
+    original = WorkFolder.write_balance
+
+    def killing(self, *given):
+        original(self, *given)
+        raise _Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(WorkFolder, "write_balance", killing)
+        with pytest.raises(_Killed):
+            discover(features, classes, settings, work=work)
 
 
 @pytest.mark.parametrize("stop", range(1, 8))
@@ -156,16 +162,20 @@ def test_a_decision_is_made_once(tmp_path, monkeypatch):
     """A resumed search keeps it, whatever this machine would decide."""
     features, _ = planted([60, 60, 60])
     whole = discover(features, 3, QUICK)
-    original = WorkFolder.write_balance
-
-    def killing(self, balance):
-        original(self, balance)
-        raise _Killed
-
-    monkeypatch.setattr(WorkFolder, "write_balance", killing)
-    with pytest.raises(_Killed):
-        discover(features, 3, QUICK, work=tmp_path / "work")
+    _stopped_behind_the_decision(monkeypatch, features, 3, QUICK, tmp_path / "work")
     monkeypatch.setattr(candidates, "decide_balance", lambda shares: pytest.fail("decided again"))
+    again = discover(features, 3, QUICK, work=tmp_path / "work")
+    assert again.balance == whole.balance
+    np.testing.assert_array_equal(again.answers.confidence, whole.answers.confidence)
+
+
+def test_a_stopped_search_of_another_number_of_classes_decides_nothing(tmp_path, monkeypatch):
+    features, _ = planted([60, 60, 60])
+    whole = discover(features, 3, QUICK)
+    unlike = Balance(OWN if whole.balance.exponent == EQUAL else EQUAL, smallest=0.5)
+    with monkeypatch.context() as patch:
+        patch.setattr(candidates, "decide_balance", lambda shares: unlike)
+        _stopped_behind_the_decision(monkeypatch, features, 12, QUICK, tmp_path / "work")
     again = discover(features, 3, QUICK, work=tmp_path / "work")
     assert again.balance == whole.balance
     np.testing.assert_array_equal(again.answers.confidence, whole.answers.confidence)

@@ -103,7 +103,7 @@ class HeadSearch:
         own = dataclasses.replace(self.settings, balance=OWN)
         if self.corrected is not None:
             return own, Balance(OWN, smallest=None), None
-        balance = None if self.folder is None else self.folder.read_balance()
+        balance = None if self.folder is None else self.folder.read_balance(self.num_classes)
         tried = None
         soft = dataclasses.replace(own, labels="soft")  # hard ones even out the sizes
         if balance is None:
@@ -111,7 +111,7 @@ class HeadSearch:
             best = finite_order(self._losses(tried, soft))[: own.heads]
             balance = decide_balance(class_shares(tried.teacher.some(best), self.prepared.reduced))
             if self.folder is not None:  # near the border another number of threads may matter
-                self.folder.write_balance(balance)
+                self.folder.write_balance(balance, self.num_classes)
         settings = dataclasses.replace(self.settings, balance=balance.exponent)
         return settings, balance, tried if settings == soft else None
 

@@ -51,7 +51,9 @@ def evened(
     progress: Progress,
 ) -> Prepared:
     """Return components of more equal spread and their neighbours, as many as in `prepared`."""
-    kept = None if folder is None else folder.read_prepared("evened")
+    count = prepared.neighbours.shape[1]  # depends on the number of classes
+    name = f"evened-{count}"
+    kept = None if folder is None else folder.read_prepared(name)
     if kept is not None:
         return kept
     factor = prepared.reduction.evening()
@@ -62,13 +64,13 @@ def evened(
         reduced[part] = torch.nn.functional.normalize(rows, dim=1)
     neighbours = nearest_neighbours(
         reduced,
-        prepared.neighbours.shape[1],
+        count,
         seed=settings.seed,
         progress=lambda done, total: progress("neighbours for equal classes", done, total),
     )
     even = Prepared(prepared.reduction.evened(), reduced, neighbours)
     if folder is not None:
-        folder.write_prepared(even, "evened")
+        folder.write_prepared(even, name)
     return even
 
 

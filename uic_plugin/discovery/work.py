@@ -91,14 +91,14 @@ class WorkFolder:
         with replacing(self.path / "curve.json") as part:
             part.write_text(json.dumps([dataclasses.asdict(point) for point in curve]))
 
-    def read_balance(self) -> Balance | None:
-        """Return how the balance was decided, if it was."""
-        file = self.path / "balance.json"
+    def read_balance(self, num_classes: int) -> Balance | None:
+        """Return how the balance of so many classes was decided, if it was."""
+        file = self.path / f"balance-{num_classes}.json"
         return Balance(**json.loads(file.read_text())) if file.is_file() else None
 
-    def write_balance(self, balance: Balance) -> None:
-        """Keep how the balance was decided."""
-        with replacing(self.path / "balance.json") as part:
+    def write_balance(self, balance: Balance, num_classes: int) -> None:
+        """Keep how the balance of so many classes was decided."""
+        with replacing(self.path / f"balance-{num_classes}.json") as part:
             part.write_text(json.dumps(dataclasses.asdict(balance)))
 
     def read_state(
