@@ -22,6 +22,7 @@ from uic_plugin.hosts import find_host
         ("epochs=20", "epochs", 20),
         ("views=200k", "views", 200_000),
         ("views=1.5M", "views", 1_500_000),
+        ("views=2m", "views", 2_000_000),
         ("minutes=0.5", "minutes", 0.5),
     ],
 )
@@ -29,7 +30,9 @@ def test_budget(text, kind, amount):
     assert Budget.parse(text) == Budget(kind, amount)
 
 
-@pytest.mark.parametrize("text", ["20", "steps=3", "epochs=", "epochs=1.5", "views=0", "views=2x"])
+@pytest.mark.parametrize(
+    "text", ["20", "steps=3", "epochs=", "epochs=1.5", "views=0", "views=2x", "minutes=10m"]
+)
 def test_impossible_budgets_are_named(text):
     with pytest.raises(ValueError, match="--budget"):
         Budget.parse(text)

@@ -30,13 +30,13 @@ class Budget:
         Raises:
             ValueError: for anything else.
         """
-        match = re.fullmatch(r"(epochs|views|minutes)=(\d+(?:\.\d+)?)([kM]?)", text)
-        if not match:
+        match = re.fullmatch(r"(epochs|views|minutes)=(\d+(?:\.\d+)?)([kKmM]?)", text)
+        if not match or (match[3] and match[1] != "views"):  # minutes=10m are not ten million
             raise ValueError(
                 f"--budget must be epochs=20, views=200k or minutes=10, say; got {text!r}"
             )
         kind, number, unit = match.groups()
-        amount = float(number) * {"": 1, "k": 1_000, "M": 1_000_000}[unit]
+        amount = float(number) * {"": 1, "k": 1_000, "m": 1_000_000}[unit.lower()]
         if amount <= 0 or (kind == "epochs" and amount != int(amount)):
             whole = "whole " * (kind == "epochs")
             raise ValueError(f"--budget {text}: {kind} must be a {whole}number above 0")
