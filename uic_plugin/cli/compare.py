@@ -24,6 +24,9 @@ def compare(
     tune: Annotated[
         int, typer.Option(help="Settings of every method that are tried first; 0: none.")
     ] = 0,
+    held_out: Annotated[
+        float, typer.Option(help="Share of the training images that judges, not the test images.")
+    ] = 0.0,
     seeds: Annotated[str, typer.Option(help="Numbers, with commas.")] = "0",
     layers: Annotated[str, typer.Option("--layers", "-l", help="Probe these layers, too.")] = "",
     clusters: Annotated[int, typer.Option(help="Of k-means on the features, for NMI.")] = 100,
@@ -60,6 +63,7 @@ def compare(
         clusters=clusters,
         layers=tuple(name for name in layers.split(",") if name),
         parallel=jobs,
+        held_out=held_out,
         by_step=bool(tune) or length.kind == "minutes",
     )
     complete = run(

@@ -72,6 +72,27 @@ def test_another_evaluation_measures_the_same_training_again(uic, tmp_path, digi
 
 
 @pytest.mark.slow
+def test_held_out_images_judge_and_no_test_images_are_needed(uic, tmp_path, digits):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "train").symlink_to(digits / "train")
+    options = (
+        "--data", "images", "--network", "conv4", "--methods", "random", "--held-out", "0.2",
+        "--budget", "epochs=1", "--clusters", "10", "--out", "out", "linear.max_epochs=1",
+        "augmentations.0.crop_size=16", *SMALL,
+    )  # fmt: skip
+    done = uic("compare", *options)
+    assert done.returncode == 0, done.stderr
+    assert "accuracy on 0.2 of the training images" in " ".join(done.stdout.split())
+    (row,) = rows_of(tmp_path / "out" / "runs.csv")
+    assert row["held_out"] == "0.2"
+    # of 1,442 images 288 judge: every accuracy is a multiple of one of them
+    share = float(row["knn"]) / 100 * 288
+    assert abs(share - round(share)) < 0.02
+    assert float(row["linear"]) > 0
+    assert "0.2 of the training images" in (tmp_path / "out" / "index.html").read_text()
+
+
+@pytest.mark.slow
 def test_a_budget_of_minutes_is_calibrated(uic, tmp_path, digits):
     options = ("--methods", "uic", "--budget", "minutes=0.2", "linear.max_epochs=1", "--out", "out")
     done = uic("compare", *options, "method_kwargs.head_width=16", *SMALL)
@@ -97,6 +118,7 @@ def test_typing_errors_are_one_line(uic):
         (("--seeds", "0,0"), "error: --seeds must be different numbers"),
         (("--clusters", "1"), "error: --clusters must be at least 2"),
         (("--layers", "conv9"), "error: unknown layer 'conv9': this network has conv1"),
+        (("--held-out", "1.5"), "error: --held-out must be a share of the training images"),
         (("--tune", "1"), "error: --tune must be 0, or at least 2 settings, got 1"),
         (("--tune", "99"), "error: uic: the grid of"),
         (("seed=3",), "error: seed=3: uic compare sets seed itself"),

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from uic_plugin.experiments.compare.budget import Budget, Costs, Length, costs_of, length_within
 from uic_plugin.experiments.compare.lengths import calibration
 from uic_plugin.experiments.compare.plan import Entry, Setting, plan_run
+from uic_plugin.experiments.compare.stages import plan_trials
 from uic_plugin.experiments.compare.tune import draw_settings, trials_of, tuning_seed
 from uic_plugin.recipes_path import recipe_grid, recipes_dir
 
@@ -87,10 +88,13 @@ def test_what_the_command_line_sets_is_not_tuned(digits, tmp_path):
 
 
 def test_trials_train_and_are_judged_on_training_images(digits, tmp_path):
-    setting = Setting("digits", "small", Budget("epochs", 1), tmp_path, held_out=0.1)
+    setting = Setting("digits", "small", Budget("epochs", 4), tmp_path)
+    setting, _ = plan_trials(setting, [Entry("uic", "uic")], 2, [0])
+    assert setting.budget == Budget("epochs", 1)
     train, measure = plan_run(setting, Entry("uic", "uic"), 1000, Length(1)).jobs
     assert "data.held_out=0.1" in train.arguments
     assert "--knn-only" in measure.arguments
+    assert not any(argument.startswith("snapshots") for argument in train.arguments)
 
 
 def test_a_quarter_of_a_budget():

@@ -130,7 +130,7 @@ def _check(setting: Setting, entries: Sequence[Entry], seed: int) -> None:
         composed(setting, entry, seed)
     run = Run.of_recipe(composed(setting, entries[0], seed)[2], setting.folder)
     source = run.source
-    if not source.labelled or source.val is None:
+    if not source.labelled or (source.val is None and not setting.held_out):
         raise ValueError(
             f"--data {setting.data}: a comparison is measured on annotated images: train/ and "
             f"val/ with one subfolder per class in both"

@@ -53,6 +53,7 @@ def write_page(
     text = template.render(
         title=f"{setting.title}, {setting.network} network",
         budget=str(setting.budget),
+        judges=setting.judges,
         clusters=setting.clusters,
         figure=svg,
         trials=trials,

@@ -55,6 +55,7 @@ class Setting:
         held_out: share of the training images that is kept apart and judges in place of the test
             images, see `uic_plugin.data.validation`; 0 for none.
         by_step: whether learning rates change after every step, see `Length`.
+        is_brief: measure k-NN alone, without a curve: enough to choose among trials.
 
     Raises:
         ValueError: for numbers out of range, or overrides of what a comparison sets itself.
@@ -70,9 +71,15 @@ class Setting:
     parallel: int = 1
     held_out: float = 0.0
     by_step: bool = False
+    is_brief: bool = False
 
     def __post_init__(self) -> None:
         check_overrides(self.overrides)
+        if not 0 <= self.held_out < 1:
+            raise ValueError(
+                f"--held-out must be a share of the training images, at least 0 and below 1, got "
+                f"{self.held_out}"
+            )
         if self.clusters < 2:
             raise ValueError(f"--clusters must be at least 2, got {self.clusters}")
         if self.parallel < 1:
@@ -98,6 +105,13 @@ class Setting:
     def title(self) -> str:
         """The family, or the name of the folder."""
         return self.data if self.family == self.data else Path(self.data).resolve().name
+
+    @property
+    def judges(self) -> str:
+        """The images that accuracies are of, as tables and pages say it."""
+        if not self.held_out:
+            return "the test images"
+        return f"{self.held_out:.3g} of the training images, held out of training"
 
 
 @dataclass(frozen=True)
@@ -129,8 +143,8 @@ def check_overrides(overrides: Sequence[str]) -> None:
         key = override.lstrip("+~").partition("=")[0]
         if key in _OURS:
             raise ValueError(
-                f"{override}: uic compare sets {key} itself, by --seeds, --budget, --runs and "
-                f"--tune: leave it out"
+                f"{override}: uic compare sets {key} itself, by --seeds, --budget, --runs, --tune "
+                f"and --held-out: leave it out"
             )
 
 
@@ -230,11 +244,11 @@ def composed(setting: Setting, entry: Entry, seed: int) -> tuple[str, list[str],
     overrides = [*choice, f"seed={seed}"]
     if setting.family == "custom":
         root = Path(setting.data)
-        for part in ("train", "val"):
+        for part in ("train",) if setting.held_out else ("train", "val"):
             if not (root / part).is_dir():
                 raise FileNotFoundError(
                     f"--data {setting.data}: no recipes of that name, and no folder with train/ "
-                    f"and val/, one subfolder per class in both"
+                    f"and val/, one subfolder per class in both; --held-out 0.1 does without val/"
                 )
             overrides.append(f"data.{part}_path={typed_value(str(root / part))}")
     if setting.network != "small":
@@ -255,18 +269,18 @@ def plan_run(setting: Setting, entry: Entry, seed: int, length: Length) -> Plann
     name, overrides, cfg = composed(setting, entry, seed)
     if entry.method != "random":
         overrides += length.overrides
-    if not setting.held_out:
+    if not setting.is_brief:
         overrides.append(f"snapshots={min(SNAPSHOTS, length.epochs)}")
     cfg = compose_recipe(name, overrides)
     folder = setting.folder / f"{cfg.method}-{settings_digest(cfg)}-seed{seed}"
     train = training_job(name, (*overrides, f"run_dir={folder}"), folder)
     given = [*setting.overrides, *entry.overrides]
     options = [f"--clusters={setting.clusters}"]
-    if setting.held_out:
+    if setting.is_brief:
         options = ["--knn-only"]
     options += [f"--set={override}" for override in given if override.startswith(_EVALUATION)]
     jobs = [train, _evaluation("measure", (str(folder), *options), folder, MEASURES_FILE, train)]
-    if setting.layers and not setting.held_out:
+    if setting.layers and not setting.is_brief:
         layers = (str(folder), f"--layers={','.join(setting.layers)}", f"--seed={seed}")
         jobs.append(_evaluation("probe", layers, folder, "probe/probe.csv", train))
     clock = "cpu_" if uses_processor_clock(cfg) else ""

@@ -71,6 +71,7 @@ def collect(
             "failed": reasons[0] if reasons else "",
             "budget": str(setting.budget),
             "setting": " ".join(run.entry.overrides),
+            **({"held_out": setting.held_out} if setting.held_out else {}),
         }
         path = run.folder / MEASURES_FILE
         if path.exists() and not any(job.name in failed for job in run.jobs[:2]):
@@ -235,7 +236,8 @@ def heading(name: str) -> str:
 
 def summary_table(setting: Setting, summary: Sequence[Mapping[str, Any]]) -> Table:
     """Return the comparison for a terminal."""
-    table = Table(title=f"{setting.data}, {setting.network} network, {setting.budget} a run")
+    title = f"{setting.data}, {setting.network} network, {setting.budget} a run"
+    table = Table(title=title + f"; accuracy on {setting.judges}" * bool(setting.held_out))
     table.add_column("method")
     table.add_column("seeds")
     columns = columns_of(summary)

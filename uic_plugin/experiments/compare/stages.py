@@ -62,7 +62,9 @@ def plan_trials(
     Raises:
         ValueError: for a method without enough settings.
     """
-    few = dataclasses.replace(setting, budget=setting.budget.scaled(SHARE), held_out=HELD_OUT)
+    share = setting.held_out or HELD_OUT
+    budget = setting.budget.scaled(SHARE)
+    few = dataclasses.replace(setting, budget=budget, held_out=share, is_brief=True)
     seed = tuning_seed(seeds)
     trained = [entry for entry in entries if is_trained(entry)]
     return few, [trial for entry in trained for trial in trials_of(few, entry, count, seed)]
