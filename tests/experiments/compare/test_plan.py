@@ -155,6 +155,7 @@ def test_views_that_whole_epochs_miss_are_told(setting):
 def test_budgets_are_printed_as_given():
     assert str(Budget.parse("minutes=0.5")) == "0.5 minutes"
     assert str(Budget.parse("views=200k")) == "200,000 image views"
+    assert str(Budget.parse("epochs=1")) == "1 epoch"
 
 
 def test_labels_are_needed():

@@ -49,7 +49,8 @@ class Budget:
 
     def __str__(self) -> str:
         amount = f"{self.amount:,.0f}" if self.kind == "views" else f"{self.amount:g}"
-        return f"{amount} {'image views' if self.kind == 'views' else self.kind}"
+        kind = "image views" if self.kind == "views" else self.kind
+        return f"{amount} {kind.removesuffix('s') if self.amount == 1 else kind}"
 
 
 @dataclass(frozen=True)

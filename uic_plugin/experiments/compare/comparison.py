@@ -91,7 +91,8 @@ def compare(
     ]
     runs, early = plan_reported(setting, chosen, seeds, console)
     early.update(tuned.failed)
-    title = f"{len(entries)} methods, {len(seeds)} seeds, {setting.budget} each: "
+    numbers = f"{_number(entries, 'method')}, {_number(seeds, 'seed')}"
+    title = f"{numbers}, {setting.budget} each: "
     failed = run_missing(setting, [job for run in runs for job in run.jobs], console, title)
     rows = collect(runs, setting, failed, early)
     folder = out or setting.folder / f"comparison-{_digest(runs)}"
@@ -202,6 +203,10 @@ def _write(
                 f"{setting.budget}"
             )
     console.print(f"{out / 'runs.csv'} has every run, {page} the curves")
+
+
+def _number(things: Sequence[object], name: str) -> str:
+    return f"{len(things)} {name}{'s' * (len(things) != 1)}"
 
 
 def _digest(runs: Sequence[PlannedRun]) -> str:
