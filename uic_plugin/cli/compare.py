@@ -42,10 +42,7 @@ def compare(
 ) -> None:
     """Methods side by side: same images, network, augmentation and budget; one table, one plot."""
     if quoted:
-        from uic_plugin.experiments.compare.quoted import quoted_tables
-
-        for table in quoted_tables():
-            terminal().print(table)
+        _print_quoted()
         return
     from uic_plugin.experiments.compare.budget import Budget
     from uic_plugin.experiments.compare.comparison import compare as run
@@ -76,6 +73,13 @@ def compare(
         dry_run=dry_run,
     )
     raise typer.Exit(0 if complete else 1)
+
+
+def _print_quoted() -> None:
+    from uic_plugin.experiments.compare.quoted import quoted_tables
+
+    for table in quoted_tables():
+        terminal().print(table)
 
 
 def _numbers(seeds: str) -> list[int]:

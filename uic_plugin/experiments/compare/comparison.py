@@ -91,8 +91,7 @@ def compare(
     ]
     runs, early = plan_reported(setting, chosen, seeds, console)
     early.update(tuned.failed)
-    numbers = f"{_number(entries, 'method')}, {_number(seeds, 'seed')}"
-    title = f"{numbers}, {setting.budget} each: "
+    title = f"{_number(entries, 'method')}, {_number(seeds, 'seed')}, {setting.budget} each: "
     failed = run_missing(setting, [job for run in runs for job in run.jobs], console, title)
     rows = collect(runs, setting, failed, early)
     folder = out or setting.folder / f"comparison-{_digest(runs)}"
