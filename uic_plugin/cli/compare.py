@@ -42,8 +42,7 @@ def compare(
 ) -> None:
     """Methods side by side: same images, network, augmentation and budget; one table, one plot."""
     if quoted:
-        _print_quoted()
-        return
+        return _print_quoted()
     from uic_plugin.experiments.compare.budget import Budget
     from uic_plugin.experiments.compare.comparison import compare as run
     from uic_plugin.experiments.compare.plan import Setting, entries_of
