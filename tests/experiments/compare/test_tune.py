@@ -1,6 +1,7 @@
 """The settings that every method gets, who judges them, and what a budget of minutes buys."""
 
 import csv
+import dataclasses
 import itertools
 import json
 from collections import Counter
@@ -132,6 +133,16 @@ def test_settings_that_cost_the_same_are_timed_once(digits, tmp_path):
     own = calibration(setting, Entry("simclr", "simclr")).name
     assert name("optimizer.lr=0.8", "method_kwargs.temperature=0.5", held_out=0.1) == own
     assert name("optimizer.batch_size=128") != own
+
+
+def test_a_folder_without_test_images_is_timed(digits, tmp_path):
+    (tmp_path / "train").symlink_to(digits / "train")
+    few = ("backbone.name=conv4", "augmentations.0.crop_size=16", "data.num_workers=0")
+    setting = Setting(str(tmp_path), "small", Budget("minutes", 1), tmp_path, few, held_out=0.2)
+    job = calibration(setting, Entry("simclr", "simclr"))
+    assert not any("held_out" in argument or "val_path" in argument for argument in job.arguments)
+    with pytest.raises(FileNotFoundError, match="--held-out 0.1 does without val/"):
+        calibration(dataclasses.replace(setting, held_out=0.0), Entry("simclr", "simclr"))
 
 
 @pytest.mark.slow

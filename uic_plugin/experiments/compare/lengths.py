@@ -6,7 +6,6 @@ a calibration, a run of a few short epochs, says so.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -22,6 +21,7 @@ from uic_plugin.experiments.compare.plan import (
     training_job,
 )
 from uic_plugin.experiments.jobs import Job
+from uic_plugin.recipes_path import compose_recipe
 from uic_plugin.report.tables import read_csv
 from uic_plugin.runs.folder import COST_FILE, HISTORY_FILE
 
@@ -85,7 +85,9 @@ def calibration(setting: Setting, entry: Entry) -> Job:
     """
     from uic_plugin.runs.settings import prepare_config
 
-    name, overrides, cfg = composed(dataclasses.replace(setting, held_out=0.0), entry, 0)
+    name, overrides, _ = composed(setting, entry, 0)
+    overrides = [o for o in overrides if not o.startswith("data.held_out=")]
+    cfg = compose_recipe(name, overrides)
     digest = settings_digest(cfg, without=_COSTS_NOTHING)
     folder = setting.folder / f"calibration-{cfg.method}-{digest}-jobs{setting.parallel}"
     few = max(6, -(-_CALIBRATION_IMAGES // cfg.optimizer.batch_size))

@@ -244,8 +244,10 @@ def composed(setting: Setting, entry: Entry, seed: int) -> tuple[str, list[str],
     overrides = [*choice, f"seed={seed}"]
     if setting.family == "custom":
         root = Path(setting.data)
-        for part in ("train",) if setting.held_out else ("train", "val"):
+        for part in ("train", "val"):
             if not (root / part).is_dir():
+                if part == "val" and setting.held_out:
+                    continue
                 raise FileNotFoundError(
                     f"--data {setting.data}: no recipes of that name, and no folder with train/ "
                     f"and val/, one subfolder per class in both; --held-out 0.1 does without val/"
