@@ -141,7 +141,7 @@ def test_a_folder_without_test_images_is_timed(digits, tmp_path):
     setting = Setting(str(tmp_path), "small", Budget("minutes", 1), tmp_path, few, held_out=0.2)
     job = calibration(setting, Entry("simclr", "simclr"))
     assert not any("held_out" in argument or "val_path" in argument for argument in job.arguments)
-    with pytest.raises(FileNotFoundError, match="--held-out 0.1 does without val/"):
+    with pytest.raises(FileNotFoundError, match=r"--held-out 0\.1 does without val/"):
         calibration(dataclasses.replace(setting, held_out=0.0), Entry("simclr", "simclr"))
 
 
