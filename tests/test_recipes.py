@@ -1,13 +1,14 @@
 """Every packaged recipe composes, builds its method, and says in its header what it is."""
 
 import re
+from pathlib import Path
 
 import pytest
 import torch
 from host_lines import answers
 
 from uic_plugin.hosts import load_host, register
-from uic_plugin.recipes_path import compose_recipe, list_recipes, recipes_dir
+from uic_plugin.recipes_path import compose_recipe, list_recipes, path_override, recipes_dir
 
 RECIPES = list_recipes()
 NEEDED = {"alexnet_finetune": ["weights=run/last.ckpt", "method_kwargs.fixed_labels=labels.csv"]}
@@ -47,6 +48,16 @@ def test_header_says_what_to_expect(name):
     assert f"uic pretrain --config-name {name}" in header
     for word in ("Reproduces:", "Hardware:", "Expect:"):
         assert word in header, word
+
+
+@pytest.mark.parametrize("folder", ["läufe", "a (1)", "x=y", "two words", "it's", "plain"])
+def test_paths_are_read_as_they_are_typed(tmp_path, folder):
+    assert compose_recipe("digits/uic", [f"run_dir={folder}/one"]).run_dir == f"{folder}/one"
+    path = Path(folder, "a,b")
+    assert compose_recipe("digits/uic", [path_override("run_dir", path)]).run_dir == str(path)
+    (tmp_path / folder).mkdir()
+    (tmp_path / folder / "mine.yaml").write_text("defaults:\n  - /digits/uic\nname: mine\n")
+    assert compose_recipe("mine", [], tmp_path / folder).method == "uic"
 
 
 def test_own_folder_of_recipes(tmp_path):

@@ -23,6 +23,8 @@ from typing import IO, Any
 import torch
 import torch.distributed as dist
 
+Reduce = Callable[[torch.Tensor], torch.Tensor]  # a tensor of this rank to one of all ranks
+
 # k-means of a hundred million images on one rank takes longer than the half hour that Lightning
 # lets a collective wait
 _PATIENCE = timedelta(days=2)
@@ -55,6 +57,11 @@ def rank_and_world() -> tuple[int, int]:
 def world_size() -> int:
     """Return the number of ranks."""
     return rank_and_world()[1]
+
+
+def alone(values: torch.Tensor) -> torch.Tensor:
+    """Return what there is on this rank, as a `Reduce` of a single one."""
+    return values
 
 
 def barrier() -> None:

@@ -58,6 +58,6 @@ class Readout:
     def poll(self) -> np.ndarray | None:
         """Return the newest numbers that have arrived; None before the first."""
         if self._event is not None and self._buffer is not None and self._event.query():
-            self.latest = self._buffer.float().numpy().astype(np.float64)
+            self.latest = self._buffer.double().numpy().copy()  # integers above 2^24 exactly, too
             self.count, self._event = self._asked, None
         return self.latest

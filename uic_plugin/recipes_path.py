@@ -102,13 +102,13 @@ def _compose(name: str, overrides: list[str], config_dir: Path | None = None) ->
             f"the packaged ones: {', '.join(list_recipes())}"
         )
     others = [f"file://{folder}" for folder in folders if folder != homes[0]]
-    search = [f"hydra.searchpath=[{','.join(others)}]"] if others else []
+    search = [f"hydra.searchpath={typed_value(others)}"] if others else []
     network = _named_network(overrides, folders)
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(homes[0]), version_base="1.3"):
             given = [o for o in overrides if network is None or not o.startswith(_NETWORK)]
-            cfg = compose(name, overrides=[*search, *map(_open_group, given)])
+            cfg = compose(name, overrides=[*search, *map(_open_group, map(_quoted, given))])
         if network is not None:
             _take_network(cfg, network, overrides)
         missing = sorted(OmegaConf.missing_keys(cfg))
@@ -183,6 +183,37 @@ def _open_group(override: str) -> str:
     """Allow new keys in groups whose valid keys are known to the method or network only."""
     is_open = override.startswith(("method_kwargs.", "backbone.kwargs.", "optimizer.kwargs."))
     return f"++{override}" if is_open else override
+
+
+def typed_value(value: Any) -> str:
+    """Return a value, as YAML reads it, as Hydra reads it on a command line."""
+    if isinstance(value, str) and not re.fullmatch(r"[\w./-]+", value, re.ASCII):
+        return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    if isinstance(value, list):
+        return "[" + ",".join(map(typed_value, value)) + "]"
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{key}:{typed_value(part)}" for key, part in value.items()) + "}"
+    return "null" if value is None else str(value)
+
+
+def path_override(key: str, path: Path) -> str:
+    """Return the override that sets a path, whatever characters are in it."""
+    return f"{key}={typed_value(str(path))}"
+
+
+def _quoted(override: str) -> str:
+    """Quote a value that Hydra could not read, as a path with a space or an umlaut."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    key, separator, value = override.partition("=")
+    if not separator or value.startswith(("'", '"', "[", "{", "$")):
+        return override
+    try:
+        OverridesParser.create().parse_override(override)
+    except HydraException:
+        return f"{key}={typed_value(value)}"
+    return override
 
 
 def evaluation_defaults() -> DictConfig:

@@ -112,6 +112,25 @@ def test_new_images_get_the_names_and_numbers(tmp_path):
     assert list(named.extra["name"]) == ["two and four", "", ""]
 
 
+def test_a_class_without_images_takes_no_other_classes_number():
+    """Classes 0, 1 and 3 have images, 2 has none; 3 is "church" and becomes 2."""
+    reference = LabelTable(
+        ["a", "b", "c"],
+        np.array([0, 1, 2]),
+        SCORES[:3],
+        SCORES[:3],
+        {"source_label": np.array([0, 1, 3]), "name": np.array(["", "", "church"], object)},
+    )
+    seconds = {"second": np.array([3, 2, 4])}
+    fresh = LabelTable(["x", "y", "z"], np.array([2, 3, 0]), SCORES[:3], SCORES[:3], seconds)
+    named = relabel_like(fresh, reference)
+    assert named.labels.tolist() == [4, 2, 0]
+    assert list(named.extra["name"]) == ["", "church", ""]
+    assert named.extra["second"].tolist() == [2, 4, -1]
+    del reference.extra["source_label"]  # nothing was renumbered
+    assert relabel_like(fresh, reference).labels.tolist() == [2, 3, 0]
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [

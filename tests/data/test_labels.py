@@ -40,6 +40,15 @@ def test_path_and_label_are_enough(tmp_path):
     assert np.isnan(table.entropy).all()
 
 
+def test_a_file_of_a_spreadsheet(tmp_path):
+    """With a byte order mark, and a column of numbers that are longer than any integer."""
+    text = "path,label,id\nx.png,4,12345678901234567890123\n"
+    (tmp_path / "labels.csv").write_text(text, encoding="utf-8-sig")
+    table = read_labels(tmp_path / "labels.csv")
+    assert (table.paths, table.labels.tolist()) == (["x.png"], [4])
+    assert table.extra["id"][0] == pytest.approx(1.2345678901234567e22)
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
@@ -48,6 +57,7 @@ def test_path_and_label_are_enough(tmp_path):
         ("path,label\na.png,1\na.png,2\n", "'a.png' stands in it twice"),
         ("path,label\na.png,1.5\n", "no whole number"),
         ("path,label\na.png,-1\n", "found -1"),
+        ("path,label\na.png,12345678901234567890123\n", "no whole number"),
         ("path,label,entropy\na.png,1,high\n", "a confidence or entropy is no number"),
         ("path,label\na.png\n", "not every row has the 2 columns"),
         ("path,label\n\0,1\n\0", "not every row|no CSV"),

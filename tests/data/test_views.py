@@ -76,19 +76,35 @@ def test_a_sampler_tells_the_position_in_the_common_order():
     assert list(resumed) == share  # the next epoch is whole
 
 
-@pytest.mark.parametrize("damage", ["cut", "empty", "text"])
+# a header that is cut off, an error of Pillow's that transforms raise, too
+CUT_HEADER = b"P6\n8 "
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "text", "header"])
 def test_a_bad_image_stops_by_name(folder, damage):
     victim = sorted(folder.glob("1/*.png"))[0]
     whole = victim.read_bytes()
-    victim.write_bytes({"cut": whole[:60], "empty": b"", "text": b"no image"}[damage])
+    victim.write_bytes(
+        {"cut": whole[:60], "empty": b"", "text": b"no image", "header": CUT_HEADER}[damage]
+    )
     with pytest.raises(BadImageError, match=str(victim)) as error:
         SeededViews(ImageFolder(folder, AUGMENT), seed=0)[Draw.at(3, 0, 0)]
     assert "on_bad_image=skip" in str(error.value)
 
 
-def test_a_bad_image_can_be_skipped(folder):
+def test_an_error_of_a_transform_is_none_of_the_image(folder):
+    def refuse(image):
+        raise ValueError("not today")
+
+    views = SeededViews(ImageFolder(folder, refuse), seed=0, on_bad_image="skip")
+    with pytest.raises(ValueError, match="not today"):
+        views[0]
+
+
+@pytest.mark.parametrize("content", [b"", CUT_HEADER])
+def test_a_bad_image_can_be_skipped(folder, content):
     victim = sorted(folder.glob("1/*.png"))[0]
-    victim.write_bytes(b"")
+    victim.write_bytes(content)
     views = SeededViews(ImageFolder(folder, AUGMENT), seed=0, on_bad_image="skip")
     with pytest.warns(UserWarning, match=str(victim)):
         _, annotation = views[3]

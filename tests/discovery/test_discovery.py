@@ -11,7 +11,7 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 from planted_features import planted
 
-from uic_plugin.cli.discover import _name_of
+from uic_plugin.cli.discover import _name_of, _place_for
 from uic_plugin.discovery import candidates, choice, search
 from uic_plugin.discovery import neighbours as knn
 from uic_plugin.discovery.baselines import BASELINES
@@ -59,7 +59,7 @@ def test_classes_of_very_different_size():
 def test_heads_begin_as_k_means():
     features, _ = planted([50, 50, 50])
     reduced = reduce_features(features, fit_reduction(features, 8))
-    centroids = knn.spherical_kmeans(reduced, 3, seed=0).rows
+    centroids = knn.spherical_kmeans(reduced, 3, seed=0)
     for hidden in (0, 16):
         bank = HeadBank.from_centroids([centroids], temperature=0.1, hidden=hidden)
         nearest = (reduced.float() @ centroids.T).argmax(1)
@@ -297,6 +297,17 @@ def test_classes_are_called_after_their_folder(folder, name, tmp_path, monkeypat
     (tmp_path / "above" / "photos").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "above" / "photos")
     assert _name_of(Path(folder)) == name
+
+
+def test_classes_lie_beside_images_among_which_one_stands(tmp_path, monkeypatch):
+    within = tmp_path / "photos" / "cats"
+    within.mkdir(parents=True)
+    monkeypatch.chdir(within)
+    for typed in ("..", "../../photos"):
+        assert _place_for(Path(typed), "classes") == tmp_path / "photos-classes"
+    assert _place_for(Path(), "features") == tmp_path / "photos" / "cats-features"
+    monkeypatch.chdir(tmp_path)
+    assert _place_for(Path("photos"), "classes") == Path("photos-classes")
 
 
 def test_spectral_clustering_of_a_few_images():

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from uic_plugin.data.folders import list_images
+from uic_plugin.features import embedding
 from uic_plugin.features.embedding import FrozenNetwork, embed_images
 from uic_plugin.features.reading import FrozenImages, Preprocessing, collate
 from uic_plugin.features.store import FeatureStore
@@ -124,6 +125,19 @@ def test_only_new_and_changed_images_are_computed(backbone, folder, tmp_path):
     rows = again.store.features(["new.png", old, other]).astype(np.float32)
     np.testing.assert_allclose(rows[0], rows[2], rtol=1e-2, atol=1e-3)
     np.testing.assert_allclose(rows[1], rows[2], rtol=1e-2, atol=1e-3)
+
+
+def test_features_that_are_there_are_only_read(backbone, folder, tmp_path, monkeypatch):
+    embed(backbone, folder, tmp_path / "store")
+
+    def refuse(*_):
+        raise PermissionError("read-only")
+
+    monkeypatch.setattr(embedding, "writing", refuse)
+    assert embed(backbone, folder, tmp_path / "store", precision="auto").added == 0
+    (folder / "new.png").write_bytes((folder / list_images(folder).names[0]).read_bytes())
+    with pytest.raises(PermissionError):
+        embed(backbone, folder, tmp_path / "store")
 
 
 def test_bad_images_are_left_out_and_named(backbone, folder, tmp_path):

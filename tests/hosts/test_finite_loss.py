@@ -86,3 +86,15 @@ def test_finite_losses_are_forgotten_and_a_large_sum_is_no_error():
     for _ in range(20):
         guard.on_before_backward(Trainer, module, torch.tensor(3e38))
     assert len(guard._steps) <= LateReadout.steps + 1
+
+
+def test_integers_arrive_exactly():
+    """Numbers of images above 2^24, which 32 bits of floating point round."""
+
+    class Done:
+        def query(self):
+            return True
+
+    readout = Readout()
+    readout._buffer, readout._event = torch.tensor([16_999_999, 0]), Done()
+    assert readout.poll().tolist() == [16_999_999, 0]

@@ -1,6 +1,7 @@
 """One set of rules for the crops of a recipe that was written for two views."""
 
 import pytest
+from host_lines import LINE
 from omegaconf import OmegaConf
 
 from uic_plugin.hosts.foreign import check_host_options, check_two_crops, set_views
@@ -64,3 +65,21 @@ def test_options_that_no_method_of_the_host_has_are_refused():
 def test_what_the_host_takes_passes():
     check_host_options({"clip_grad": False, "queue_size": 0, "num_prototypes": [100, 300]})
     check_host_options({"temperature": 1, "norm_last_layer": True, "num_prototypes": 100})
+
+
+@pytest.mark.skipif(LINE != "pypi", reason="the arguments of the PyPI line's script")
+def test_arguments_of_the_hosts_script():
+    from argparse import ArgumentParser
+
+    from uic_plugin.hosts import load_host
+
+    parser = load_host().METHODS["uic"].add_model_specific_args(ArgumentParser())
+    for action in parser._actions:
+        action.required = False
+    given, _ = parser.parse_known_args(
+        ["--max_bad_images", "5", "--fixed_labels", "a.csv", "--more_heads", "30,300"]
+    )
+    assert (given.max_bad_images, given.fixed_labels) == (5, "a.csv")
+    assert given.more_heads == [30, 300]
+    defaults, _ = parser.parse_known_args([])
+    assert (defaults.max_bad_images, defaults.balanced_sampling) == (None, True)

@@ -87,7 +87,6 @@ def test_all_are_registered():
             ("method_kwargs.classifier=cosine", "method_kwargs.temperature=0.1"),
             marks=pytest.mark.slow,
         ),
-        pytest.param("digits/uic", (*SWAP, "method_kwargs.bank_share=0.2"), marks=pytest.mark.slow),
         pytest.param(
             "digits/uic",
             (*SWAP, "method_kwargs.swap_balance=prices", "method_kwargs.label_momentum=0.9"),
@@ -305,6 +304,13 @@ def test_instdisc_with_negatives_resumes_its_memory(recipe, tmp_path):
     after = train(cfg)["instdisc"]
     assert after["normaliser"] == before["normaliser"]
     assert not torch.equal(after["memory"], before["memory"])
+    state = read_checkpoint(Path(cfg.run_dir) / "last.ckpt")
+    state["instdisc"]["fingerprint"] = "of others"
+    torch.save(state, tmp_path / "others.ckpt")
+    cfg = recipe(*given, f"resume_from_checkpoint={tmp_path / 'others.ckpt'}", name="digits/any")
+    cfg.run_dir, cfg.max_epochs = str(tmp_path / "new"), 3
+    with pytest.raises(ValueError, match="remembers as many images, but others"):
+        train(cfg)
 
 
 def test_checkpoints_of_another_method_are_refused(recipe):

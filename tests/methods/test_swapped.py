@@ -71,21 +71,6 @@ def test_without_balance_labels_are_the_sharpened_answers():
     torch.testing.assert_close(targets[0].roll(6, 0), (part / 0.25).softmax(1))
 
 
-def test_the_banks_label_has_its_share():
-    mixed, alone = made(bank_share=0.25), made()
-    own, other = (step(method, views())[1] for method in (mixed, alone))
-    for head, classes in enumerate((4, 3)):
-        kept = F.one_hot(mixed.banks[head].targets(INDEX), classes).float()
-        torch.testing.assert_close(own[head], 0.25 * kept.repeat(2, 1) + 0.75 * other[head])
-    whole = made(bank_share=1.0)
-    logits, _, loss = step(whole, views())
-    losses = [
-        F.cross_entropy(part, bank.targets(INDEX).repeat(2))
-        for part, bank in zip(whole.head.per_head(logits), whole.banks, strict=True)
-    ]
-    torch.testing.assert_close(loss, torch.stack(losses).mean())
-
-
 def test_the_bank_keeps_the_answer_to_both_views():
     method, given = made(), views()
     logits, _, _ = step(method, given)

@@ -12,6 +12,7 @@ from PIL import Image
 
 from uic_plugin.data.features import read_features
 from uic_plugin.data.labels import LabelTable, write_labels
+from uic_plugin.report.classes import report_classes
 from uic_plugin.report.page import write_class_page
 from uic_plugin.report.page.history import history_of
 from uic_plugin.report.page.order import COVERS, sample_images, thumbnail_order
@@ -82,6 +83,25 @@ def test_an_unreadable_image_is_grey_and_named(images, tmp_path):
     with pytest.warns(UserWarning, match=r"1 images cannot be read.*03\.png"):
         sprites = write_sprites([folder / p for p in table.paths], tmp_path / "s")
     assert sprites.unreadable == [3]
+
+
+def test_what_a_killed_call_left_is_removed(images, tmp_path):
+    folder, table = images
+    (tmp_path / "page" / ".files.abc.old").mkdir(parents=True)
+    write_class_page(table, tmp_path / "labels.csv", folder, tmp_path / "page")
+    assert sorted(os.listdir(tmp_path / "page")) == ["files", "index.html"]
+
+
+def test_an_unreadable_image_is_grey_in_the_picture(images, tmp_path):
+    folder, table = images
+    path = folder / table.paths[3]
+    path.write_bytes(path.read_bytes()[:60])
+    write_labels(tmp_path / "labels.csv", table)
+    report_classes(tmp_path / "labels.csv", folder, tmp_path / "out")
+    assert (tmp_path / "out" / "classes.png").stat().st_size > 100
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match=path.name):
+        report_classes(tmp_path / "labels.csv", folder, tmp_path / "out")
 
 
 def test_components_keep_distances():

@@ -100,6 +100,10 @@ def test_demo_makes_its_table_and_pictures(tmp_path, data_dir):
     page = str((tmp_path / "demo" / "classes" / "index.html").resolve())
     assert text.getvalue().replace("\n", "").endswith(page)
     assert str((tmp_path / "demo").resolve()) in text.getvalue().replace("\n", "")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "results.csv").write_text("mine")
+    with pytest.raises(FileExistsError, match="holds something else than a demo"):
+        run_demo(tmp_path / "mine", console=Console(file=text), overrides=quick)
     again = io.StringIO()  # finished runs are not repeated
     run_demo(tmp_path / "demo", console=Console(file=again, width=150), overrides=quick)
     assert "epoch 1/1" not in again.getvalue()

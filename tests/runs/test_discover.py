@@ -13,7 +13,7 @@ import pytest
 
 from uic_plugin import cli
 from uic_plugin.data.edits import Edits, Merge, Move, Name, apply_edits
-from uic_plugin.data.labels import read_labels, write_labels
+from uic_plugin.data.labels import LabelTable, read_labels, write_labels
 from uic_plugin.networks.registry import find_backbone
 from uic_plugin.networks.weights import save_weights
 from uic_plugin.runs.frozen import open_backbone
@@ -52,6 +52,28 @@ def one_line(done, *words):
     assert done.stderr.count("\n") == 1, done.stderr
     for word in words:
         assert word in done.stderr
+
+
+def test_pictures_do_not_go_among_the_images(uic, images, tmp_path):
+    for command in (
+        ("discover", images, "--out", images / "classes"),
+        ("classes", tmp_path / "labels.csv", images, "--out", images),
+        ("export", tmp_path / "labels.csv", images, "--to", "folders", "--out", images / "new"),
+    ):
+        write_labels(
+            tmp_path / "labels.csv",
+            LabelTable(["0/0.png"], np.zeros(1, np.int64), np.ones(1), np.zeros(1)),
+        )
+        one_line(uic(*command), f"lies in {images}", "--out")
+
+
+def test_ctrl_c_is_said(uic, images, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("uic_plugin.experiments.discovery.run_discovery", interrupt)
+    done = uic("discover", images)
+    assert (done.returncode, done.stderr) == (130, "stopped\n")
 
 
 def test_from_a_folder_to_classes_and_new_images(uic, images, features, tmp_path):

@@ -256,6 +256,14 @@ def test_a_run_resumes_with_the_engine_that_it_was_begun_with(recipe, tmp_path, 
     config.write_text(config.read_text().replace(f"augmentation:\n  engine: {begun}\n", ""))
     train(recipe(*small, "max_epochs=3"))
     assert "engine: host" in config.read_text()
+    # and by versions that had an option more
+    kept = config.read_text()
+    config.write_text(kept.replace("method_kwargs:\n", "method_kwargs:\n  bank_share: 0.0\n"))
+    train(recipe(*small, "max_epochs=4"))
+    assert "bank_share" not in config.read_text()
+    config.write_text(kept.replace("method_kwargs:\n", "method_kwargs:\n  bank_share: 0.2\n"))
+    with pytest.raises(ValueError, match=r"bank_share: 0\.2 there, None here"):
+        train(recipe(*small, "max_epochs=4"))
 
 
 def test_a_method_of_the_host_resumes_with_the_same_images(recipe, tmp_path):

@@ -1,6 +1,7 @@
 """A finished run ends with a page of its classes; names come back with corrected labels."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -8,10 +9,16 @@ import pytest
 from uic_plugin.data.labels import read_labels
 
 
+def core_of(page):
+    core = (page / "files" / "core.js").read_text()
+    return json.loads(core[core.index("{") : core.rindex(")")])
+
+
 @pytest.mark.slow
 def test_pretrain_ends_with_the_page_and_labels_come_back_named(digits, tmp_path, uic):
+    images = shutil.copytree(digits / "train", tmp_path / "images")
     small = [
-        f"data.train_path={digits / 'train'}",
+        f"data.train_path={images}",
         f"data.val_path={digits / 'val'}",
         "max_epochs=2",
         "backbone.kwargs.width=8",
@@ -23,14 +30,18 @@ def test_pretrain_ends_with_the_page_and_labels_come_back_named(digits, tmp_path
     assert done.returncode == 0, done.stderr
     page = tmp_path / "run" / "classes" / "index.html"
     assert str(page) in done.stdout
-    core = (page.parent / "files" / "core.js").read_text()
-    data = json.loads(core[core.index("{") : core.rindex(")")])
+    data = core_of(page.parent)
     assert data["history"]["epochs"] == [1, 2]
     assert np.sum(data["history"]["size"], axis=0).tolist() == [1442, 1442]
     assert data["map"]["kind"] in ("pca", "umap")
     assert (page.parent / "files" / "features.js").is_file()
-    kept = uic("classes", "run/labels.csv", digits / "train", "--features", "run/features")
+    kept = uic("classes", "run/labels.csv", images, "--features", "run/features")
     assert kept.returncode == 0, kept.stderr  # kept, for whatever comes later
+    shutil.copy(next(images.glob("5/*.png")), images / "0" / "0000.png")  # moves all numbers by one
+    grown = uic("classes", "run/labels.csv", images, "--run", "run", "--out", "grown")
+    assert grown.returncode == 0, grown.stderr
+    assert core_of(tmp_path / "grown")["history"] == data["history"]
+    (images / "0" / "0000.png").unlink()
 
     table = read_labels(tmp_path / "run" / "labels.csv")
     classes = sorted(set(table.labels.tolist()))

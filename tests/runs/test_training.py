@@ -121,6 +121,9 @@ def test_a_checkpoint_within_an_epoch_resumes_at_its_batch(recipe, tmp_path, wor
         *settings,
     )
     assert same(train(rest), whole)
+    steps = {row["epoch"]: row["steps"] for row in history(tmp_path / "whole")}
+    resumed = history(tmp_path / "rest")
+    assert [row["steps"] for row in resumed] == [steps[row["epoch"]] for row in resumed]
 
 
 @pytest.mark.parametrize(
@@ -370,7 +373,6 @@ def test_labels_are_never_empty_and_only_split_classes_lose_images(recipe):
             "method_kwargs.label_source=swap",
             "method_kwargs.more_heads=[10,60]",
             "method_kwargs.swap_balance=prices",
-            "method_kwargs.bank_share=0.3",
             "method_kwargs.balanced_sampling=false",
         ],
     ],

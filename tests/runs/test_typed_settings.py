@@ -1,8 +1,10 @@
 """What a user types after a recipe's name: names that there are not, numbers that cannot be."""
 
 import pytest
+from omegaconf import OmegaConf
 
 from uic_plugin.recipes_path import compose_recipe
+from uic_plugin.runs.augmentation_checks import check_augmentations
 from uic_plugin.runs.folder import find_resume
 from uic_plugin.runs.settings import prepare_config
 from uic_plugin.runs.unread import unread_settings
@@ -55,6 +57,16 @@ def test_an_added_setting_without_effect_is_said(digits):
         ("augmentations.0.rrc.crop_min_scale=0", "above 0 and at most 1"),
         ("scheduler.name=step", r"add '\+scheduler.lr_decay_steps=\[60,80\]'"),
         ("data.no_labels=maybe", "data.no_labels must be true or false, got 'maybe'"),
+        ("augmentations.0.grayscale=0.2", r"section of settings, got 0\.2: give .*\.prob="),
+        ("augmentations.0.rrc=true", r"section of settings, got True: give .*\.crop_min_scale="),
+        ("augmentations.0.num_crops=0", "num_crops must be a whole number of at least 1, got 0"),
+        ("knn_eval=true", "knn_eval is a section of settings, got True"),
+        ("optimizer.kwargs=null", r"optimizer\.kwargs is a section of settings, got None"),
+        ("data=my/images", "data is a section of settings, got 'my/images'"),
+        ("backbone.name=50", r"backbone\.name must be a network's name, .* got 50"),
+        ("scheduler.warmup_epochs=ten", "warmup_epochs must be a number of at least 0, got 'ten'"),
+        ("+scheduler.min_lr=low", "min_lr must be a number of at least 0, got 'low'"),
+        ("+scheduler.lr_decay_steps=60", r"must be a list of epochs, as \[60,80\], got 60"),
     ],
 )
 def test_a_value_that_cannot_be(digits, override, says):
@@ -109,3 +121,13 @@ def test_what_comes_next_is_possible(uic, digits, tmp_path, labelled):
     assert done.returncode == 0, done.stderr
     assert ("Next: uic knn run" in done.stdout) == labelled
     assert ("Next: uic label run" in done.stdout) != labelled
+
+
+def test_a_run_whose_second_pipeline_makes_nothing_opens_again():
+    """`pretrain` writes `num_crops: 0` where a method has no use for a pipeline."""
+    pipelines = OmegaConf.create([{"crop_size": 8, "num_crops": 1}, {"crop_size": 8}])
+    pipelines[1].num_crops = 0
+    check_augmentations(pipelines)
+    pipelines[1].num_crops = -1
+    with pytest.raises(ValueError, match=r"augmentations\.1\.num_crops .* at least 0, got -1"):
+        check_augmentations(pipelines)

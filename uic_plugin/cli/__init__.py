@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import re
@@ -82,6 +83,8 @@ def main() -> None:
     sys.argv = _joined_layers([argument for argument in sys.argv if argument != "--debug"])
     if not debug:
         _show_own_warnings()
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="surrogateescape")  # names of files that are not UTF-8
     try:
         app()
     except (ValueError, OSError, ImportError) as error:
@@ -89,7 +92,9 @@ def main() -> None:
             raise
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(1) from None
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as end:
+        if not _is_interrupt(end):
+            raise
         print("stopped", file=sys.stderr)
         raise SystemExit(130) from None
     except Exception as error:
@@ -99,6 +104,13 @@ def main() -> None:
             raise
         print(str(error), file=sys.stderr)
         raise SystemExit(130) from None
+
+
+def _is_interrupt(end: BaseException | None) -> bool:
+    """Tell whether Ctrl-C ended a command; typer may have made an exit of it."""
+    while end is not None and not isinstance(end, KeyboardInterrupt):
+        end = end.__cause__ or end.__context__
+    return end is not None
 
 
 def _joined_layers(arguments: list[str]) -> list[str]:

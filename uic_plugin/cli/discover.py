@@ -87,7 +87,7 @@ def discover(
         folder=folder,
         classes=_count_of(classes),
         out=out or _out_for(folder, is_next=from_ is not None),
-        features=features or Path(f"{_name_of(folder)}-features"),
+        features=features or _place_for(folder, "features"),
         backbone=backbone,
         weights=weights,
         layer=layer,
@@ -110,8 +110,15 @@ def _out_for(folder: Path, *, is_next: bool) -> Path:
     """Return where the classes of a folder go, or those of a next discovery."""
     from uic_plugin.discovery.folder import free_folder
 
-    name = f"{_name_of(folder)}-classes"
-    return free_folder(name) if is_next else Path(name)
+    place = _place_for(folder, "classes")
+    return free_folder(str(place)) if is_next else place
+
+
+def _place_for(folder: Path, what: str) -> Path:
+    """Return a folder where one stands, or beside the images where one stands among them."""
+    name = f"{_name_of(folder)}-{what}"
+    is_within = folder.is_dir() and Path.cwd().is_relative_to(folder.resolve())
+    return folder.resolve().parent / name if is_within else Path(name)
 
 
 def _count_of(classes: str) -> int | None:

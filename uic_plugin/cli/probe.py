@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import sys
 from pathlib import Path
@@ -56,7 +57,9 @@ def probe(
 
     overrides = list(set_ or [])
     if data is not None:
-        overrides += [f"data.train_path={data / 'train'}", f"data.val_path={data / 'val'}"]
+        # as JSON, which YAML reads as one text whatever is in it
+        parts = {"data.train_path": data / "train", "data.val_path": data / "val"}
+        overrides += [f"{key}={json.dumps(str(path))}" for key, path in parts.items()]
         overrides += ["data.fraction=-1", "data.no_labels=false"]
     if processes < 1:
         raise ValueError(f"--processes must be at least 1, got {processes}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -66,5 +67,5 @@ def _open(source: Path) -> tuple[np.ndarray, list[str] | None]:
                     raise ValueError(f"{source} needs the arrays features and paths")
                 return arrays["features"], [str(path) for path in arrays["paths"]]
         return np.load(source, mmap_mode="r"), None
-    except (ValueError, KeyError, TypeError, EOFError) as error:
+    except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"{source}: no features ({error})") from error

@@ -60,6 +60,23 @@ def list_images(source: Path) -> ImageList:
     return ImageList(source, names, folder_annotations(names))
 
 
+def check_outside(out: Path, images: Path) -> None:
+    """Refuse to write pictures among the images, where the next command would take them for some.
+
+    Args:
+        out: folder to write to.
+        images: the folder of images, or a file that lists them.
+
+    Raises:
+        ValueError: if `out` lies in the folder.
+    """
+    if images.is_dir() and out.resolve().is_relative_to(images.resolve()):
+        raise ValueError(
+            f"{out} lies in {images}, and its pictures would be among the images the next time: "
+            f"give a folder elsewhere, --out"
+        )
+
+
 def images_below(root: Path) -> list[str]:
     """Return the paths of all images below a folder, with forward slashes, sorted; follow links.
 

@@ -78,7 +78,7 @@ class SplitImages(ListedImages):
         beside = path.parent / "images"
         super().__init__(beside if beside.is_dir() else path.parent, transform)
         try:
-            with open(path, newline="", encoding="utf-8") as file:
+            with open(path, newline="", encoding="utf-8-sig") as file:
                 rows = list(csv.DictReader(file))
         except (csv.Error, UnicodeError) as error:
             raise ValueError(f"{path} is no CSV file ({error})") from error

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch.utils.data import Subset
 
 from uic_plugin.data.listed import ListedImages
 
@@ -52,6 +53,8 @@ def annotations_of(dataset: Any) -> np.ndarray | None:
 
 def path_of(dataset: Any, index: int) -> str:
     """Return the path of an image, or a name with its index if it is no file of its own."""
+    if isinstance(dataset, Subset):
+        return path_of(dataset.dataset, dataset.indices[index])
     samples = samples_of(dataset)
     if samples:
         return str(samples[index][0])

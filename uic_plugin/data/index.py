@@ -91,10 +91,11 @@ def write_index(
 
     Raises:
         FileNotFoundError: without a folder, or without images in it.
+        ValueError: for images beside class folders.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: there is no such folder of images")
-    return save_index(out, folder_groups(folder, progress))
+    return save_index(out, folder_groups(folder, progress), f"{folder}: ")
 
 
 def folder_groups(
@@ -123,12 +124,13 @@ def folder_groups(
         yield "", sorted(_images(os.listdir(folder)))
 
 
-def save_index(out: Path, groups: Iterable[tuple[str, Iterable[str]]]) -> int:
+def save_index(out: Path, groups: Iterable[tuple[str, Iterable[str]]], said: str = "") -> int:
     """Write an index of known names.
 
     Args:
         out: the file.
         groups: class folders ("" for a flat folder), each with its names below the root, in order.
+        said: begins the message if there is no image.
 
     Returns:
         Number of images.
@@ -150,7 +152,7 @@ def save_index(out: Path, groups: Iterable[tuple[str, Iterable[str]]]) -> int:
                     writer.write_batch(pa.record_batch([pa.array(rows, pa.binary())], schema))
             table = _mapped(body)
             if not len(table):
-                raise FileNotFoundError(f"no images there ({' '.join(IMAGE_SUFFIXES)})")
+                raise FileNotFoundError(f"{said}no images there ({' '.join(IMAGE_SUFFIXES)})")
             facts = {
                 "format": _FORMAT,
                 "classes": json.dumps([] if sizes[0][0] == "" else sizes),

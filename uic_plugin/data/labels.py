@@ -147,7 +147,7 @@ def read_labels(path: Path) -> LabelTable:
             labels = labels.astype(np.int64)
         elif labels.dtype.kind not in "iu" and len(labels):
             raise ValueError(f"they are {labels.dtype}")
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise ValueError(f"{path}: a label is no whole number ({error})") from error
     try:
         confidence, entropy = (
@@ -250,7 +250,8 @@ def relabel_like(table: LabelTable, reference: LabelTable) -> LabelTable:
     """Give images of a network's classes the numbers and names of an edited label file.
 
     If the reference has the column `source_label`, a class becomes the one that most of its
-    images are in now; without it the numbers stay and only names are added.
+    images are in now, and one without images gets a number that no other class has; without it the
+    numbers stay and only names are added.
 
     Args:
         table: the network's labels.
@@ -264,6 +265,12 @@ def relabel_like(table: LabelTable, reference: LabelTable) -> LabelTable:
         raise ValueError("the column source_label of the label file holds no whole numbers")
     count = 1 + max(int(values.max(initial=-1)) for values in (source, table.labels))
     became = _became(source, reference.labels, count)
+    if "source_label" in reference.extra:
+        # the number of a class that no image was in may be that of another class now
+        unseen = np.setdiff1d(np.arange(count), source)
+        moved = unseen[np.isin(unseen, reference.labels)]
+        first = max(count, 1 + int(reference.labels.max(initial=-1)))
+        became[moved] = first + np.arange(len(moved))
     labels, names = became[table.labels], reference.names
     extra = dict(table.extra)
     if "second" in extra:
@@ -287,14 +294,14 @@ def _further(name: str, values: Any) -> np.ndarray:
             if kind is np.int64 and column.dtype.kind == "f":
                 continue
             return column.astype(kind)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             continue
     return np.asarray(["" if value is None else str(value) for value in values], object)
 
 
 def _read_csv(path: Path) -> dict[str, Any]:
     try:
-        with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
+        with open(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
             reader = csv.reader(file)
             header = next(reader, [])
             rows = [row for row in reader if row]

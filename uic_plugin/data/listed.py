@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,24 @@ class ListedImages(Dataset[Any]):
         return None
 
 
+@contextmanager
+def opened(file: str | Path | bytes) -> Iterator[Image.Image]:
+    """Open an image file, or its content; an error about what is in it is an `OSError`.
+
+    Pillow raises a plain `ValueError` for some damaged files (a header cut off, a text of many
+    megabytes), as transforms do for reasons of their own.
+
+    Raises:
+        OSError: if it cannot be read. Pillow has further ones, see `BAD_IMAGE_ERRORS`.
+    """
+    try:
+        with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as image:
+            yield image
+    except ValueError as error:
+        raise OSError(str(error)) from error
+
+
 def decode(file: str | Path | bytes) -> Image.Image:
-    """Return an image file, or its content, as RGB."""
-    with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as image:
+    """Return an image file, or its content, as RGB; see `opened` for what it raises."""
+    with opened(file) as image:
         return as_rgb(image)

@@ -16,12 +16,14 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from uic_plugin.data.listed import opened
 from uic_plugin.data.rgb import as_rgb
 from uic_plugin.data.views import BAD_IMAGE_ERRORS
 
@@ -106,7 +108,7 @@ def fitted(image: Image.Image, size: int, square: bool) -> Image.Image:
 
 def _pixels(path: str, size: int, square: bool) -> tuple[tuple[int, int], bytes]:
     """Return width and height of an image as it is packed, and its pixels."""
-    with Image.open(path) as image:
+    with opened(path) as image:
         image.load()
         # as `decode`, without the copy that `convert` makes of an RGB image
         rgb = image if image.mode == "RGB" else as_rgb(image)
@@ -157,7 +159,7 @@ def written_chunks(
         return
     turns = _Turns(first, offset)
     readers: list[Connection] = []
-    processes = []
+    processes: list[BaseProcess] = []
     try:
         for _ in range(min(workers, max(job.chunks - first, 1))):
             reader, writer = _CONTEXT.Pipe(duplex=False)
@@ -167,7 +169,7 @@ def written_chunks(
             process.start()
             processes.append(process)
             writer.close()
-        yield from _received(readers, job.chunks - first)
+        yield from _received(dict(zip(readers, processes, strict=True)), job.chunks - first)
     finally:
         for process in processes:
             process.kill()
@@ -177,23 +179,31 @@ def written_chunks(
             reader.close()
 
 
-def _received(readers: list[Connection], missing: int) -> Iterator[WrittenChunk | None]:
-    """Yield what the processes send until all chunks are there."""
-    open_ = list(readers)
+def _received(
+    senders: dict[Connection, BaseProcess], missing: int
+) -> Iterator[WrittenChunk | None]:
+    """Yield what the processes send until all chunks are there.
+
+    Raises:
+        OSError: one that a process has sent; or if a process has ended before its time, whose
+            chunks the others would wait for.
+    """
+    open_ = dict(senders)
     while missing:
-        if not open_:
-            raise OSError(
-                "a process that decodes images has ended before its time (out of memory?): the "
-                "same command resumes, with fewer --workers, say"
-            )
-        ready: list[Any] = list(wait(open_, _CHECK_SECONDS))
+        ready: list[Any] = list(wait(list(open_), _CHECK_SECONDS))
         if not ready:
             yield None
         for reader in ready:
             try:
                 message = reader.recv()
-            except EOFError:
-                open_.remove(reader)
+            except (EOFError, ConnectionResetError):
+                process = open_.pop(reader)
+                process.join()
+                if process.exitcode or not open_:
+                    raise OSError(
+                        "a process that decodes images has ended before its time (out of "
+                        "memory?): the same command resumes, with fewer --workers, say"
+                    ) from None
                 continue
             if isinstance(message, OSError):
                 raise message

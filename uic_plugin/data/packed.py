@@ -191,7 +191,7 @@ def _mapped(path: Path) -> np.ndarray:
         return np.asarray(np.load(path, mmap_mode="r"))
     except FileNotFoundError:
         raise FileNotFoundError(f"{path} is missing: pack the images anew") from None
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, EOFError) as error:
         raise ValueError(f"{path} is damaged ({error}): pack the images anew") from error
 
 

@@ -17,10 +17,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from PIL import Image
-
 from uic_plugin.data.images import names_fingerprint
 from uic_plugin.data.index import folder_groups
+from uic_plugin.data.listed import opened
 from uic_plugin.data.pack import PackSettings
 from uic_plugin.data.pack_pixels import digest_of_all
 from uic_plugin.data.packed import PackStore, is_packed
@@ -113,7 +112,7 @@ def _is_small(folder: Path, names: list[str]) -> bool:
     pixels = []
     for name in names[::step]:
         try:
-            with Image.open(folder / name) as image:
+            with opened(folder / name) as image:
                 pixels.append(image.width * image.height)
         except BAD_IMAGE_ERRORS:
             continue

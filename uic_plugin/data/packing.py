@@ -160,13 +160,14 @@ def _root_of(source: Path, folder: Path | None) -> Path:
     """
     if not source.exists():
         raise FileNotFoundError(f"{source}: there is no such folder of images, index or .csv file")
-    if folder is not None and (source.is_dir() or not folder.is_dir()):
-        wanted = "is for an index file" if source.is_dir() else "there is no such folder"
+    listed = source.is_file() and source.suffix != ".csv"
+    if folder is not None and not (listed and folder.is_dir()):
+        wanted = "there is no such folder" if listed else "is for an index file"
         raise FileNotFoundError(f"--folder {folder}: {wanted}")
     if source.is_dir():
         return source
     if source.suffix == ".csv":
-        return folder or SplitImages(source, lambda image: image).root
+        return SplitImages(source, lambda image: image).root
     beside = source.parent / "images"
     root = folder or (beside if beside.is_dir() else source.parent)
     first = read_index(source).name(0)

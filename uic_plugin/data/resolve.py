@@ -211,7 +211,7 @@ def without_images(data: DictConfig) -> DataSource:
 
 def default_data_dir() -> Path:
     """Return the folder of datasets that the plugin makes: $UIC_DATA or the user's cache."""
-    return Path(os.environ.get("UIC_DATA", Path.home() / ".cache" / "uic-plugin"))
+    return Path(os.environ.get("UIC_DATA") or "~/.cache/uic-plugin").expanduser()
 
 
 def class_folders(folder: Path) -> list[str]:

@@ -6,6 +6,7 @@ They do not depend on the number of workers or ranks, nor on where a run was res
 from __future__ import annotations
 
 import multiprocessing
+import os
 import random
 import struct
 import warnings
@@ -18,6 +19,7 @@ from PIL import Image, UnidentifiedImageError
 from torch.utils.data import Dataset
 
 from uic_plugin.data.images import BadImageError, path_of
+from uic_plugin.data.listed import decode
 from uic_plugin.pseudo_labels import Draw
 from uic_plugin.seeding import derive_seed
 
@@ -31,6 +33,15 @@ BAD_IMAGE_ERRORS = (
     struct.error,
     zlib.error,
 )
+
+
+def _is_damaged(path: str) -> bool:
+    """Return whether a file is there and cannot be decoded."""
+    try:
+        decode(path)
+    except BAD_IMAGE_ERRORS:
+        return os.path.isfile(path)
+    return False
 
 
 class SizedDataset(Protocol):
@@ -128,8 +139,10 @@ class SeededViews(Dataset[Any]):
             candidate = (index + step) % len(self)
             try:
                 return self._item(candidate)
-            except BAD_IMAGE_ERRORS as error:
+            except (*BAD_IMAGE_ERRORS, ValueError) as error:
                 path = path_of(self.dataset, candidate)
+                if not isinstance(error, BAD_IMAGE_ERRORS) and not _is_damaged(path):
+                    raise  # of a transform
                 reason = "not an image" if isinstance(error, UnidentifiedImageError) else str(error)
                 if self.on_bad_image == "stop":
                     raise BadImageError(

@@ -134,7 +134,7 @@ class HeadSearch:
                 self.prepared.reduced,
                 self.num_classes,
                 seed=derive_seed(trial.seed, "head", self.num_classes, head),
-            ).rows
+            )
             for head in range(trial.heads)
         ]
 

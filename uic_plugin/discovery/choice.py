@@ -172,9 +172,7 @@ def _try(
         max_steps=most,
     )
     centroids = [
-        spherical_kmeans(
-            reduced, classes, seed=derive_seed(settings.seed, "count", classes, head)
-        ).rows
+        spherical_kmeans(reduced, classes, seed=derive_seed(settings.seed, "count", classes, head))
         for head in range(quick.heads)
     ]
     state = first_state(centroids, quick, seed=settings.seed)

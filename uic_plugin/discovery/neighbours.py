@@ -7,7 +7,6 @@ Everything runs in chunks: the memory holds the features' reduced copy, the inde
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -74,23 +73,12 @@ def _others(found: np.ndarray, first: int, count: int) -> np.ndarray:
     return np.where(kept < 0, own, kept).astype(np.int32)
 
 
-@dataclass(frozen=True)
-class Centroids:
-    """A clustering by k-means.
-
-    Attributes:
-        rows: (K, d) float32 of unit length.
-        objective: sum of squared distances of the clustered images.
-    """
-
-    rows: torch.Tensor
-    objective: float
-
-
 def spherical_kmeans(
     reduced: torch.Tensor, num_classes: int, *, seed: int, iterations: int = 20
-) -> Centroids:
-    """Cluster unit vectors by k-means, of many a random sample: 256 per class, but 20,000 at least.
+) -> torch.Tensor:
+    """Return the centroids of k-means on unit vectors, (K, d) float32 of unit length.
+
+    Of many vectors it takes a random sample: 256 per class, but 20,000 at least.
 
     Args:
         reduced: (N, d) of unit length.
@@ -118,5 +106,4 @@ def spherical_kmeans(
         **start,
     )
     kmeans.train(sample.float().numpy())
-    rows = torch.nn.functional.normalize(torch.from_numpy(kmeans.centroids.copy()), dim=1)
-    return Centroids(rows, float(kmeans.obj[-1]))
+    return torch.nn.functional.normalize(torch.from_numpy(kmeans.centroids.copy()), dim=1)

@@ -3,7 +3,7 @@
 labels.parquet   path, label, confidence, entropy, agreement, distance, second: one row per image
 classes.csv      one row per class: size, means, typical and borderline images
 classes.json     the same, as lists
-model.pt         labels later images: uic label FOLDER --out FILE
+model.pt         labels later images: uic label FOLDER MORE_IMAGES --out FILE
 discovery.json   settings, features, losses, how number and balance of the classes were chosen
 """
 

@@ -56,15 +56,17 @@ def run_demo(
         The rows of the table, as `results.csv` has them: accuracies in percent, NMI and purity in
         [0, 1], seconds of wall time for training and evaluation.
     """
-    from uic_plugin.recipes_path import compose_recipe
+    from uic_plugin.recipes_path import compose_recipe, path_override
     from uic_plugin.report.tables import write_csv
 
+    if out_dir.is_dir() and any(out_dir.iterdir()) and not any(out_dir.glob("uic-seed*")):
+        raise FileExistsError(f"{out_dir} holds something else than a demo: give a folder, --out")
     out_dir.mkdir(parents=True, exist_ok=True)
     num_classes = compose_recipe(RECIPE, [*overrides]).method_kwargs.num_pseudo_classes
     measured = {}
     for name in ("random", "uic", "simclr"):
         run_dir = out_dir / f"{name}-seed{seed}"
-        settings = [f"seed={seed}", f"run_dir={run_dir}", *overrides]
+        settings = [f"seed={seed}", path_override("run_dir", run_dir), *overrides]
         if name == "simclr":
             cfg = compose_recipe("digits/simclr", [f"max_epochs={SIMCLR_EPOCHS}", *settings])
         else:

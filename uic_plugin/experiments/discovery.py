@@ -14,7 +14,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from uic_plugin.data.folders import ImageList, list_images
+from uic_plugin.data.folders import ImageList, check_outside, list_images
 from uic_plugin.data.labels import check_label_file, read_labels
 from uic_plugin.discovery.baselines import BASELINES
 from uic_plugin.discovery.correction import Corrected, read_corrections
@@ -180,6 +180,7 @@ def _again(request: Request) -> str:
 
 def _check(request: Request, settings: DiscoverySettings) -> None:
     """Refuse, before any work is done, what would fail after it."""
+    check_outside(request.out, request.folder)
     if request.finetune:
         check_backbone(request.backbone)
     if not request.overwrite:

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from uic_plugin.data.labels import LabelTable
+from uic_plugin.data.listed import opened
+from uic_plugin.data.views import BAD_IMAGE_ERRORS
 
 _LONGEST = 120  # bytes of a class's folder name; file systems take 255
 
@@ -144,9 +146,11 @@ def readable(path: Path) -> Iterator[Image.Image]:
         ValueError: if it is damaged.
     """
     try:
-        with Image.open(path) as image:
+        with opened(path) as image:
             yield image
-    except (UnidentifiedImageError, SyntaxError, Image.DecompressionBombError) as error:
+    except FileNotFoundError:
+        raise
+    except BAD_IMAGE_ERRORS as error:
         raise ValueError(
             f"{path} is no image that can be read ({error}): remove its row from the labels, or "
             f"mark it as wrong on the page"

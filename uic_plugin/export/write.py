@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from uic_plugin.data.folders import check_outside
 from uic_plugin.data.labels import read_labels
 from uic_plugin.export.classes import Exported, flat_names, link_or_copy, readable, select
 from uic_plugin.files import replacing_folder
@@ -39,13 +40,15 @@ def export_classes(
         features: (N, D) in the order of the label file, which embedding-atlas needs for its map.
 
     Raises:
-        ValueError: for an unknown kind, or one that needs features without them.
+        ValueError: for an unknown kind, one that needs features without them, or a folder among
+            the images.
         FileExistsError: if `out` exists and is not empty.
         FileNotFoundError: if an image is missing.
         OSError: if it cannot be written.
     """
     if kind not in KINDS:
         raise ValueError(f"--to must be one of {', '.join([*KINDS, 'onnx'])}, got {kind!r}")
+    check_outside(out, folder)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(f"{out} exists and is not empty: give a new folder with --out")
     table = read_labels(labels)

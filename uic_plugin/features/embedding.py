@@ -100,9 +100,12 @@ def embed_images(
         precision = known or network.faster_precision(images)
     network.precision = precision
     identity = _identity(backbone, images.root, precision, network.dim(old))
+    facts = facts_of(images.root)
+    whole = old if old is not None and old.identity == identity else None
+    if whole and not any(_is_missing(whole, facts, name) for name in images.names):
+        return _embedded(whole, images, 0, start)  # which may lie where nobody may write
     added = 0
     with writing(out, identity) as writer:
-        facts = facts_of(images.root)
         missing = [name for name in images.names if _is_missing(writer.store, facts, name)]
         done = len(images.names) - len(missing)
         dataset = FrozenImages(images.root, missing, backbone)
@@ -115,6 +118,10 @@ def embed_images(
             done += len(entries)
             progress(done, len(images.names))
         store = writer.store
+    return _embedded(store, images, added, start)
+
+
+def _embedded(store: FeatureStore, images: ImageList, added: int, start: float) -> Embedded:
     bad = store.bad(images.names)
     names = _readable(images, bad)
     return Embedded(store, names, added, bad, time.perf_counter() - start)

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 from torchvision import transforms
 from torchvision.transforms import functional
 
+from uic_plugin.data.listed import opened
 from uic_plugin.data.packed import ABOUT_FILE, PackedByPath, is_packed
 from uic_plugin.data.rgb import as_rgb
 from uic_plugin.data.views import BAD_IMAGE_ERRORS
@@ -104,7 +105,7 @@ class FrozenImages(Dataset[Item]):
     def _image(self, name: str) -> Image.Image:
         if self._packed is not None:
             return self._packed.image(name)
-        with Image.open(self.root / name) as image:
+        with opened(self.root / name) as image:
             # JPEGs are decoded at a fraction of their size, still above twice the view's
             image.draft("RGB", (2 * self.side, 2 * self.side))
             return as_rgb(image)

@@ -61,7 +61,9 @@ def attach_method(method: Any, source: Any) -> None:
     if isinstance(method, PseudoLabelMethod):
         source.instance = attach_data(method, source.instance)
     else:
-        method.attach_images(len(source.instance.dataset))
+        images = images_of(source.instance)
+        sort_files(images)
+        method.attach_images(len(images), fingerprint_of(images))
 
 
 def attach_data(method: Any, loader: Any) -> DataLoader[Any]:

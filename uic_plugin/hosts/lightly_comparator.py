@@ -137,9 +137,15 @@ class Comparator(HostedMethod, LightlyModule):  # type: ignore[misc]  # of their
 
     def _move_average(self, averaged: nn.Sequential) -> None:
         """Move the average towards the present weights."""
+        steps = int(self.trainer.estimated_stepping_batches)
+        done = min(self.trainer.global_step, steps)
+        progress = getattr(self, "progress", None)  # of a run with a budget of seconds
+        if progress is not None:
+            steps = 1_000_000
+            done = round(progress() * steps)
         momentum = cosine_schedule(
-            step=min(self.trainer.global_step, int(self.trainer.estimated_stepping_batches)),
-            max_steps=int(self.trainer.estimated_stepping_batches),
+            step=done,
+            max_steps=steps,
             start_value=self.given["base_tau"],
             end_value=self.given["final_tau"],
         )

@@ -232,8 +232,11 @@ class DINO(Comparator):
         loss: torch.Tensor = self.criterion(taught, answers, epoch=self.current_epoch)
         return loss
 
-    def on_after_backward(self) -> None:
-        """Shorten long gradients, and keep the last layer as it is in the first epochs."""
+    def on_before_optimizer_step(self, *_: Any) -> None:
+        """Shorten long gradients, and keep the last layer as it is in the first epochs.
+
+        Here they are what they are; after the backward pass those of 16 bits are still scaled.
+        """
         if self.given["clip_grad"]:
             parts = (self.backbone, self.head)
             found = [p.grad for part in parts for p in part.parameters() if p.grad is not None]

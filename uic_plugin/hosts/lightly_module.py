@@ -195,6 +195,10 @@ class LightlyModule(pl.LightningModule):
             self.knn(*known)
         return {"feats": feats, "loss": loss}
 
+    def on_train_epoch_start(self) -> None:
+        """Forget features of an epoch that nobody has validated."""
+        self.knn.forget()
+
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Build lightly's k-NN from a first loader, and test it and the online classifier.
 

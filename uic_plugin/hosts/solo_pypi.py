@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from argparse import ArgumentParser
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -70,7 +71,8 @@ class _Adapter(SoloMethod, BaseMethod):
     """
 
     def __init__(self, **kwargs: Any) -> None:
-        given = {name: kwargs.pop(name) for name in self.options_class.names() if name in kwargs}
+        known = (*self.options_class.names(), *self.options_class.removed)
+        given = {name: kwargs.pop(name) for name in known if name in kwargs}
         options = self.make_options(given, kwargs["num_classes"])
         kwargs.update(num_large_crops=1, num_small_crops=0)
         seed = kwargs.get("seed")
@@ -82,8 +84,11 @@ class _Adapter(SoloMethod, BaseMethod):
         """Return the host's arguments, and the method's."""
         parent_parser = BaseMethod.add_model_specific_args(parent_parser)
         parser = parent_parser.add_argument_group(cls.name)
-        for name, value in cls.options_class().as_dict().items():
-            parser.add_argument(f"--{name}", type=_reader_of(value), default=value)
+        defaults = cls.options_class().as_dict()
+        for field in dataclasses.fields(cls.options_class):
+            value = defaults[field.name]
+            reader = _reader_of(value, str(field.type))
+            parser.add_argument(f"--{field.name}", type=reader, default=value)
         return parent_parser
 
     @property
@@ -111,13 +116,15 @@ HOSTED: dict[str, type[HostMethod]] = {
 UICMethod = HOSTED["uic"]
 
 
-def _reader_of(value: object) -> Callable[[str], object]:
-    """Return what makes a value of an argument, by the kind of its default."""
+def _reader_of(value: object, annotation: str) -> Callable[[str], object]:
+    """Return what makes a value of an argument, by the kind of its default; of none by its type."""
     if isinstance(value, bool):
         return _boolean
     if isinstance(value, list):
         return _numbers
-    return str if value is None else type(value)
+    if value is None:
+        return int if annotation.startswith("int") else str
+    return type(value)
 
 
 def _numbers(text: str) -> list[int]:

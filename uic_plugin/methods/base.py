@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from uic_plugin.methods.options import MethodOptions
+from uic_plugin.seeding import derive_seed, seed_step
 
 if TYPE_CHECKING:
     from uic_plugin.data.views import SharedCount
@@ -60,12 +61,14 @@ class OwnMethod:
         name: name of the method, in recipes and checkpoints.
         options_class: what a recipe may say.
         options: what it says.
+        seed: of what it draws.
         own_loss: loss of the last step, without the host's online classifier.
     """
 
     name: ClassVar[str]
     options_class: ClassVar[type[MethodOptions]] = MethodOptions
     options: Any
+    seed: int
     own_loss: torch.Tensor | None = None
 
     @classmethod
@@ -91,8 +94,19 @@ class OwnMethod:
         """
         raise NotImplementedError
 
-    def attach_images(self, num_samples: int) -> None:
-        """Take note of the number of images, where a method keeps no labels of them."""
+    def attach_images(self, num_samples: int, fingerprint: str) -> None:
+        """Take note of the images and their order, where a method keeps no labels of them."""
+
+    def seed_draws(self, batch_idx: int) -> None:
+        """Seed what a training step draws, by the step, the rank, and the batch within the step.
+
+        Args:
+            batch_idx: number of the batch within the epoch.
+        """
+        trainer = self.trainer  # type: ignore[attr-defined]
+        within = (batch_idx,) if trainer.accumulate_grad_batches > 1 else ()
+        rank = self.global_rank  # type: ignore[attr-defined]
+        seed_step(derive_seed(self.seed, "step", trainer.global_step, rank, *within))
 
     def log_loss(self, loss: torch.Tensor) -> None:
         """Log the method's own loss; on a progress bar only where the host shows one.

@@ -18,7 +18,7 @@ from torch import nn
 from uic_plugin.methods.base import HostMethod, OwnMethod
 from uic_plugin.methods.options import InstDiscOptions
 from uic_plugin.ranks import all_rows, sum_over_ranks, world_size
-from uic_plugin.seeding import derive_seed, make_generator, seed_step
+from uic_plugin.seeding import derive_seed, make_generator
 
 
 class InstDisc(OwnMethod, HostMethod):
@@ -40,8 +40,9 @@ class InstDisc(OwnMethod, HostMethod):
             torch.manual_seed(derive_seed(seed, "head"))
             self.head = nn.Linear(features_dim, options.embedding_dim)
 
-    def attach_images(self, num_samples: int) -> None:
+    def attach_images(self, num_samples: int, fingerprint: str) -> None:
         """Begin the memory of so many images with random directions, (N, D)."""
+        self.fingerprint = fingerprint
         if self.memory is None or len(self.memory) != num_samples:
             generator = make_generator(self.seed, "memory")
             shape = (num_samples, self.options.embedding_dim)
@@ -54,7 +55,7 @@ class InstDisc(OwnMethod, HostMethod):
             batch: [index (B,), views, annotations (B,)].
             batch_idx: number of the batch within the epoch.
         """
-        seed_step(derive_seed(self.seed, "step", self.trainer.global_step, self.global_rank))
+        self.seed_draws(batch_idx)
         index, views, annotations = batch
         view = views if isinstance(views, torch.Tensor) else views[0]
         outs = super().training_step([index, [view], annotations], batch_idx)
@@ -101,13 +102,14 @@ class InstDisc(OwnMethod, HostMethod):
             checkpoint["instdisc"] = {
                 "memory": self.memory.cpu().clone(),
                 "normaliser": self.normaliser,
+                "fingerprint": self.fingerprint,
             }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take over the memory; without a dataset (evaluation) weights alone are loaded.
 
         Raises:
-            ValueError: for a memory of another number of images, or none at all.
+            ValueError: for a memory of other images, or none at all.
         """
         super().on_load_checkpoint(checkpoint)
         if self.memory is None:
@@ -122,6 +124,11 @@ class InstDisc(OwnMethod, HostMethod):
             raise ValueError(
                 f"the checkpoint remembers {len(state['memory'])} images, this dataset has "
                 f"{len(self.memory)}: use the dataset that it was trained on"
+            )
+        if state.get("fingerprint", self.fingerprint) != self.fingerprint:
+            raise ValueError(
+                "the checkpoint remembers as many images, but others, or in another order: files "
+                "were renamed, added or removed; use the dataset that it was trained on"
             )
         self.memory = state["memory"].to(self.memory)
         self.normaliser = float(state["normaliser"])

@@ -68,6 +68,8 @@ class MethodOptions:
     # crops of each image that the training loader makes, and smaller ones beside them
     views: ClassVar[int] = 1
     small_crops: ClassVar[int] = 0
+    # options that earlier versions had, with the value at which they did nothing
+    removed: ClassVar[Mapping[str, object]] = {}
     on_bad_image: str = _choice("stop", "stop", "skip")
     max_bad_images: int | None = _option(
         None,
@@ -99,6 +101,7 @@ class MethodOptions:
         Raises:
             ValueError: for an unknown name, listing the valid ones, or an impossible value.
         """
+        given = cls._without_removed(given, method)
         unknown = [name for name in given if name not in cls.names()]
         if unknown:
             close = difflib.get_close_matches(unknown[0], cls.names(), n=1)
@@ -108,6 +111,18 @@ class MethodOptions:
                 f"Valid options of {method}: {', '.join(cls.names())}"
             )
         return cls(**given)
+
+    @classmethod
+    def _without_removed(cls, given: Mapping[str, Any], method: str) -> dict[str, Any]:
+        """Leave out removed options that did nothing, as runs of earlier versions have them."""
+        for name in given.keys() & cls.removed.keys():
+            if given[name] != cls.removed[name]:
+                raise ValueError(
+                    f"method_kwargs.{name}={given[name]} is an option of earlier versions of "
+                    f"{method} that gained nothing and was removed: leave it out; a run that was "
+                    f"trained with it is read by the version that trained it"
+                )
+        return {name: value for name, value in given.items() if name not in cls.removed}
 
     def as_dict(self) -> dict[str, Any]:
         """Return the options as plain Python values."""

@@ -14,7 +14,7 @@ from torch import nn
 
 from uic_plugin.methods.base import HostMethod, OwnMethod
 from uic_plugin.methods.options import MethodOptions
-from uic_plugin.seeding import derive_seed, seed_step
+from uic_plugin.seeding import derive_seed
 
 NUM_ROTATIONS = 4
 
@@ -43,7 +43,7 @@ class RotNet(OwnMethod, HostMethod):
         The online classifier sees the upright images. All rotations pass together: statistics of a
         batch of one rotation would give it away.
         """
-        seed_step(derive_seed(self.seed, "step", self.trainer.global_step, self.global_rank))
+        self.seed_draws(batch_idx)
         _, views, annotations = batch
         images = views if isinstance(views, torch.Tensor) else views[0]
         features = self._network(rotated(images))

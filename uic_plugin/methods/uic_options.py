@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from uic_plugin.methods.options import (
     PseudoLabelOptions,
@@ -56,8 +57,6 @@ class UICOptions(PseudoLabelOptions):
         label_epsilon: divides the logits of those labels: the smaller, the harder they are.
         sinkhorn_iterations: iterations of Sinkhorn-Knopp in each step.
         price_rate: how far a price moves in a step.
-        bank_share: share of an image's label in the bank in the label that label_source=swap
-            learns from; the rest is the other view's.
         instance_share: with label_source=swap, share of the loss in which every image of the step
             is a class of its own and its other view has to be found among all views (SimCLR's
             loss); the rest is of the pseudo classes. Needs balanced_sampling=false.
@@ -66,6 +65,7 @@ class UICOptions(PseudoLabelOptions):
             of the two large ones; augmentations.1 says how they are made.
     """
 
+    removed: ClassVar[Mapping[str, object]] = {"bank_share": 0.0}
     more_heads: Sequence[int] = _option((), "a list of whole numbers of at least 2", _is_classes)
     balanced_sampling: bool = _flag(True)
     draw_all_first: bool = _flag(False)
@@ -88,7 +88,6 @@ class UICOptions(PseudoLabelOptions):
     label_epsilon: float = _positive(0.05, needs="label_source=swap")
     sinkhorn_iterations: int = _count(3, 1, needs="swap_balance=sinkhorn")
     price_rate: float = _positive(0.1, needs="swap_balance=prices")
-    bank_share: float = _number(0.0, "a number from 0 to 1", lambda value: 0 <= value <= 1)
     instance_share: float = _number(
         0.0, "a number of at least 0 and below 1", lambda value: 0 <= value < 1
     )
@@ -142,7 +141,7 @@ class UICOptions(PseudoLabelOptions):
         """Refuse two ways to the labels that exclude each other."""
         sources = {
             "label_view=center": self.label_view == "center",
-            "views=2": self.views == 2 and self.label_source != "swap",
+            "views=2": self.views == 2 and self.label_source == "bank",
             "label_momentum": self.label_momentum > 0,
             "fixed_labels": self.fixed_labels is not None,
         }
@@ -154,9 +153,12 @@ class UICOptions(PseudoLabelOptions):
                 f"method_kwargs.label_every={self.label_every} needs passes over centered views: "
                 f"set label_view=center"
             )
-        if len(others) > 1 or {"label_momentum", "fixed_labels"} <= set(chosen):
+        pair = others[:2]
+        if {"label_momentum", "fixed_labels"} <= set(chosen):
+            pair = ["label_momentum", "fixed_labels"]
+        if len(pair) > 1:
             raise ValueError(
-                f"method_kwargs.{chosen[0]} and {chosen[1]} are two ways to the labels: choose one"
+                f"method_kwargs.{pair[0]} and {pair[1]} are two ways to the labels: choose one"
             )
         kept = {"label_view=center", "fixed_labels"} & set(chosen)
         if self.label_init == "clusters":
@@ -181,7 +183,7 @@ class UICOptions(PseudoLabelOptions):
                     "balanced_sampling=true repeats some: set it to false, or instance_share=0"
                 )
             return
-        for name in ("bank_share", "instance_share", "small_crops"):
+        for name in ("instance_share", "small_crops"):
             if getattr(self, name):
                 raise ValueError(
                     f"method_kwargs.{name} needs label_source=swap: set that, or {name}=0"

@@ -6,7 +6,7 @@
 4. `instance_share` of the loss has finer labels: every image of the step is a class of its own.
 
 No pass and no other network is needed for labels; the bank keeps the answers, for telemetry and for
-who looks at the classes, or as a part of the labels (`bank_share`).
+who looks at the classes.
 
 Source: UIC, Eq. 7, in both directions; balance as in SwAV (Caron et al., 2020, section 3.1).
 """
@@ -14,7 +14,6 @@ Source: UIC, Eq. 7, in both directions; balance as in SwAV (Caron et al., 2020, 
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 
 from uic_plugin.methods.options import PseudoLabelOptions
 from uic_plugin.methods.uic import UIC
@@ -59,18 +58,8 @@ class SwappedLabels(UIC):
         """Return the shares (2 * B, K) that each head has answered to the other view."""
         if not self._is_swapped:
             return super().targets(index, label_logits, annotations)
-        swapped = [
-            shares.roll(len(index), 0)
-            for shares in self._balanced(self.head.per_head(label_logits))
-        ]
-        share = self.options.bank_share
-        if not share:
-            return swapped
-        kept = super().targets(index, label_logits, annotations)
-        return [
-            own.lerp(F.one_hot(labels.repeat(2), own.shape[1]).to(own), share)
-            for own, labels in zip(swapped, kept, strict=True)
-        ]
+        balanced = self._balanced(self.head.per_head(label_logits))
+        return [shares.roll(len(index), 0) for shares in balanced]
 
     def step_loss(
         self,

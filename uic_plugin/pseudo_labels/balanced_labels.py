@@ -16,16 +16,13 @@ Sources: SwAV (Caron et al., 2020, section 3.1), three iterations on the batch; 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 
-Reduce = Callable[[torch.Tensor], torch.Tensor]  # a tensor of this rank to the sum of all ranks
+from uic_plugin.ranks import Reduce, alone
+
 _TINY = 1e-30
-
-
-def _alone(values: torch.Tensor) -> torch.Tensor:
-    return values
 
 
 @torch.no_grad()
@@ -34,7 +31,7 @@ def sinkhorn_shares(
     *,
     epsilon: float = 0.05,
     iterations: int = 3,
-    total: Reduce = _alone,
+    total: Reduce = alone,
 ) -> list[torch.Tensor]:
     """Return soft labels by a few iterations of Sinkhorn-Knopp on the batch.
 
@@ -84,7 +81,7 @@ def moved_prices(
     shares: Sequence[torch.Tensor],
     *,
     rate: float,
-    total: Reduce = _alone,
+    total: Reduce = alone,
 ) -> torch.Tensor:
     """Return prices after a step up the dual: a class that got too much becomes dearer.
 

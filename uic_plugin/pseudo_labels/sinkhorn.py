@@ -17,12 +17,14 @@ import math
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+
+from uic_plugin.ranks import Reduce, alone
 
 _BLOCK_BYTES = 1 << 26  # of a block of the kernel
 _KEPT_BYTES = 4 << 30  # of a kernel or of scores that are kept in memory
@@ -45,13 +47,6 @@ class Transport:
     class_mass: torch.Tensor
 
 
-Reduce = Callable[[torch.Tensor], torch.Tensor]  # a tensor of this rank to one of all ranks
-
-
-def _alone(values: torch.Tensor) -> torch.Tensor:
-    return values
-
-
 def sinkhorn_labels(
     scores: torch.Tensor,
     *,
@@ -61,8 +56,8 @@ def sinkhorn_labels(
     kept_bytes: int | None = None,
     block_rows: int | None = None,
     device: torch.device | str | None = None,
-    total: Reduce = _alone,
-    largest: Reduce = _alone,
+    total: Reduce = alone,
+    largest: Reduce = alone,
 ) -> Transport:
     """Find labels of equal class sizes for images with given class scores.
 

@@ -9,7 +9,8 @@ from PIL import Image
 
 from uic_plugin.data.folders import folder_annotations
 from uic_plugin.data.labels import LabelTable, read_labels
-from uic_plugin.data.rgb import as_rgb
+from uic_plugin.data.listed import decode
+from uic_plugin.data.views import BAD_IMAGE_ERRORS
 from uic_plugin.evaluation.clustering import agreement, class_statistics
 from uic_plugin.report.figures import plot_class_sizes, plot_classes
 from uic_plugin.report.tables import write_csv
@@ -81,8 +82,12 @@ def _picture(table: LabelTable, data: Path, chosen: np.ndarray, path: Path) -> N
     members = np.concatenate([order[table.labels[order] == c][:columns] for c in chosen])
     images = []
     for member in members:  # a picture's few images
-        with Image.open(data / table.paths[member]) as image:
-            square = as_rgb(image).resize((_TILE, _TILE))
+        try:
+            square = decode(data / table.paths[member]).resize((_TILE, _TILE))
+        except FileNotFoundError:
+            raise
+        except BAD_IMAGE_ERRORS:  # as on the page
+            square = Image.new("RGB", (_TILE, _TILE), (128, 128, 128))
         images.append(np.asarray(square))
     sizes = np.bincount(table.labels, minlength=int(table.labels.max()) + 1)
     plot_classes(

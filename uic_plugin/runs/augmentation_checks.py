@@ -29,14 +29,23 @@ def check_augmentations(pipelines: Any) -> None:
         return
     for number, pipeline in enumerate(pipelines):
         if isinstance(pipeline, DictConfig):
-            _check_pipeline(f"augmentations.{number}", pipeline)
+            # a later one may make no crop: one that the method has no use for
+            _check_pipeline(f"augmentations.{number}", pipeline, fewest=min(1, 1 - number))
 
 
-def _check_pipeline(where: str, pipeline: DictConfig) -> None:
-    for name in ("crop_size", "num_crops"):
+def _check_pipeline(where: str, pipeline: DictConfig, fewest: int) -> None:
+    for name, lowest in (("crop_size", 1), ("num_crops", fewest)):
         value = pipeline.get(name)
-        if value is not None and (type(value) is not int or value < 1):
-            raise ValueError(f"{where}.{name} must be a whole number of at least 1, got {value!r}")
+        if value is not None and (type(value) is not int or value < lowest):
+            raise ValueError(
+                f"{where}.{name} must be a whole number of at least {lowest}, got {value!r}"
+            )
+    for name in (*_OPERATIONS, "rrc"):
+        if not isinstance(pipeline.get(name) or {}, DictConfig | dict):
+            raise ValueError(
+                f"{where}.{name} is a section of settings, got {pipeline[name]!r}: give "
+                f"{where}.{name}.{'prob' if name in _OPERATIONS else 'crop_min_scale'}=..."
+            )
     for name in ("mean", "std"):
         values = pipeline.get(name)
         if values is not None and not _are_three(values, above_zero=name == "std"):

@@ -53,11 +53,16 @@ class History(pl.Callback):
         self.reporter = reporter
         self.rows: list[dict[str, Any]] = []
         self._clock = EpochClock()
+        self._epoch = 0
+        self._within: dict[str, Any] = {}  # of a checkpoint within an epoch
         self._loss = Readout()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take over the rows of the epochs that a resumed run has behind it."""
-        self._clock.start()  # within an epoch nothing else starts it
+        spent = self._within.get("spent")
+        is_within = self._within.get("epoch") == trainer.current_epoch
+        self._clock.start(spent if is_within else None)  # within an epoch nothing else starts it
+        self._epoch = trainer.current_epoch
         if self.path.exists() and trainer.current_epoch > 0:
             rows: list[dict[str, Any]] = [*read_csv(self.path)]
             self.rows = [row for row in rows if int(row["epoch"]) <= trainer.current_epoch]
@@ -68,6 +73,15 @@ class History(pl.Callback):
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the epoch's clock."""
         self._clock.start()
+        self._epoch = trainer.current_epoch
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the present epoch has taken so far, for a checkpoint within it."""
+        return {"epoch": self._epoch, "spent": self._clock.spent()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over what the epoch took before the run was stopped."""
+        self._within = state_dict
 
     def on_train_batch_end(
         self,

@@ -15,8 +15,13 @@ class EpochClock:
     def __init__(self) -> None:
         self.start()
 
-    def start(self) -> None:
-        """Start an epoch."""
+    def start(self, spent: dict[str, float] | None = None) -> None:
+        """Start an epoch, or go on with one.
+
+        Args:
+            spent: what `spent` returned, of the part that another process has behind it.
+        """
+        self._before = spent or {"seconds": 0.0, "cpu_seconds": 0.0, "steps": 0}
         self._wall, self._cpu = time.perf_counter(), time.process_time()
         self._steps = 0
         self._first = self._last = self._last_but_one = (0.0, 0.0)
@@ -28,16 +33,20 @@ class EpochClock:
             self._first = self._last
         self._steps += 1
 
+    def spent(self) -> dict[str, float]:
+        """Return `seconds` and `cpu_seconds` of the epoch so far, and its `steps`."""
+        wall, cpu = time.perf_counter() - self._wall, time.process_time() - self._cpu
+        own = {"seconds": round(wall, 3), "cpu_seconds": round(cpu, 3), "steps": self._steps}
+        return {name: value + self._before[name] for name, value in own.items()}
+
     def read(self) -> dict[str, float]:
-        """Return `seconds` and `cpu_seconds` of the epoch so far, its `steps`, and the time of one.
+        """Return what `spent` does, and the time of a step.
 
         `step_seconds` and `step_cpu_seconds` are means between the ends of two successive steps,
         without the first step, which warms up, and the last, in which an epoch boundary may lie;
         0 with fewer than four steps.
         """
-        wall, cpu = time.perf_counter() - self._wall, time.process_time() - self._cpu
-        read: dict[str, float] = {"seconds": round(wall, 3), "cpu_seconds": round(cpu, 3)}
-        read["steps"] = self._steps
+        read = self.spent()
         steps = self._steps - 2
         if steps > 1:
             first, last = self._first, self._last_but_one

@@ -256,8 +256,6 @@ def _take_fraction(dataset: Any, fraction: float) -> None:
         )
     if fraction is None or fraction <= 0:
         return
-    if fraction >= 1:
-        raise ValueError(f"data.fraction must lie below 1, or be -1 for all images; got {fraction}")
     from sklearn.model_selection import train_test_split
 
     if isinstance(dataset, PackedImages):

@@ -69,13 +69,14 @@ def label_with_classes(
     images = list_images(data)
     check_label_file(out, images.names)
     work = out.with_name(out.name + ".features")
-    _remove_others(work, backbone, images)
+    precision = str(model.features["precision"])
+    _remove_others(work, backbone, images, precision)
     with counting("images labelled", console) as progress:
         done = embed_images(
             backbone,
             images,
             work,
-            precision=str(model.features["precision"]),
+            precision=precision,
             batch_size=min(batch_size, _MOST_AT_ONCE),
             progress=progress,
         )
@@ -90,13 +91,15 @@ def label_with_classes(
     return table
 
 
-def _remove_others(work: Path, backbone: Backbone, images: ImageList) -> None:
+def _remove_others(work: Path, backbone: Backbone, images: ImageList, precision: str) -> None:
     """Remove the features that a stopped call for another folder or network has left."""
     if not (work / ABOUT_FILE).is_file():
         return
     left = FeatureStore.open(work).identity
-    own = (str(images.root.resolve()), backbone.fingerprint, backbone.layer, backbone.preprocessing)
-    if (left.folder, left.fingerprint, left.layer, left.preprocessing) != own:
+    network = (backbone.fingerprint, backbone.layer, backbone.preprocessing)
+    own = (str(images.root.resolve()), precision, *network)
+    kept = (left.folder, left.precision, left.fingerprint, left.layer, left.preprocessing)
+    if kept != own:
         shutil.rmtree(work)
 
 

@@ -22,8 +22,8 @@ from torch.utils.data import (
 from uic_plugin.hosts import load_host
 from uic_plugin.hosts.lightning import pl
 from uic_plugin.runs.datasets import eval_datasets, eval_loaders
+from uic_plugin.runs.recipe_checks import check_epochs, check_number, check_whole
 from uic_plugin.runs.run import Run
-from uic_plugin.runs.settings import check_number, check_whole
 from uic_plugin.runs.stored import stored_features
 from uic_plugin.runs.trainer import fit, make_trainer
 
@@ -139,6 +139,7 @@ def _check_linear(settings: DictConfig) -> None:
         check_whole(f"linear.{name}", settings[name], 1)
     for name in ("lr", "weight_decay"):
         check_number(f"linear.{name}", settings[name])
+    check_epochs("linear.lr_decay_steps", settings.lr_decay_steps or [])
 
 
 def _linear_recipe(settings: DictConfig, num_classes: int) -> DictConfig:

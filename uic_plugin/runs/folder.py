@@ -256,6 +256,8 @@ def _differences(kept: DictConfig, cfg: DictConfig) -> list[str]:
     if cfg.method in OWN_METHODS:
         options = OWN_METHODS[cfg.method].options_class()
         defaults.update(flat({"method_kwargs": options.as_dict()}))
+        idle = flat({"method_kwargs": dict(options.removed)})
+        old = {key: value for key, value in old.items() if key not in idle or value != idle[key]}
     old = {**{key: value for key, value in defaults.items() if key in new}, **old}
     free = [*_FREE_KEYS, "max_epochs"]  # the schedule has been looked at
     # labels carry a fingerprint of the images: the folder may move

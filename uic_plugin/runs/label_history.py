@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from uic_plugin.data.index import read_index
 from uic_plugin.data.labels import LabelTable
 from uic_plugin.hosts.checkpoint_files import read_checkpoint
 from uic_plugin.report.page.history import History, history_of
 from uic_plugin.runs.datasets import training_paths
-from uic_plugin.runs.folder import SNAPSHOTS
+from uic_plugin.runs.folder import IMAGES_FILE, SNAPSHOTS
 from uic_plugin.runs.run import Run
 
 
@@ -44,7 +46,12 @@ def history_of_run(run: Path, table: LabelTable) -> History | None:
     ]
     if not kept:
         return None
-    images = training_paths(opened.config, opened.source)
+    listed = opened.folder / IMAGES_FILE  # as they were: the folder may have changed since
+    images: Iterable[str] = (
+        read_index(listed).names()
+        if listed.exists()
+        else training_paths(opened.config, opened.source)
+    )
     row = {path: number for number, path in enumerate(images)}
     unknown = [path for path in table.paths if path not in row]
     if unknown:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,6 +31,7 @@ from uic_plugin.runs.augmentation_checks import check_augmentations
 from uic_plugin.runs.engine import engine_of
 from uic_plugin.runs.partial_training import check_partial_training
 from uic_plugin.runs.performance import check_performance
+from uic_plugin.runs.recipe_checks import check_numbers, check_schedule, check_sections
 from uic_plugin.runs.unread import unread_settings
 
 
@@ -83,6 +83,7 @@ def validate(cfg: DictConfig) -> None:
     Raises:
         ValueError: for the first that cannot be, with what could.
     """
+    check_sections(cfg)
     host = load_host()
     if cfg.method not in host.METHODS or cfg.method in ("base", "linear"):
         known = ", ".join(sorted(set(host.METHODS) - {"base", "linear"}))
@@ -96,10 +97,8 @@ def validate(cfg: DictConfig) -> None:
         value = OmegaConf.select(cfg, key)
         if value not in names:
             raise ValueError(f"unknown {key} {value!r}: one of {', '.join(names)}")
-    interval = cfg.scheduler.get("interval", "epoch")
-    if interval not in ("epoch", "step"):
-        raise ValueError(f"scheduler.interval must be epoch or step, got {interval!r}")
-    _check_numbers(cfg)
+    check_numbers(cfg)
+    check_schedule(cfg.scheduler)
     check_partial_training(cfg)
     check_performance(cfg)
     seconds = cfg.get("max_seconds")
@@ -112,11 +111,6 @@ def validate(cfg: DictConfig) -> None:
         )
     engine_of(cfg)
     check_augmentations(cfg.get("augmentations"))
-    if cfg.scheduler.name == "step" and not cfg.scheduler.get("lr_decay_steps"):
-        raise ValueError(
-            "scheduler.name=step needs the epochs after which the rate falls: add "
-            "'+scheduler.lr_decay_steps=[60,80]', say"
-        )
     if type(cfg.data.get("no_labels", False)) is not bool:
         raise ValueError(f"data.no_labels must be true or false, got {cfg.data.no_labels!r}")
     allowed = cfg.get("weights_allow_missing") or ListConfig([])
@@ -124,34 +118,6 @@ def validate(cfg: DictConfig) -> None:
         raise ValueError(
             f"weights_allow_missing must be a list of names, as ['classifier.*'], got {allowed!r}"
         )
-
-
-def _check_numbers(cfg: DictConfig) -> None:
-    for key in ("optimizer.lr", "optimizer.classifier_lr", "optimizer.weight_decay"):
-        check_number(key, OmegaConf.select(cfg, key))
-    for key, lowest in (
-        ("seed", 0),
-        ("max_epochs", 1),
-        ("optimizer.batch_size", 1),
-        ("data.num_workers", 0),
-        ("snapshots", 0),
-        ("log_classes_every", 0),
-        ("checkpoint_steps", 0),
-    ):
-        check_whole(key, OmegaConf.select(cfg, key, default=0), lowest)
-
-
-def check_number(name: str, value: object) -> None:
-    """Raise ValueError unless a setting is a finite number of at least 0."""
-    if isinstance(value, (int, float)) and type(value) is not bool and 0 <= value < math.inf:
-        return
-    raise ValueError(f"{name} must be a number of at least 0, got {value!r}")
-
-
-def check_whole(name: str, value: object, lowest: int) -> None:
-    """Raise ValueError unless a setting is a whole number of at least `lowest`."""
-    if type(value) is not int or value < lowest:
-        raise ValueError(f"{name} must be a whole number of at least {lowest}, got {value!r}")
 
 
 def resolve(cfg: DictConfig, *, needs_images: bool = True) -> tuple[DictConfig, DataSource]:

@@ -108,13 +108,16 @@ def test_a_budget_of_minutes_is_calibrated(uic, tmp_path, digits):
 
 
 @pytest.mark.slow
-def test_typing_errors_are_one_line(uic):
+def test_typing_errors_are_one_line(uic, tmp_path):
+    knn = tmp_path / "knn.yaml"
+    knn.write_text("k of one:\n  method: uic\n  overrides: {knn.k: 1}\n")
     for options, message in (
         (("--methods", "uci"), "error: unknown method 'uci': one of"),
         (("--budget", "20"), "error: --budget must be"),
         (("--seeds", "a"), "error: --seeds must be whole numbers"),
         (("--data", "nowhere"), "error: --data nowhere: no recipes of that name"),
         (("--variants", "none.yaml"), "none.yaml"),
+        (("--variants", knn), "has a setting of linear or knn, and all lines are evaluated alike"),
         (("--seeds", "0,0"), "error: --seeds must be different numbers"),
         (("--clusters", "1"), "error: --clusters must be at least 2"),
         (("--layers", "conv9"), "error: unknown layer 'conv9': this network has conv1"),

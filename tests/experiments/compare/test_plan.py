@@ -10,6 +10,7 @@ from uic_plugin.experiments.compare.plan import (
     Entry,
     Setting,
     entries_of,
+    is_trained,
     plan_run,
     recipe_of,
 )
@@ -134,13 +135,13 @@ def test_values_of_variants_reach_hydra(tmp_path):
     file = tmp_path / "variants.yaml"
     file.write_text(
         "a: {method: uic, overrides: {method_kwargs.fixed_labels: null, name: 'it (is), fine', "
-        "linear.lr_decay_steps: [1, 2], method_kwargs.balanced_sampling: false}}\n"
+        "method_kwargs.more_heads: [10, 20], method_kwargs.balanced_sampling: false}}\n"
     )
     (entry,) = entries_of([], file)
     cfg = compose_recipe("digits/uic", list(entry.overrides))
     assert cfg.method_kwargs.fixed_labels is None
     assert cfg.name == "it (is), fine"
-    assert list(cfg.linear.lr_decay_steps) == [1, 2]
+    assert list(cfg.method_kwargs.more_heads) == [10, 20]
     assert cfg.method_kwargs.balanced_sampling is False
 
 
@@ -168,3 +169,9 @@ def test_the_studys_file_is_one(setting):
     study = Path(__file__).parents[3] / "docs" / "results" / "study.yaml"
     for entry in entries_of([], study):
         plan_run(Setting("cifar10", "small", Budget("epochs", 2), Path("r")), entry, 0, Length(2))
+
+
+@pytest.mark.parametrize("method", ["random", "solo-learn/random", "lightly/random"])
+def test_an_untrained_network_has_no_length(method):
+    assert not is_trained(Entry("anchor", method))
+    assert is_trained(Entry("random views", "uic"))

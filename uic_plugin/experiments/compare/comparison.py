@@ -16,6 +16,7 @@ from uic_plugin.experiments.compare.plan import (
     PlannedRun,
     Setting,
     composed,
+    is_trained,
     repetition,
 )
 from uic_plugin.experiments.compare.records import (
@@ -30,7 +31,6 @@ from uic_plugin.experiments.compare.records import (
 )
 from uic_plugin.experiments.compare.stages import (
     Tuned,
-    is_trained,
     plan_reported,
     plan_trials,
     run_missing,

@@ -118,7 +118,9 @@ def _features(
             views=makes,
             in_workers=device.type == "cpu",
         )
-        views = (v if isinstance(v, torch.Tensor) else v[0] for _, v, *_ in batches)
+        # as in a label pass: decoded images become views on the device
+        placed = (batch.to(device) if hasattr(batch, "to") else batch for batch in batches)
+        views = (v if isinstance(v, torch.Tensor) else v[0] for _, v, *_ in placed)
         return torch.cat([network(view.to(device)).float().cpu() for view in views])
 
     timed = min(_TIMED_IMAGES, len(dataset))

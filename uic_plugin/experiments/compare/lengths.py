@@ -21,7 +21,7 @@ from uic_plugin.experiments.compare.plan import (
     training_job,
 )
 from uic_plugin.experiments.jobs import Job
-from uic_plugin.recipes_path import compose_recipe
+from uic_plugin.recipes_path import compose_recipe, path_override
 from uic_plugin.report.tables import read_csv
 from uic_plugin.runs.folder import COST_FILE, HISTORY_FILE
 
@@ -93,7 +93,9 @@ def calibration(setting: Setting, entry: Entry) -> Job:
     few = max(6, -(-_CALIBRATION_IMAGES // cfg.optimizer.batch_size))
     batches = min(few, _batches(*prepare_config(cfg))[0])
     length = Length(_CALIBRATION_EPOCHS, batches, by_step=True)
-    return training_job(name, (*overrides, *length.overrides, f"run_dir={folder}"), folder)
+    return training_job(
+        name, (*overrides, *length.overrides, path_override("run_dir", folder)), folder
+    )
 
 
 def length_of_minutes(setting: Setting, entry: Entry) -> Length:

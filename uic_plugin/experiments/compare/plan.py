@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from uic_plugin.experiments.compare.budget import Budget, Length
 from uic_plugin.experiments.jobs import Job
-from uic_plugin.recipes_path import TYPED_KEY, compose_recipe, list_recipes, recipes_dir
+from uic_plugin.recipes_path import (
+    TYPED_KEY,
+    compose_recipe,
+    list_recipes,
+    path_override,
+    recipes_dir,
+    typed_value,
+)
 
 SNAPSHOTS = 5
 MEASURES_FILE = "measures.json"  # what `uic measure` writes
@@ -181,23 +187,17 @@ def entries_of(methods: Sequence[str], variants: Path | None) -> list[Entry]:
                 )
             overrides = tuple(f"{key}={typed_value(value)}" for key, value in given.items())
             check_overrides(overrides)
+            if any(override.startswith(_EVALUATION) for override in overrides):
+                raise ValueError(
+                    f"{variants}: {label!r} has a setting of linear or knn, and all lines are "
+                    f"evaluated alike: give it behind the command"
+                )
             entries.append(Entry(str(label), what["method"], overrides))
     labels = [entry.label for entry in entries]
     twice = sorted({label for label in labels if labels.count(label) > 1})
     if twice or not entries:
         raise ValueError(f"every line needs a label of its own, got {twice or 'no line at all'}")
     return entries
-
-
-def typed_value(value: Any) -> str:
-    """Return a YAML value as Hydra reads it on a command line."""
-    if isinstance(value, str) and not re.fullmatch(r"[\w./-]+", value):
-        return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
-    if isinstance(value, list):
-        return "[" + ",".join(map(typed_value, value)) + "]"
-    if isinstance(value, dict):
-        return "{" + ",".join(f"{key}:{typed_value(part)}" for key, part in value.items()) + "}"
-    return "null" if value is None else str(value)
 
 
 def recipe_of(family: str, name: str) -> tuple[str, tuple[str, ...]]:
@@ -233,6 +233,11 @@ def recipe_of(family: str, name: str) -> tuple[str, tuple[str, ...]]:
     return f"{family}/any", (f"method={name}",)
 
 
+def is_trained(entry: Entry) -> bool:
+    """Return whether there is anything to tune or to time."""
+    return entry.method.rpartition("/")[2] != "random"
+
+
 def composed(setting: Setting, entry: Entry, seed: int) -> tuple[str, list[str], DictConfig]:
     """Return the recipe, the overrides without the length, and what they compose to.
 
@@ -252,7 +257,7 @@ def composed(setting: Setting, entry: Entry, seed: int) -> tuple[str, list[str],
                     f"--data {setting.data}: no recipes of that name, and no folder with train/ "
                     f"and val/, one subfolder per class in both; --held-out 0.1 does without val/"
                 )
-            overrides.append(f"data.{part}_path={typed_value(str(root / part))}")
+            overrides.append(path_override(f"data.{part}_path", root / part))
     if setting.network != "small":
         overrides.append(f"backbone.name={setting.network}")
     if setting.budget.kind == "minutes":  # one thread does all the work; one's own value counts
@@ -269,13 +274,13 @@ def plan_run(setting: Setting, entry: Entry, seed: int, length: Length) -> Plann
     from uic_plugin.runs.settings import uses_processor_clock
 
     name, overrides, cfg = composed(setting, entry, seed)
-    if entry.method != "random":
+    if is_trained(entry):
         overrides += length.overrides
     if not setting.is_brief:
         overrides.append(f"snapshots={min(SNAPSHOTS, length.epochs)}")
     cfg = compose_recipe(name, overrides)
     folder = setting.folder / f"{cfg.method}-{settings_digest(cfg)}-seed{seed}"
-    train = training_job(name, (*overrides, f"run_dir={folder}"), folder)
+    train = training_job(name, (*overrides, path_override("run_dir", folder)), folder)
     given = [*setting.overrides, *entry.overrides]
     options = [f"--clusters={setting.clusters}"]
     if setting.is_brief:
@@ -293,7 +298,7 @@ def repetition(run: PlannedRun, name: str) -> Job:
     """Return a run's training once more, in a folder of its own, see `records.steadiness`."""
     train = run.jobs[0]
     folder = run.folder.with_name(f"repetition-{name}")
-    overrides = (*train.overrides[:-1], f"run_dir={folder}")
+    overrides = (*train.overrides[:-1], path_override("run_dir", folder))
     return training_job(str(train.recipe), overrides, folder)
 
 

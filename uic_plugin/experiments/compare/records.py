@@ -11,8 +11,8 @@ from typing import Any
 from rich.table import Table
 
 from uic_plugin.experiments.compare.measure import images_of_epoch
-from uic_plugin.experiments.compare.plan import MEASURES_FILE, PlannedRun, Setting
-from uic_plugin.experiments.compare.stages import Tuned, is_trained, reason_of_trial
+from uic_plugin.experiments.compare.plan import MEASURES_FILE, PlannedRun, Setting, is_trained
+from uic_plugin.experiments.compare.stages import Tuned, reason_of_trial
 from uic_plugin.experiments.compare.tune import judged
 from uic_plugin.report.tables import read_csv
 from uic_plugin.runs.folder import COST_FILE, HISTORY_FILE

@@ -18,7 +18,7 @@ from uic_plugin.experiments.compare.lengths import (
     length_of_budget,
     length_of_minutes,
 )
-from uic_plugin.experiments.compare.plan import Entry, PlannedRun, Setting, plan_run
+from uic_plugin.experiments.compare.plan import Entry, PlannedRun, Setting, is_trained, plan_run
 from uic_plugin.experiments.compare.tune import (
     HELD_OUT,
     SHARE,
@@ -47,11 +47,6 @@ class Tuned:
     best: dict[str, Trial] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
-
-
-def is_trained(entry: Entry) -> bool:
-    """Return whether there is anything to tune or to time."""
-    return entry.method != "random"
 
 
 def plan_trials(

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from omegaconf import OmegaConf
 
-from uic_plugin.experiments.compare.plan import Entry, PlannedRun, Setting, composed, typed_value
-from uic_plugin.recipes_path import recipe_grid
+from uic_plugin.experiments.compare.plan import Entry, PlannedRun, Setting, composed
+from uic_plugin.recipes_path import recipe_grid, typed_value
 from uic_plugin.seeding import derive_seed
 
 SHARE = 0.25  # of the budget that a trial gets

@@ -9,7 +9,7 @@ from pathlib import Path
 from uic_plugin.experiments.jobs import Job
 from uic_plugin.experiments.paper.tables import FEWSHOT, TOP1, VOC, PaperTable, Row
 from uic_plugin.experiments.transfer.tasks import TransferPlan
-from uic_plugin.recipes_path import compose_recipe
+from uic_plugin.recipes_path import compose_recipe, path_override
 
 FINETUNE = "alexnet_finetune"
 # Options of `uic probe` at small scale: an eighth of the epochs on a hundredth of the images, so a
@@ -106,7 +106,7 @@ class _Planner:
     def train(
         self, recipe: str, folder: Path, given: tuple[str, ...] = (), needs: tuple[str, ...] = ()
     ) -> Job:
-        overrides = (*given, f"seed={self.seed}", f"run_dir={folder}", *self.overrides)
+        overrides = (*given, f"seed={self.seed}", path_override("run_dir", folder), *self.overrides)
         arguments = ("pretrain", f"--config-name={recipe}", *overrides, "--no-page")
         product = folder / "last.ckpt"
         return Job(f"train {folder.name}", arguments, folder, product, needs, recipe, overrides)
@@ -124,7 +124,10 @@ class _Planner:
         )
 
     def finetune(self, network: Job, label: Job, folder: Path) -> Job:
-        given = (f"weights={network.product}", f"method_kwargs.fixed_labels={label.product}")
+        given = tuple(
+            path_override(key, job.product)
+            for key, job in (("weights", network), ("method_kwargs.fixed_labels", label))
+        )
         group = "small" if self.scale == "small" else "imagenet"
         return self.train(f"{group}/{FINETUNE}", folder, given, (label.name,))
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from PIL import Image, ImageOps, features
 
+from uic_plugin.data.listed import opened
 from uic_plugin.data.rgb import as_rgb
 from uic_plugin.data.views import BAD_IMAGE_ERRORS
 
@@ -45,7 +46,7 @@ def tile_size(paths: Sequence[Path]) -> int:
     largest = 1
     for path in paths[:: max(1, len(paths) // _PROBED)]:
         try:
-            with Image.open(path) as image:
+            with opened(path) as image:
                 largest = max(largest, *image.size)
         except BAD_IMAGE_ERRORS:
             continue
@@ -115,7 +116,7 @@ def _write_sprite(paths: Sequence[Path], tile: int, out: Path) -> list[int]:
     unreadable = []
     for index, path in enumerate(paths):
         try:
-            with Image.open(path) as image:
+            with opened(path) as image:
                 image.draft("RGB", (tile, tile))  # JPEG: decoded at a fraction of its size
                 square = _thumbnail(as_rgb(image), tile)
         except BAD_IMAGE_ERRORS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -110,6 +111,8 @@ def write_class_page(
     shown = _shown(table, options)
     projection = _projected(shown, features, options)
     out.mkdir(parents=True, exist_ok=True)
+    for left in out.glob(f".{FILES}.*"):  # by a call that was killed
+        shutil.rmtree(left, ignore_errors=True)
     part = Path(tempfile.mkdtemp(prefix=f".{FILES}.", dir=out))
     with replacing_folder(part, out / PAGE_FILE):
         part.chmod(0o755)
@@ -207,6 +210,7 @@ def _html(title: str) -> str:
     template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
         (_STATIC / "index.html.j2").read_text(encoding="utf-8")
     )
+    title = os.fsencode(title).decode(errors="replace")  # a folder's name need not be UTF-8
     return template.render(title=title, files=FILES, scripts=SCRIPTS, date=date.today().isoformat())
 
 
