@@ -37,11 +37,11 @@ def test_pretrain_ends_with_the_page_and_labels_come_back_named(digits, tmp_path
     assert (page.parent / "files" / "features.js").is_file()
     kept = uic("classes", "run/labels.csv", images, "--features", "run/features")
     assert kept.returncode == 0, kept.stderr  # kept, for whatever comes later
-    shutil.copy(next(images.glob("5/*.png")), images / "0" / "0000.png")  # moves all numbers by one
+    shutil.copy(next(images.glob("5/*.png")), images / "0" / "00.png")  # moves all numbers by one
     grown = uic("classes", "run/labels.csv", images, "--run", "run", "--out", "grown")
     assert grown.returncode == 0, grown.stderr
     assert core_of(tmp_path / "grown")["history"] == data["history"]
-    (images / "0" / "0000.png").unlink()
+    (images / "0" / "00.png").unlink()
 
     table = read_labels(tmp_path / "run" / "labels.csv")
     classes = sorted(set(table.labels.tolist()))

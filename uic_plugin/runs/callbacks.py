@@ -59,10 +59,7 @@ class History(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take over the rows of the epochs that a resumed run has behind it."""
-        spent = self._within.get("spent")
-        is_within = self._within.get("epoch") == trainer.current_epoch
-        self._clock.start(spent if is_within else None)  # within an epoch nothing else starts it
-        self._epoch = trainer.current_epoch
+        self._start_clock(trainer)  # within an epoch nothing else does on some lines
         if self.path.exists() and trainer.current_epoch > 0:
             rows: list[dict[str, Any]] = [*read_csv(self.path)]
             self.rows = [row for row in rows if int(row["epoch"]) <= trainer.current_epoch]
@@ -72,8 +69,12 @@ class History(pl.Callback):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the epoch's clock."""
-        self._clock.start()
+        self._start_clock(trainer)
+
+    def _start_clock(self, trainer: pl.Trainer) -> None:
         self._epoch = trainer.current_epoch
+        is_within = self._within.get("epoch") == self._epoch
+        self._clock.start(self._within["spent"] if is_within else None)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the present epoch has taken so far, for a checkpoint within it."""
