@@ -143,6 +143,12 @@ def test_empty_folders(uic, tmp_path):
     one_line(uic(*custom("mixed")), "holds images and subfolders (cats)")
 
 
+def test_a_run_among_the_images(uic, digits, tmp_path):
+    folder = copy_digits(digits, tmp_path / "images")
+    settings = custom(folder, "method_kwargs.num_pseudo_classes=20", "run_dir=images/run")
+    one_line(uic(*settings, "max_epochs=1"), "images/run lies in", "run_dir=FOLDER")
+
+
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_corrupted_image(uic, digits, tmp_path, workers):
     folder = copy_digits(digits, tmp_path / "images")

@@ -60,12 +60,13 @@ def list_images(source: Path) -> ImageList:
     return ImageList(source, names, folder_annotations(names))
 
 
-def check_outside(out: Path, images: Path) -> None:
+def check_outside(out: Path, images: Path, option: str = "--out") -> None:
     """Refuse to write pictures among the images, where the next command would take them for some.
 
     Args:
         out: folder to write to.
         images: the folder of images, or a file that lists them.
+        option: which says where.
 
     Raises:
         ValueError: if `out` lies in the folder.
@@ -73,7 +74,7 @@ def check_outside(out: Path, images: Path) -> None:
     if images.is_dir() and out.resolve().is_relative_to(images.resolve()):
         raise ValueError(
             f"{out} lies in {images}, and its pictures would be among the images the next time: "
-            f"give a folder elsewhere, --out"
+            f"give a folder elsewhere, {option}"
         )
 
 

@@ -11,6 +11,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from uic_plugin.data.folders import check_outside
 from uic_plugin.hosts.checkpoint_files import damage_of, read_checkpoint
 from uic_plugin.methods import CHECKPOINT_KEY, OWN_METHODS, has_pseudo_labels
 from uic_plugin.recipes_path import evaluation_defaults
@@ -59,10 +60,12 @@ def find_resume(cfg: DictConfig, run_dir: Path) -> Path | None:
 
     Raises:
         FileExistsError: for a run folder that holds something else.
-        ValueError: for one that holds a run with other settings.
+        ValueError: for one that holds a run with other settings, or a new one among the images.
     """
     _check_own(run_dir)
     own = _whole_checkpoint(run_dir)
+    if own is None and cfg.data.get("train_path"):
+        check_outside(run_dir, Path(cfg.data.train_path), "run_dir=FOLDER")
     named = Path(cfg.resume_from_checkpoint) if cfg.get("resume_from_checkpoint") else None
     checkpoint = own or named
     if checkpoint is None:
