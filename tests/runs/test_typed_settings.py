@@ -125,9 +125,9 @@ def test_what_comes_next_is_possible(uic, digits, tmp_path, labelled):
 
 def test_a_run_whose_second_pipeline_makes_nothing_opens_again():
     """`pretrain` writes `num_crops: 0` where a method has no use for a pipeline."""
-    pipelines = OmegaConf.create([{"crop_size": 8, "num_crops": 1}, {"crop_size": 8}])
-    pipelines[1].num_crops = 0
+    counts = (1, 0, 0)
+    pipelines = OmegaConf.create([{"crop_size": 8, "num_crops": count} for count in counts])
     check_augmentations(pipelines)
-    pipelines[1].num_crops = -1
-    with pytest.raises(ValueError, match=r"augmentations\.1\.num_crops .* at least 0, got -1"):
+    pipelines[2].num_crops = -1
+    with pytest.raises(ValueError, match=r"augmentations\.2\.num_crops .* at least 0, got -1"):
         check_augmentations(pipelines)

@@ -30,7 +30,7 @@ def check_augmentations(pipelines: Any) -> None:
     for number, pipeline in enumerate(pipelines):
         if isinstance(pipeline, DictConfig):
             # a later one may make no crop: one that the method has no use for
-            _check_pipeline(f"augmentations.{number}", pipeline, fewest=min(1, 1 - number))
+            _check_pipeline(f"augmentations.{number}", pipeline, fewest=int(number == 0))
 
 
 def _check_pipeline(where: str, pipeline: DictConfig, fewest: int) -> None:

@@ -36,8 +36,8 @@ class EpochClock:
     def spent(self) -> dict[str, float]:
         """Return `seconds` and `cpu_seconds` of the epoch so far, and its `steps`."""
         wall, cpu = time.perf_counter() - self._wall, time.process_time() - self._cpu
-        own = {"seconds": round(wall, 3), "cpu_seconds": round(cpu, 3), "steps": self._steps}
-        return {name: value + self._before[name] for name, value in own.items()}
+        own = {"seconds": wall, "cpu_seconds": cpu, "steps": self._steps}
+        return {name: round(value + self._before[name], 3) for name, value in own.items()}
 
     def read(self) -> dict[str, float]:
         """Return what `spent` does, and the time of a step.
