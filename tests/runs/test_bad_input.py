@@ -355,3 +355,34 @@ def test_dali_is_refused_inside_the_host_too():
         message = rf"{method.name} needs every image .* which DALI does not allow.*image_folder"
         with pytest.raises(ValueError, match=message):
             attach_method(method, Source)
+
+
+def test_classifiers_that_the_images_do_not_fill_are_left_out(uic, digits, tmp_path):
+    """121 images, and a recipe with classifiers of 30, 10, 60 and 300 classes."""
+    folder = copy_digits(digits, tmp_path / "images", step=12)
+    (tmp_path / "mine.yaml").write_text(
+        "defaults:\n  - /custom/uic\n  - _self_\nmethod_kwargs:\n  more_heads: [10, 60, 300]\n"
+    )
+    small = (
+        *("pretrain", "--config-name", "mine", "--config-dir", tmp_path, "--no-page"),
+        *(f"data.train_path={folder}", "method_kwargs.num_pseudo_classes=30", "max_epochs=1"),
+        *("backbone.name=conv4", "+backbone.kwargs.width=4", "augmentations.0.crop_size=8"),
+        *("optimizer.batch_size=8", "method_kwargs.head_width=16", "run_dir=run"),
+        *("accelerator=cpu", "data.num_workers=0", "scheduler.name=none"),
+    )
+    done = uic(*small)
+    assert done.returncode == 0, done.stderr
+    said = "121 images: the classifier of 300 pseudo classes is left out"
+    assert f"{said} (method_kwargs.more_heads=[10,60])" in done.stderr
+    run = tmp_path / "run"
+    assert "- 60\n" in (run / "config.yaml").read_text()
+    assert "- 300\n" not in (run / "config.yaml").read_text()
+    again = uic(*small)  # the same command finds its run
+    assert again.returncode == 0, again.stderr
+    longer = uic(*small, "max_epochs=2")
+    assert longer.returncode == 0, longer.stderr
+    one_line(uic(*small, "method_kwargs.more_heads=[10]"), "run with other settings")
+    one_line(
+        uic(*small, "method_kwargs.more_heads=[10,300]", "run_dir=typed"),
+        "121 images are fewer than 300 pseudo classes: set method_kwargs.more_heads=[10]",
+    )

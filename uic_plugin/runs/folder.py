@@ -12,10 +12,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from uic_plugin.data.folders import check_outside
+from uic_plugin.data.index import read_index
 from uic_plugin.hosts.checkpoint_files import damage_of, read_checkpoint
 from uic_plugin.methods import CHECKPOINT_KEY, OWN_METHODS, has_pseudo_labels
 from uic_plugin.recipes_path import evaluation_defaults
 from uic_plugin.runs.engine import resume_engine
+from uic_plugin.runs.fitting_heads import fitting_heads
 
 CONFIG_FILE, CHECKPOINT_FILE, HISTORY_FILE = "config.yaml", "last.ckpt", "epochs.csv"
 PREVIOUS_FILE = "previous.ckpt"  # the checkpoint before the last
@@ -76,7 +78,7 @@ def find_resume(cfg: DictConfig, run_dir: Path) -> Path | None:
         resume_engine(cfg, kept)
         _check_schedule(kept, cfg, checkpoint)
     if checkpoint == own and isinstance(kept, DictConfig):
-        different = _differences(kept, cfg)
+        different = _differences(_with_recipes_heads(kept, cfg, run_dir), cfg)
         if different:
             raise ValueError(
                 f"{run_dir} holds a run with other settings ({'; '.join(different[:3])}): give "
@@ -227,6 +229,20 @@ def _images_of_a_step(cfg: DictConfig) -> int | None:
     if type(cfg.devices) is not int:
         return None
     return int(cfg.optimizer.batch_size) * cfg.devices * int(cfg.get("num_nodes") or 1)
+
+
+def _with_recipes_heads(kept: DictConfig, cfg: DictConfig, run_dir: Path) -> DictConfig:
+    """Return a run's recipe with the classifiers of the present one if it has what fits of them."""
+    asked = (cfg.get("method_kwargs") or {}).get("more_heads")
+    images = run_dir / IMAGES_FILE
+    if not asked or not images.exists():
+        return kept
+    begun = (kept.get("method_kwargs") or {}).get("more_heads")
+    if begun is None or [*begun] != fitting_heads(asked, len(read_index(images))):
+        return kept
+    kept = DictConfig(OmegaConf.to_container(kept))
+    kept.method_kwargs.more_heads = asked
+    return kept
 
 
 def _differences(kept: DictConfig, cfg: DictConfig) -> list[str]:

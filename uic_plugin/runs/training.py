@@ -23,17 +23,20 @@ from uic_plugin.errors import Interrupted, RankLostError
 from uic_plugin.files import replacing
 from uic_plugin.hosts import backbone_of
 from uic_plugin.hosts.attach import images_of
+from uic_plugin.hosts.foreign import typed_options
 from uic_plugin.hosts.guards import FiniteLoss
 from uic_plugin.hosts.lightning import pl
 from uic_plugin.methods import has_pseudo_labels
 from uic_plugin.methods.base import HostMethod
 from uic_plugin.networks.layers import FEATURES, layer_shapes
 from uic_plugin.ranks import is_lost_rank
+from uic_plugin.recipes_path import TYPED_KEY
 from uic_plugin.report.progress import EpochReporter
 from uic_plugin.runs.callbacks import AtStart, FollowOrder, History, RunCost, Snapshots
 from uic_plugin.runs.checkpoints import RunCheckpoint
 from uic_plugin.runs.datasets import eval_datasets, image_loader, pretrain_loader
 from uic_plugin.runs.engine import note_engine
+from uic_plugin.runs.fitting_heads import fit_heads
 from uic_plugin.runs.folder import (
     CHECKPOINT_FILE,
     CONFIG_FILE,
@@ -105,6 +108,7 @@ def pretrain(
         Interrupted: if the user stopped the run.
     """
     started = time.perf_counter()
+    typed = typed_options(cfg.get(TYPED_KEY) or [])
     cfg, source = prepare_config(cfg)
     logger_names(cfg)  # a wrong one is said at once
     _warn_of_unused(cfg)
@@ -116,6 +120,8 @@ def pretrain(
 
     loader = pretrain_loader(cfg, source)
     note_engine(cfg, loader)
+    if "more_heads" not in typed:
+        fit_heads(cfg, len(images_of(loader)))
     method = _method_for(cfg, loader, resume)
     val_loader = None
     if source.labelled and source.val is not None and cfg.knn_eval.enabled:
