@@ -8,7 +8,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 _SECTIONS = (
     *("backbone", "data", "optimizer", "scheduler", "method_kwargs", "augmentation"),
-    *("knn_eval", "knn", "linear", "performance", "wandb"),
+    *("knn_eval", "knn", "linear", "performance"),
 )
 _INNER = ("backbone.kwargs", "optimizer.kwargs")
 
