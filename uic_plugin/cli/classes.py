@@ -42,7 +42,6 @@ def classes(
     ] = None,
 ) -> None:
     """Write a page of the classes, to look at and to correct, beside a table and pictures."""
-    from uic_plugin.data.folders import check_outside
     from uic_plugin.data.labels import read_labels
     from uic_plugin.features.stored import read_any_features
     from uic_plugin.report.classes import report_classes
@@ -55,8 +54,7 @@ def classes(
     table = read_labels(labels)
     values = None if features is None else read_any_features(features, data, table.paths)
     history = None if run is None else _history(run, table)
-    check_outside(out, data)
-    check_folder(out, labels)
+    check_folder(out, labels, data)
     numbers = report_classes(labels, data, out, show=show, num_classes=num_classes)
     with counting("thumbnails", terminal()) as progress:
         page = write_class_page(

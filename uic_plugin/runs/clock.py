@@ -16,7 +16,7 @@ class EpochClock:
         self.start()
 
     def start(self, spent: dict[str, float] | None = None) -> None:
-        """Start an epoch, or go on with one.
+        """Start an epoch, or continue one.
 
         Args:
             spent: what `spent` returned, of the part that another process has behind it.

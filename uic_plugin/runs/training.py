@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 from uic_plugin.data.images import path_of, relative_paths
 from uic_plugin.data.index import save_index
 from uic_plugin.data.packed import PackedImages
+from uic_plugin.data.resolve import DataSource
 from uic_plugin.errors import Interrupted, RankLostError
 from uic_plugin.files import replacing
 from uic_plugin.hosts import backbone_of
@@ -123,9 +124,7 @@ def pretrain(
     if "more_heads" not in typed:
         fit_heads(cfg, len(images_of(loader)))
     method = _method_for(cfg, loader, resume)
-    val_loader = None
-    if source.labelled and source.val is not None and cfg.knn_eval.enabled:
-        val_loader = image_loader(eval_datasets(cfg, source)[1], cfg)
+    val_loader = _val_loader(cfg, source)
     run_dir.mkdir(parents=True, exist_ok=True)
     reporter = reporter or EpochReporter(cfg.method)
     records = _records(cfg, run_dir, loader, reporter)
@@ -149,6 +148,13 @@ def pretrain(
         is_main=trainer.is_global_zero,
         has_annotations=source.labelled,
     )
+
+
+def _val_loader(cfg: DictConfig, source: DataSource) -> Any:
+    """Return what the host's online k-NN is tested on, if there is any."""
+    if source.labelled and source.val is not None and cfg.knn_eval.enabled:
+        return image_loader(eval_datasets(cfg, source)[1], cfg)
+    return None
 
 
 def _warn_of_unused(cfg: DictConfig) -> None:

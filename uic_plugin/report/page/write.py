@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from uic_plugin.data.folders import check_outside
 from uic_plugin.data.labels import LabelTable
 from uic_plugin.files import replacing, replacing_folder
 from uic_plugin.report.page.contents import (
@@ -148,16 +149,19 @@ def _shown(table: LabelTable, options: PageOptions) -> Shown:
     return Shown(table, chosen[order])
 
 
-def check_folder(out: Path, labels: Path) -> None:
-    """Refuse a folder with other files that page, table and pictures would replace.
+def check_folder(out: Path, labels: Path, data: Path) -> None:
+    """Refuse a folder among the images, or with files that page, table and pictures would replace.
 
     Args:
         out: folder of the page.
         labels: the label file, which may be one of them.
+        data: the folder of the images.
 
     Raises:
         FileExistsError: if there are any.
+        ValueError: if it lies in the folder of the images.
     """
+    check_outside(out, data)
     table = out / "classes.csv"
     if table.exists() and (table.samefile(labels) or (out / "discovery.json").exists()):
         raise FileExistsError(
