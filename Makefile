@@ -1,8 +1,8 @@
 # make demo | make test      the two commands; both install into a virtual environment of their own
-# HOST=pypi (default)        solo-learn 1.0.2 from the package registry, in .venv
+# HOST=pypi (default)        solo-learn 1.0.2 from PyPI, in .venv
 # HOST=main                  solo-learn from GitHub, in .venv-main
 # HOST=<folder>              solo-learn from a checkout, in .venv-main
-# HOST=lightly               lightly from the package registry, in .venv-lightly
+# HOST=lightly               lightly from PyPI, in .venv-lightly
 PYTHON ?= python3
 HOST ?= pypi
 # versions that were tried together; Python 3.10 has not all of them and gets the oldest torch

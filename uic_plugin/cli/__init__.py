@@ -42,7 +42,7 @@ from uic_plugin.cli import (
 from uic_plugin.threads import wait_passively
 
 app = typer.Typer(
-    help="Unsupervised Image Classification inside solo-learn.",
+    help="Learn classes and features from images without labels.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -51,11 +51,11 @@ def discover(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Folder for the classes; FOLDER's name and -classes, with --from and -classes-2."
+            help="Folder for the classes; by default FOLDER-classes, with --from FOLDER-classes-2."
         ),
     ] = None,
     features: Annotated[
-        Path | None, typer.Option(help="Folder for the features; FOLDER's name and -features.")
+        Path | None, typer.Option(help="Folder for the features; by default FOLDER-features.")
     ] = None,
     backbone: BackboneName = "lite0",
     weights: Weights = None,

@@ -19,7 +19,9 @@ def paper(
     runs: Annotated[Path, typer.Option(help="Folder of all runs; tables share them.")] = Path(
         "runs/paper"
     ),
-    out: Annotated[Path, typer.Option(help="Folder of the CSV file.")] = Path("docs/results"),
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the CSV file; by default that of --runs.")
+    ] = None,
     data: Annotated[
         Path | None, typer.Option(help="Images of table5 (VOC) or table6 (few-shot); in datasets/.")
     ] = None,
@@ -35,7 +37,7 @@ def paper(
         scale=scale,
         seeds=range(seeds),
         root=runs,
-        out=out,
+        out=out or runs,
         parallel=jobs,
         overrides=overrides or [],
         data=data,

@@ -167,6 +167,8 @@ def entries_of(methods: Sequence[str], variants: Path | None) -> list[Entry]:
     """
     entries = [Entry(name, name) for name in methods]
     if variants is not None:
+        if not variants.is_file():
+            raise FileNotFoundError(f"--variants {variants}: there is no such file")
         try:
             content = yaml.safe_load(variants.read_text())
         except yaml.YAMLError as error:
