@@ -128,7 +128,7 @@ def test_extras_that_are_named_are_there():
     named = {
         extra
         for path in [*sources, ROOT / "pyproject.toml"]
-        for group in re.findall(r"(?:uic-plugin|<this repository>)\[([\w,]+)\]", path.read_text())
+        for group in re.findall(r"uic-plugin\[([\w,]+)\]", path.read_text())
         for extra in group.split(",")
     }
     assert {"voc", "datasets", "main", "pypi"} <= named

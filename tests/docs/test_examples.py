@@ -31,6 +31,40 @@ def test_the_readme_shows_the_file():
     assert f"```python\n{file}```" in (EXAMPLES.parents[1] / "README.md").read_text()
 
 
+def test_the_lists_of_images_make_the_folder_and_the_split(tmp_path):
+    lists, (whole, out) = load("image_lists"), (tmp_path / "imagenette2-160", tmp_path / "out")
+    rows = [line.split() for line in lists.LISTS.read_text().splitlines()]
+    for split, name, *numbers in rows:
+        (whole / split / name).mkdir(parents=True)
+        for number in [*numbers, "123456789"]:  # one more than is listed
+            stem = f"{name}_{number}"
+            if number.startswith("v"):
+                stem = f"ILSVRC2012_val_{number[1:]:0>8}"
+            (whole / split / name / f"{stem}.JPEG").touch()
+    assert lists.link_folder(whole, out) == 7500
+    assert len([*out.glob("train/*/*.JPEG")]) == 6000
+    assert len([*out.glob("val/*/*.JPEG")]) == 1500
+    assert all(path.exists() for path in out.rglob("*.JPEG"))
+    victim = next(out.glob("val/*/*")).resolve()
+    victim.unlink()
+    with pytest.raises(FileNotFoundError, match=victim.stem):
+        lists.link_folder(whole, tmp_path / "again")
+    assert not (tmp_path / "again").exists()
+
+    source, split = tmp_path / "train.csv", tmp_path / "split" / "train.csv"
+    named = [
+        f"{row[1]}{int(n):08}.jpg,{row[1]}" for row in rows for n in row[2:] if "mini" in row[0]
+    ]
+    source.write_text(
+        "\n".join(["filename,label", "n0153282900099999.jpg,n01532829", *named]) + "\n"
+    )
+    assert lists.write_split(source, split) == 9600
+    assert split.read_text().splitlines() == ["filename,label", *named]
+    source.write_text("\n".join(["filename,label", *named[1:]]) + "\n")
+    with pytest.raises(ValueError, match=named[0].split(",")[0]):
+        lists.write_split(source, tmp_path / "other.csv")
+
+
 LIGHTLY = ("lightly_pytorch", "lightly_lightning", "lightly_distributed")
 SMALLER = {"max_epochs=10": "max_epochs=1", "classes=100": "classes=20", "100, 10": "20, 1"}
 

