@@ -57,7 +57,7 @@ def held_out_images(
     if data.is_dir():
         if not any(entry.is_dir() for entry in data.iterdir()):
             raise ValueError(f"{data} has no subfolder per class; a split's .csv file does as well")
-        return ImageFolder(str(data), transform)
+        return ImageFolder(str(data), transform, loader=decode)
     if not data.is_file():
         raise FileNotFoundError(f"{data}: there is no such folder of images or .csv file")
     return SplitImages(data, transform)

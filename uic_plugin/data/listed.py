@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,31 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from uic_plugin.data.rgb import as_rgb
+
+
+class FlatImages(Dataset[Any]):
+    """The images of a folder without class folders: items (index, view, -1).
+
+    The host's own reader of such a folder neither turns photographs upright nor knows grey of more
+    than 8 bits.
+
+    Args:
+        root: the folder.
+        transform: an RGB image to a view.
+
+    Attributes:
+        images: names of all files in the folder, in the order of the file system.
+    """
+
+    def __init__(self, root: Path, transform: Callable[[Image.Image], Any]) -> None:
+        self.root, self.transform = root, transform
+        self.images = os.listdir(root)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, number: int) -> tuple[int, Any, int]:
+        return number, self.transform(decode(self.root / self.images[number])), -1
 
 
 class ListedImages(Dataset[Any]):

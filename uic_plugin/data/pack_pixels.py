@@ -24,7 +24,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from uic_plugin.data.listed import opened
-from uic_plugin.data.rgb import as_rgb
+from uic_plugin.data.rgb import as_rgb, upright
 from uic_plugin.data.views import BAD_IMAGE_ERRORS
 
 CHUNK = 64  # images
@@ -111,7 +111,7 @@ def _pixels(path: str, size: int, square: bool) -> tuple[tuple[int, int], bytes]
     with opened(path) as image:
         image.load()
         # as `decode`, without the copy that `convert` makes of an RGB image
-        rgb = image if image.mode == "RGB" else as_rgb(image)
+        rgb = upright(image) if image.mode == "RGB" else as_rgb(image)
         rgb = fitted(rgb, size, square)
         return rgb.size, rgb.tobytes()
 

@@ -17,6 +17,7 @@ from uic_plugin.data.center import center_crop
 from uic_plugin.data.draws import EpochOrder
 from uic_plugin.data.images import relative_paths, sort_files
 from uic_plugin.data.index import IndexedImages, read_index
+from uic_plugin.data.listed import FlatImages, decode
 from uic_plugin.data.loaders import view_loader
 from uic_plugin.data.packed import PackedImages, check_decoded_size, is_packed, open_packed
 from uic_plugin.data.packed_copy import packed_copy
@@ -70,7 +71,12 @@ def pretrain_dataset(cfg: DictConfig, source: DataSource) -> Any:
     if dataset is not None:
         return _training_part(dataset, cfg)
     is_flat = source.reader == "custom" and not class_folders(source.train)
-    dataset = host.pretrain_dataset(source.reader, transform, source.train, no_labels=is_flat)
+    if is_flat:
+        dataset = FlatImages(source.train, transform)
+    else:
+        dataset = host.pretrain_dataset(source.reader, transform, source.train, no_labels=False)
+        if hasattr(dataset, "loader"):  # torchvision's: neither upright nor more than 8 bits
+            dataset.loader = decode
     if not source.labelled and not is_flat:
         # the host reads these with annotations whatever one says: nobody is to see them
         if hasattr(dataset, "samples"):
@@ -110,7 +116,7 @@ def _annotated(folder: Path, transform: Callable[[Any], Any], *, has_copy: bool 
     if is_packed(folder):
         return PackedImages(open_packed(folder), transform)
     copied = _copied(folder, transform) if has_copy else None
-    return copied or ImageFolder(str(folder), transform)
+    return copied or ImageFolder(str(folder), transform, loader=decode)
 
 
 def _copied(folder: Path, transform: Callable[[Any], Any], **given: bool) -> PackedImages | None:
