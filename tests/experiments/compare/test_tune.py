@@ -9,8 +9,10 @@ from collections import Counter
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from uic_plugin.experiments.compare.budget import Budget, Costs, Length, costs_of, length_within
+from uic_plugin.experiments.compare.comparison import compare
 from uic_plugin.experiments.compare.lengths import calibration
 from uic_plugin.experiments.compare.plan import Entry, Setting, plan_run
 from uic_plugin.experiments.compare.stages import plan_trials
@@ -96,6 +98,17 @@ def test_trials_train_and_are_judged_on_training_images(digits, tmp_path):
     assert "data.held_out=0.1" in train.arguments
     assert "--knn-only" in measure.arguments
     assert not any(argument.startswith("snapshots") for argument in train.arguments)
+
+
+def test_images_that_choose_settings_are_not_reported_on(digits, tmp_path):
+    budget = Budget("epochs", 4)
+    setting = Setting("digits", "small", budget, tmp_path, held_out=0.2)
+    lines = [Entry("uic", "uic")]
+    says = r"--tune 2 with --held-out 0\.2: .* choose the settings and judge the winner; leave out"
+    with pytest.raises(ValueError, match=says):
+        plan_trials(setting, lines, 2, [0])
+    with pytest.raises(ValueError, match=says):
+        compare(setting, lines, [0], trials=2, console=Console(), dry_run=True)
 
 
 def test_a_quarter_of_a_budget():

@@ -55,11 +55,18 @@ def plan_trials(
     """Return what the trials share, and all of them.
 
     Raises:
-        ValueError: for a method without enough settings.
+        ValueError: for a method without enough settings, or where the images that would choose
+            among settings are those that are reported on.
     """
-    share = setting.held_out or HELD_OUT
+    if setting.held_out:
+        raise ValueError(
+            f"--tune {count} with --held-out {setting.held_out:g}: the same training images would "
+            f"choose the settings and judge the winner; leave out --held-out, so that trials hold "
+            f"out a tenth and test images judge, or leave out --tune and give settings as lines of "
+            f"--variants"
+        )
     budget = setting.budget.scaled(SHARE)
-    few = dataclasses.replace(setting, budget=budget, held_out=share, is_brief=True)
+    few = dataclasses.replace(setting, budget=budget, held_out=HELD_OUT, is_brief=True)
     seed = tuning_seed(seeds)
     trained = [entry for entry in entries if is_trained(entry)]
     return few, [trial for entry in trained for trial in trials_of(few, entry, count, seed)]
