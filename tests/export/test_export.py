@@ -58,6 +58,17 @@ def test_folders_link_to_the_images_under_their_classes_names(labelled, uic):
     assert not (root / "all" / "class_0009" / "b c__3.png").is_symlink()
 
 
+def test_unfinished_work_of_other_commands_stays(labelled, uic):
+    root, _ = labelled
+    (root / ".out.part").mkdir()
+    (root / ".out.part" / "journal.jsonl").write_text("[0, 1]")
+    (root / ".out.export" / "cat_dog").mkdir(parents=True)  # by an export that was killed
+    done = uic("export", "labels.csv", "images", "--to", "folders", "--out", "out")
+    assert done.returncode == 0, done.stderr
+    assert (root / ".out.part" / "journal.jsonl").read_text() == "[0, 1]"
+    assert sorted(os.listdir(root)) == [".out.part", "images", "labels.csv", "out"]
+
+
 def test_torchvision_reads_imagefolder(labelled, uic):
     from torchvision.datasets import ImageFolder
 

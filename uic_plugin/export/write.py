@@ -55,7 +55,7 @@ def export_classes(
     chosen = select(table, folder, everything=everything)
     if features is not None:
         features = features[chosen.rows]
-    part = out.with_name(f".{out.name}.part")
+    part = out.with_name(f".{out.name}.export")  # `.NAME.part` is of commands that make datasets
     shutil.rmtree(part, ignore_errors=True)
     with replacing_folder(part, out):
         part.mkdir(parents=True)
