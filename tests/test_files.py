@@ -4,7 +4,7 @@ import errno
 
 import pytest
 
-from uic_plugin.files import replacing, replacing_folder
+from uic_plugin.files import replacing, replacing_folder, save_tensors
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
@@ -28,6 +28,20 @@ def test_another_error_passes_as_it_is(tmp_path):
     with pytest.raises(PermissionError) as caught, replacing(tmp_path / "labels.csv"):
         raise error
     assert caught.value is error
+
+
+def test_a_folder_is_refused_before_the_work(tmp_path):
+    (tmp_path / "out").mkdir()
+    worked = []
+    with (
+        pytest.raises(IsADirectoryError, match=r"out is a folder: name a file$"),
+        replacing(tmp_path / "out"),
+    ):
+        worked.append(1)
+    with pytest.raises(IsADirectoryError, match="out is a folder: name a file"):
+        save_tensors({}, tmp_path / "out")
+    assert not worked
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_a_folder_on_a_full_disk_is_removed(tmp_path):

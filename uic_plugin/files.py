@@ -28,6 +28,16 @@ def told_where(path: Path, advice: str = _RESUMES) -> Iterator[None]:
         raise
 
 
+def refuse_folder(path: Path) -> None:
+    """Refuse a folder where a file is to be written.
+
+    Raises:
+        IsADirectoryError: if `path` is one.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder: name a file")
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; the file written there is flushed and replaces `path`.
@@ -35,8 +45,10 @@ def replacing(path: Path) -> Iterator[Path]:
     On an error the temporary file is removed and `path` is left unchanged.
 
     Raises:
+        IsADirectoryError: if `path` is a folder.
         OSError: that names `path`, if the disk is full.
     """
+    refuse_folder(path)  # before the work, not when all of it is done
     part = path.with_name(path.name + ".part")
     with told_where(path, _AGAIN):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -7,6 +7,7 @@ import torch
 
 from uic_plugin.hosts.checkpoint_files import read_checkpoint
 from uic_plugin.report.progress import EpochReporter
+from uic_plugin.runs import migrate
 from uic_plugin.runs.training import pretrain
 
 
@@ -78,6 +79,26 @@ def test_nothing_changed_changes_nothing(run, uic, tmp_path):
     after = read_checkpoint(tmp_path / "run" / "migrated.ckpt")["uic"]
     assert torch.equal(before["bank"]["targets"], after["bank"]["targets"])
     assert before["bank"]["fingerprint"] == after["bank"]["fingerprint"]
+
+
+@pytest.mark.all_digits
+def test_the_runs_own_checkpoints_stay(run, uic, tmp_path, monkeypatch):
+    folder, train = run
+    train("max_epochs=2", "snapshots=1")
+    own = tmp_path / "run"
+    (tmp_path / "link.ckpt").symlink_to(own / "last.ckpt")
+    (tmp_path / "new").mkdir()
+    before = {path: path.read_bytes() for path in own.rglob("*.ckpt")}
+    assert {path.name for path in before} > {"last.ckpt", "previous.ckpt"}
+    monkeypatch.setattr(migrate, "_answers", lambda *_: pytest.fail("after the forward pass"))
+    outs = [*before, tmp_path / "link.ckpt", own / ".." / "run" / "last.ckpt", tmp_path / "new"]
+    for out in outs:
+        done = uic("labels", "migrate", own, "--data", folder, "--out", out)
+        why = "is a folder: name a file" if out.is_dir() else "is a checkpoint of the run itself"
+        assert done.returncode == 1
+        assert done.stderr.startswith(f"error: {out} {why}")
+        assert len(done.stderr.splitlines()) == 1
+    assert before == {path: path.read_bytes() for path in own.rglob("*.ckpt")}
 
 
 @pytest.mark.all_digits

@@ -16,7 +16,7 @@ from uic_plugin.data.images import fingerprint_of, relative_paths
 from uic_plugin.data.index import ImageIndex, read_index
 from uic_plugin.data.loaders import view_loader
 from uic_plugin.data.packed import is_packed
-from uic_plugin.files import save_tensors
+from uic_plugin.files import refuse_folder, save_tensors
 from uic_plugin.hosts.attach import centered
 from uic_plugin.hosts.checkpoint_files import read_checkpoint
 from uic_plugin.hosts.resume import is_within_epoch
@@ -24,7 +24,13 @@ from uic_plugin.methods import CHECKPOINT_KEY
 from uic_plugin.methods.kept_labels import LabelPlan
 from uic_plugin.pseudo_labels import EmptyClassFixer, PseudoLabelBank
 from uic_plugin.runs.datasets import pretrain_dataset
-from uic_plugin.runs.folder import IMAGES_FILE, open_recipe
+from uic_plugin.runs.folder import (
+    CHECKPOINT_FILE,
+    IMAGES_FILE,
+    PREVIOUS_FILE,
+    SNAPSHOTS,
+    open_recipe,
+)
 from uic_plugin.runs.run import Run
 
 
@@ -61,16 +67,19 @@ def migrate_labels(
     Args:
         run: a run folder or a checkpoint in it.
         data: the folder as it is now, or a packed one.
-        out: checkpoint to write.
+        out: checkpoint to write, none of the run's own.
         index: list of the images as they were; by default the run folder's own.
         progress: is told how many new images of how many are labelled.
 
     Raises:
         ValueError: for a checkpoint without labels, of the middle of an epoch, or a list that does
-            not belong to it, or a folder that no image was in before.
+            not belong to it, or a folder that no image was in before; if `out` is a checkpoint of
+            the run.
         FileNotFoundError: without checkpoint, list or images.
+        IsADirectoryError: if `out` is a folder.
     """
     cfg, checkpoint = open_recipe(run)
+    _check_out(out, checkpoint)
     content = _checked_content(cfg, checkpoint)
     state = content[CHECKPOINT_KEY]
     before = _names_before(checkpoint, index, state["bank"].get("fingerprint"))
@@ -102,6 +111,21 @@ def migrate_labels(
     save_tensors(content, out)
     kept = len(was) - len(added)
     return Migration(kept, len(added), len(before) - kept, splits)
+
+
+def _check_out(out: Path, checkpoint: Path) -> None:
+    """Refuse to replace a checkpoint of the run, from which it resumes.
+
+    Raises:
+        ValueError: for one.
+        IsADirectoryError: for a folder.
+    """
+    refuse_folder(out)
+    folder = checkpoint.parent
+    own = [checkpoint, folder / CHECKPOINT_FILE, folder / PREVIOUS_FILE]
+    own += (folder / SNAPSHOTS).glob("*.ckpt")
+    if out.resolve() in [path.resolve() for path in own]:
+        raise ValueError(f"{out} is a checkpoint of the run itself: name another file, --out")
 
 
 def _unpacked(kind: str | None) -> str:
