@@ -1,6 +1,7 @@
 """Features of real images: kept, resumed, added to, and bad images named."""
 
 import dataclasses
+import errno
 import os
 import shutil
 import signal
@@ -15,7 +16,7 @@ import torch
 from PIL import Image
 
 from uic_plugin.data.folders import list_images
-from uic_plugin.features import embedding
+from uic_plugin.features import embedding, store
 from uic_plugin.features.embedding import FrozenNetwork, embed_images
 from uic_plugin.features.reading import FrozenImages, Preprocessing, collate
 from uic_plugin.features.store import FeatureStore
@@ -137,6 +138,35 @@ def test_features_that_are_there_are_only_read(backbone, folder, tmp_path, monke
     assert embed(backbone, folder, tmp_path / "store", precision="auto").added == 0
     (folder / "new.png").write_bytes((folder / list_images(folder).names[0]).read_bytes())
     with pytest.raises(PermissionError):
+        embed(backbone, folder, tmp_path / "store")
+
+
+@pytest.mark.parametrize(
+    "error", [PermissionError(errno.EACCES, "denied"), OSError(errno.EROFS, "read-only")]
+)
+def test_known_bad_images_need_no_writing(backbone, folder, tmp_path, monkeypatch, error):
+    (folder / "bad.png").write_text("no image")
+    first = embed(backbone, folder, tmp_path / "store")
+
+    def refuse(_):
+        raise error
+
+    monkeypatch.setattr(store, "_lock", refuse)
+    again = embed(backbone, folder, tmp_path / "store")
+    assert (again.names, again.bad, again.added) == (first.names, first.bad, 0)
+    # one that was repaired is as good as new
+    shutil.copy(folder / first.names[0], folder / "bad.png")
+    with pytest.raises(type(error), match=error.strerror):
+        embed(backbone, folder, tmp_path / "store")
+
+
+def test_another_process_at_work_is_said_of_known_bad_images(backbone, folder, tmp_path):
+    (folder / "bad.png").write_text("no image")
+    embed(backbone, folder, tmp_path / "store")
+    with (
+        store._lock(tmp_path / "store"),
+        pytest.raises(OSError, match="another process is writing features there"),
+    ):
         embed(backbone, folder, tmp_path / "store")
 
 

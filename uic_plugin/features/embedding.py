@@ -8,10 +8,11 @@ on a processor without instructions for it.
 from __future__ import annotations
 
 import ctypes
+import errno
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from uic_plugin.features.store import (
     FeatureStore,
     FileFacts,
     StoreIdentity,
+    StoreWriter,
     writing,
 )
 from uic_plugin.networks.layers import layer_outputs
@@ -104,21 +106,42 @@ def embed_images(
     whole = old if old is not None and old.identity == identity else None
     if whole and not any(_is_missing(whole, facts, name) for name in images.names):
         return _embedded(whole, images, 0, start)  # which may lie where nobody may write
-    added = 0
-    with writing(out, identity) as writer:
-        missing = [name for name in images.names if _is_missing(writer.store, facts, name)]
-        done = len(images.names) - len(missing)
-        dataset = FrozenImages(images.root, missing, backbone)
-        for entries, views in _batches(dataset, batch_size, num_workers):
-            features = torch.empty(0, identity.dim) if views is None else network(views)
-            # an image that is still unreadable has its line already
-            new = [entry for entry in entries if entry != writer.store.entries.get(entry.name)]
-            writer.append(new, features.numpy())
-            added += len(features)
-            done += len(entries)
-            progress(done, len(images.names))
-        store = writer.store
-    return _embedded(store, images, added, start)
+    with ExitStack() as stack:
+        try:
+            writer = stack.enter_context(writing(out, identity))
+        except OSError as error:
+            if whole and _is_read_only(error) and _lacks_only_bad(whole, facts, images.names):
+                return _embedded(whole, images, 0, start)
+            raise
+        added = _add_missing(
+            writer, network, images, progress, batch_size=batch_size, num_workers=num_workers
+        )
+    return _embedded(writer.store, images, added, start)
+
+
+def _add_missing(
+    writer: StoreWriter,
+    network: FrozenNetwork,
+    images: ImageList,
+    progress: Callable[[int, int], None],
+    *,
+    batch_size: int,
+    num_workers: int,
+) -> int:
+    """Compute the features that a store lacks; return how many there were."""
+    facts = facts_of(images.root)
+    missing = [name for name in images.names if _is_missing(writer.store, facts, name)]
+    done, added = len(images.names) - len(missing), 0
+    dataset = FrozenImages(images.root, missing, network.backbone)
+    for entries, views in _batches(dataset, batch_size, num_workers):
+        features = torch.empty(0, writer.store.identity.dim) if views is None else network(views)
+        # an image that is still unreadable has its line already
+        new = [entry for entry in entries if entry != writer.store.entries.get(entry.name)]
+        writer.append(new, features.numpy())
+        added += len(features)
+        done += len(entries)
+        progress(done, len(images.names))
+    return added
 
 
 def _embedded(store: FeatureStore, images: ImageList, added: int, start: float) -> Embedded:
@@ -246,6 +269,28 @@ def _is_missing(store: FeatureStore, facts: Callable[[str], FileFacts], name: st
         return facts(name) != entry.facts
     except OSError:
         return True
+
+
+def _lacks_only_bad(
+    store: FeatureStore, facts: Callable[[str], FileFacts], names: Sequence[str]
+) -> bool:
+    """Return whether all images have features, but for unreadable ones that are as they were."""
+    for name in names:
+        entry = store.entries.get(name)
+        if entry is None:
+            return False
+        try:
+            if facts(name) != entry.facts:
+                return False
+        except OSError:
+            if entry.row is not None:
+                return False
+    return True
+
+
+def _is_read_only(error: OSError) -> bool:
+    """Return whether an error says that a file must not be written, rather than cannot."""
+    return isinstance(error, PermissionError) or error.errno == errno.EROFS
 
 
 def _batches(dataset: FrozenImages, batch_size: int, num_workers: int) -> Iterator[Batch]:
