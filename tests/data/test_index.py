@@ -1,11 +1,13 @@
 """An index file stands for a walk through the folder: same names, order, classes, fingerprint."""
 
 import json
+import os
 
 import numpy as np
 import pytest
 from torchvision.datasets import ImageFolder
 
+from uic_plugin.data.folders import images_below
 from uic_plugin.data.held_out import index_of_split
 from uic_plugin.data.images import fingerprint_of, path_of, relative_paths
 from uic_plugin.data.index import IndexedImages, folder_groups, read_index, save_index, write_index
@@ -43,6 +45,32 @@ def test_deep_folders_and_odd_names(tmp_path):
     index = read_index(tmp_path / "i")
     assert list(index.names()) == relative_paths(ImageFolder(str(root), allow_empty=True))
     assert index.targets().tolist() == [0, 0, 1, 1, 1]
+
+
+def test_links_in_a_circle_are_followed_once(tmp_path):
+    root = tmp_path / "images"
+    for name in ("a/1.png", "a/deep/2.png", "b/3.png"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"")
+    (root / "self").symlink_to(".")
+    (root / "a" / "deep" / "all").symlink_to(root)
+    (root / "a" / "deep" / "up").symlink_to("..")
+    (root / "b" / "there").symlink_to("../a")  # no circle: listed under both paths
+    expected = [*("a/1.png", "a/deep/2.png"), "b/3.png", "b/there/1.png", "b/there/deep/2.png"]
+    assert images_below(root) == expected
+    write_index(root, tmp_path / "i")
+    index = read_index(tmp_path / "i")
+    assert list(index.names()) == expected
+    assert index.classes == ["a", "b"]
+    (tmp_path / "link").symlink_to(root)
+    assert images_below(tmp_path / "link") == expected
+
+
+def test_only_folders_are_looked_at(digits, tmp_path, monkeypatch):
+    asked, look = [], os.stat
+    monkeypatch.setattr(os, "stat", lambda path, **kwargs: asked.append(path) or look(path))
+    assert len(images_below(digits / "train")) == 1442
+    assert len(asked) < 20
 
 
 def test_flat_folder(tmp_path):

@@ -14,6 +14,7 @@ import numpy as np
 from uic_plugin.data.held_out import SplitImages
 from uic_plugin.data.images import IMAGE_SUFFIXES
 from uic_plugin.data.packed import PackedByPath, is_packed, open_packed
+from uic_plugin.data.walk import walk_folders
 
 # what cameras and telephones write, and Pillow or this program does not read
 _OTHER_PHOTOGRAPHS = (
@@ -81,6 +82,7 @@ def check_outside(out: Path, images: Path, option: str = "--out") -> None:
 def images_below(root: Path) -> list[str]:
     """Return the paths of all images below a folder, with forward slashes, sorted; follow links.
 
+    A link to a folder that it lies in is left out.
     A warning counts photographs of other kinds.
 
     Raises:
@@ -89,7 +91,7 @@ def images_below(root: Path) -> list[str]:
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: there is no such folder of images")
     names, others = [], Counter[str]()
-    for folder, _, files in os.walk(root, followlinks=True):
+    for folder, files in walk_folders(root):
         for name in files:
             suffix = os.path.splitext(name)[1].lower()
             if suffix in IMAGE_SUFFIXES:

@@ -25,6 +25,7 @@ from PIL import Image
 
 from uic_plugin.data.images import IMAGE_SUFFIXES
 from uic_plugin.data.listed import ListedImages, decode
+from uic_plugin.data.walk import class_folders_of, walk_folders
 from uic_plugin.files import replacing
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def folder_groups(
     Raises:
         ValueError: for images beside class folders.
     """
-    classes = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
+    classes = class_folders_of(folder)
     beside = next(iter(_images(os.listdir(folder))), None) if classes else None
     if beside is not None:
         raise ValueError(
@@ -284,7 +285,7 @@ class IndexedImages(ListedImages):
 
 def _below(root: Path, name: str) -> Iterator[str]:
     """Iterate over the images of a class folder, as torchvision's ImageFolder orders them."""
-    for folder, _, names in sorted(os.walk(root / name, followlinks=True)):
+    for folder, names in sorted(walk_folders(root / name, root)):
         below = Path(folder).relative_to(root).as_posix()
         for file in sorted(_images(names)):
             yield f"{below}/{file}"
