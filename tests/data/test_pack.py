@@ -18,7 +18,7 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from uic_plugin.data import pack_work
-from uic_plugin.data.folders import images_below
+from uic_plugin.data.folders import check_outside, images_below
 from uic_plugin.data.images import BadImageError, fingerprint_of, path_of, relative_paths
 from uic_plugin.data.index import write_index
 from uic_plugin.data.pack import PackSettings
@@ -242,6 +242,17 @@ class TestSource:
         pack_images(photos[0], tmp_path / "packed", AS_THEY_ARE)
         with pytest.raises(FileNotFoundError, match=f"made of, {photos[0].resolve()}"):
             images_below(tmp_path / "packed")
+
+    def test_pictures_do_not_go_among_the_originals(self, photos, tmp_path):
+        root, _ = photos
+        packed = tmp_path / "packed"
+        pack_images(root, packed, AS_THEY_ARE)
+        for out, folder in ((packed / "x", packed), (root / "cat" / "x", root)):
+            with pytest.raises(ValueError, match=f"lies in {folder}, and its pictures .* --out"):
+                check_outside(out, packed)
+        check_outside(tmp_path / "x", packed)
+        shutil.rmtree(root)
+        check_outside(root / "x", packed)  # where no originals are left
 
     def test_what_is_there_stays(self, photos, tmp_path):
         root, _ = photos

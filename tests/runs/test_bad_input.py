@@ -13,7 +13,7 @@ from host_lines import LINE, needs_solo
 
 from uic_plugin.hosts import HostError, find_host
 from uic_plugin.report.progress import EpochReporter
-from uic_plugin.runs.folder import read_checkpoint
+from uic_plugin.runs.folder import find_resume, read_checkpoint
 from uic_plugin.runs.training import pretrain
 
 SMALL = [
@@ -147,6 +147,15 @@ def test_a_run_among_the_images(uic, digits, tmp_path):
     folder = copy_digits(digits, tmp_path / "images")
     settings = custom(folder, "method_kwargs.num_pseudo_classes=20", "run_dir=images/run")
     one_line(uic(*settings, "max_epochs=1"), "images/run lies in", "run_dir=FOLDER")
+
+
+def test_a_run_among_the_images_of_the_home_folder(recipe, tmp_path, monkeypatch):
+    (tmp_path / "images").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(
+        ValueError, match=r"images/run lies in .*: give a folder elsewhere, run_dir"
+    ):
+        find_resume(recipe("data.train_path=~/images"), tmp_path / "images" / "run")
 
 
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])

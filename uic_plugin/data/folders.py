@@ -66,17 +66,19 @@ def check_outside(out: Path, images: Path, option: str = "--out") -> None:
 
     Args:
         out: folder to write to.
-        images: the folder of images, or a file that lists them.
+        images: the folder of images, a packed one, or a file that lists them.
         option: which says where.
 
     Raises:
-        ValueError: if `out` lies in the folder.
+        ValueError: if `out` lies in the folder, or in that of a packed folder's originals.
     """
-    if images.is_dir() and out.resolve().is_relative_to(images.resolve()):
-        raise ValueError(
-            f"{out} lies in {images}, and its pictures would be among the images the next time: "
-            f"give a folder elsewhere, {option}"
-        )
+    folders = [images, open_packed(images).folder] if is_packed(images) else [images]
+    for folder in folders:
+        if folder.is_dir() and out.resolve().is_relative_to(folder.resolve()):
+            raise ValueError(
+                f"{out} lies in {folder}, and its pictures would be among the images the next "
+                f"time: give a folder elsewhere, {option}"
+            )
 
 
 def images_below(root: Path) -> list[str]:

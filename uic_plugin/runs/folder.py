@@ -67,7 +67,8 @@ def find_resume(cfg: DictConfig, run_dir: Path) -> Path | None:
     _check_own(run_dir)
     own = _whole_checkpoint(run_dir)
     if own is None and cfg.data.get("train_path"):
-        check_outside(run_dir, Path(cfg.data.train_path), "run_dir=FOLDER")
+        images = Path(cfg.data.train_path).expanduser()
+        check_outside(run_dir, images, "run_dir=FOLDER")
     named = Path(cfg.resume_from_checkpoint) if cfg.get("resume_from_checkpoint") else None
     checkpoint = own or named
     if checkpoint is None:
