@@ -348,6 +348,35 @@ class TestKill:
         pack_images(digits / "val", tmp_path / "whole", AS_THEY_ARE)
         same_files(out, tmp_path / "whole")
 
+    @pytest.mark.parametrize("held", [None, 200, 128 + 3 * CHUNK * 192 + 5])
+    def test_lost_pixels_are_decoded_again(self, digits, tmp_path, held):
+        """Half a file of pixels was filled up with zeros: black images."""
+        source, out = digits / "train", tmp_path / "packed"
+        forked(pack_and_die, source, out, 6 * CHUNK, 0)
+        pixels = tmp_path / ".packed.part" / "pixels.npy"
+        os.truncate(pixels, held) if held else pixels.unlink()
+        counts = []
+        pack_images(source, out, AS_THEY_ARE, progress=lambda done, total: counts.append(done))
+        assert counts[0] == (3 * CHUNK if held and held > 200 else 0)
+        pack_images(source, tmp_path / "whole", AS_THEY_ARE)
+        same_files(out, tmp_path / "whole")
+
+    def test_unfinished_work_of_another_command_stays(self, digits, tmp_path, uic):
+        left = tmp_path / ".packed.part" / "train" / "cat.png"
+        draw(left, 8, 8)
+        done = uic("data", "pack", digits / "val", "packed", "--size", "8")
+        assert done.returncode == 1
+        assert done.stderr.strip() == (
+            "error: .packed.part holds unfinished work of another command, as train: give another "
+            "folder, or remove that one"
+        )
+        assert [path.name for path in left.parents[1].iterdir()] == ["train"]
+        assert left.exists()
+        shutil.rmtree(left.parents[1])
+        left.parents[1].write_text("a file")
+        with pytest.raises(FileExistsError, match=r"\.packed\.part holds unfinished work"):
+            pack_images(digits / "val", tmp_path / "packed", AS_THEY_ARE)
+
     def test_other_settings_begin_anew(self, digits, tmp_path):
         source, out = digits / "train", tmp_path / "packed"
         forked(pack_and_die, source, out, 2 * CHUNK, 0)

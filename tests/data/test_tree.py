@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from uic_plugin.data import cifar10
+from uic_plugin.data import cifar10, tree
+from uic_plugin.data.digits import prepare_digits
 from uic_plugin.data.tree import write_tree
 
 
@@ -40,6 +41,53 @@ def test_foreign_folders_are_left_alone(tmp_path):
     with pytest.raises(FileExistsError, match="holds something else"):
         write_tree(tmp_path / "mine", "v1", lambda folder: None)
     assert (tmp_path / "mine" / "thesis.txt").exists()
+
+
+def test_unfinished_work_of_another_command_is_not_mixed_in(tmp_path):
+    cat = tmp_path / ".data.part" / "train" / "cat"
+    cat.mkdir(parents=True)
+    (cat / "1.png").write_text("x")
+    with pytest.raises(FileExistsError, match=r"\.data\.part holds unfinished work of another"):
+        prepare_digits(tmp_path / "data")
+    assert (cat / "1.png").exists()
+    assert not (tmp_path / "data").exists()
+
+
+def test_unfinished_work_for_another_mark_is_refused(tmp_path):
+    def stopped(folder):
+        (folder / "a").write_text("1")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_tree(tmp_path / "data", "v1", stopped)
+    with pytest.raises(FileExistsError, match="give another folder, or remove that one"):
+        write_tree(tmp_path / "data", "v2", lambda folder: None)
+    assert (tmp_path / ".data.part" / "a").read_text() == "1"
+
+
+@pytest.mark.parametrize("left", [None, ""])
+def test_a_call_that_was_killed_at_its_first_step_resumes(tmp_path, left):
+    (tmp_path / ".data.part").mkdir()
+    if left is not None:
+        (tmp_path / ".data.part" / ".uic-begun").write_text(left)
+    root = write_tree(tmp_path / "data", "v1", lambda folder: None)
+    assert [path.name for path in root.iterdir()] == [".uic-complete"]
+
+
+def test_a_call_that_was_killed_before_its_last_step_resumes(tmp_path, monkeypatch):
+    rename = tree.os.replace
+
+    def killed(source, target):
+        if target == tmp_path / "data":
+            raise KeyboardInterrupt
+        rename(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tree.os, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            write_tree(tmp_path / "data", "v1", lambda folder: None)
+    write_tree(tmp_path / "data", "v1", lambda folder: pytest.fail("it is whole"))
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
 def test_digits(digits):

@@ -21,11 +21,18 @@ from uic_plugin.data.packed import (
     ANNOTATIONS_FILE,
     LIST_FILE,
     OFFSETS_FILE,
+    PIXELS_FILE,
     SIZES_FILE,
     PackAbout,
 )
 
 _PLAN_FILE, _JOURNAL_FILE, _LOCK_FILE = "plan.json", "journal.jsonl", ".lock"
+_OWN_FILES = {
+    *(_PLAN_FILE, _JOURNAL_FILE, _LOCK_FILE, ABOUT_FILE, LIST_FILE, PIXELS_FILE),
+    *(OFFSETS_FILE, SIZES_FILE, ANNOTATIONS_FILE),
+    # the list of images while it is being written
+    *(f"{LIST_FILE}.new{more}" for more in ("", ".part", ".part.names")),
+}
 _SAFE_SECONDS = 1.0  # between two moments at which what is done is safe on disk
 _PATIENCE = 5.0  # seconds that processes of a killed call may take to end
 _SIDE = np.dtype("<i4")  # a height or width
@@ -89,15 +96,16 @@ class PackWork:
         return name
 
     def resume(self, job: PixelJob) -> None:
-        """Take over the chunks of the journal whose files have not changed since."""
+        """Take over the chunks of the journal that have their pixels and unchanged files."""
         journal = self.part / _JOURNAL_FILE
-        kept = b""
+        kept, held = b"", os.fstat(job.file).st_size - HEADER_BYTES
         for line in journal.read_bytes().splitlines(True) if journal.exists() else ():
             try:
                 chunk, end, digest, bad = json.loads(line)
             except ValueError:
                 break
-            if chunk != self.done or digest != files_digest(job.paths(chunk)):
+            # a file of pixels that is gone or cut would be filled up with zeros: black images
+            if chunk != self.done or end > held or digest != files_digest(job.paths(chunk)):
                 break
             self.done, self.end = self.done + 1, end
             self.digests.append(digest)
@@ -178,8 +186,10 @@ def own_folder(part: Path) -> Iterator[None]:
     """Make the temporary folder, and keep other processes out of it.
 
     Raises:
+        FileExistsError: if it holds anything that no pack makes.
         OSError: if another process is at work there.
     """
+    _refuse_foreign(part)
     part.parent.mkdir(parents=True, exist_ok=True)
     lock = _locked(part)
     try:
@@ -190,6 +200,25 @@ def own_folder(part: Path) -> Iterator[None]:
                 (part / _LOCK_FILE).unlink()
                 part.rmdir()
         os.close(lock)
+
+
+def _refuse_foreign(part: Path) -> None:
+    """Refuse what another command has left, which a pack would remove.
+
+    Raises:
+        FileExistsError: if the temporary folder holds anything that no pack makes, or is a file.
+    """
+    try:
+        foreign = [name for name in os.listdir(part) if name not in _OWN_FILES]
+    except FileNotFoundError:
+        return
+    except NotADirectoryError:
+        foreign = [part.name]
+    if foreign:
+        raise FileExistsError(
+            f"{part} holds unfinished work of another command, as {min(foreign)}: give another "
+            f"folder, or remove that one"
+        )
 
 
 def _locked(part: Path) -> int:
