@@ -4,10 +4,13 @@ import io
 import shutil
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 import torch
 from PIL import Image
 
+from uic_plugin.data.parquet import ParquetImages
 from uic_plugin.hosts import find_host
 from uic_plugin.hosts.checkpoint_files import read_checkpoint
 from uic_plugin.report.progress import EpochReporter
@@ -91,6 +94,24 @@ def test_parquet(folder, recipe, digits, tmp_path, uic, monkeypatch, workers):
     done = uic("label", tmp_path / "run", "--out", "labels.csv")
     assert done.returncode == 1
     assert "holds no image files of their own" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "cell", [None, {"bytes": None, "path": None}, {"bytes": None, "path": "../else.png"}]
+)
+def test_a_row_of_parquet_without_an_image(digits, tmp_path, monkeypatch, cell):
+    pytest.importorskip("datasets")
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    path = next(digits.glob("train/*/*.png"))
+    (tmp_path / "p").mkdir()
+    cells = [{"bytes": path.read_bytes(), "path": path.name}, cell]
+    kind = pyarrow.struct({"bytes": pyarrow.binary(), "path": pyarrow.string()})
+    table = pyarrow.table({"image": pyarrow.array(cells, kind)})
+    pyarrow.parquet.write_table(table, tmp_path / "p" / "train-00000-of-00001.parquet")
+    images = ParquetImages(tmp_path / "p", lambda image: image.size)
+    assert images[0][0] == Image.open(path).size
+    with pytest.raises(OSError, match=r"row 1 of .*p has no image"):  # named, or skipped
+        images[1]
 
 
 def hdf5(source, target):

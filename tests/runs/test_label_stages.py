@@ -1,6 +1,7 @@
 """Labels from a pass of their own, from a file, and into a file."""
 
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -210,6 +211,28 @@ def test_rows_of_another_network_are_not_taken_over(trained, recipe, tmp_path):
     seen = []
     label_images(run, out, progress=lambda done, total: seen.append(done))
     assert seen[0] == 256
+
+
+def test_images_that_changed_since_a_stopped_call_are_labelled_again(trained, digits, tmp_path):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for number, path in enumerate(sorted(digits.glob("val/*/*.png"))[:40]):
+        shutil.copy(path, photos / f"{number:02d}.png")
+    options = {"data": photos, "settings": LabelSettings(batch_size=10)}
+    whole = label_images(loaded(trained), tmp_path / "whole.csv", **options)
+
+    def stop(done, total):
+        if done >= 20:
+            raise RuntimeError
+
+    out = tmp_path / "parts.csv"
+    with pytest.raises(RuntimeError):
+        label_images(loaded(trained), out, progress=stop, **options)
+    shutil.copy(photos / "39.png", photos / "00.png")  # which has been labelled
+    again = label_images(loaded(trained), out, **options)
+    assert again.labels[0] == whole.labels[39]
+    assert again.confidence[0] == pytest.approx(whole.confidence[39], rel=1e-4)
+    assert again.confidence[0] != pytest.approx(whole.confidence[0], rel=1e-4)
 
 
 @pytest.mark.all_digits

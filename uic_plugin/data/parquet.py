@@ -61,13 +61,17 @@ class ParquetImages(ListedImages):
         self.fingerprint = _fingerprint(root, len(self._table))
 
     def load(self, number: int) -> Image.Image:
-        """Return an image, decoded, RGB."""
-        cell = self._table[int(number)][self._column]
+        """Return an image, decoded, RGB.
+
+        Raises:
+            OSError: if the row has no image, or one that cannot be read.
+        """
+        cell = self._table[int(number)][self._column] or {}
         content = cell.get("bytes")
         if content is None:  # the files name images beside them
             name = str(cell.get("path") or "")
             if not name or Path(name).is_absolute() or ".." in Path(name).parts:
-                raise ValueError(f"{self.name(number)} has no image ({name!r})")
+                raise OSError(f"{self.name(number)} has no image ({name!r})")
             return decode(self.root / name)
         return decode(content)
 

@@ -16,7 +16,8 @@ from uic_plugin.files import replacing
 from uic_plugin.report.page.projection import project
 
 NEIGHBOURS = 15
-_CHUNK = 2048
+_CHUNK = 2048  # rows at once, fewer where there are many, see `nearest`
+_GAPS = 1 << 25  # distances that are held at once: 0.4 GB with their order
 _SIDE = 128  # pixels of the longer side of an image in the file
 
 
@@ -74,8 +75,9 @@ def nearest(rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     ids = np.empty((len(rows), count), np.int64)
     distances = np.empty((len(rows), count), np.float32)
     squares = (rows**2).sum(1)
-    for start in range(0, len(rows), _CHUNK):
-        part = slice(start, min(start + _CHUNK, len(rows)))
+    chunk = max(1, min(_CHUNK, _GAPS // max(1, len(rows))))
+    for start in range(0, len(rows), chunk):
+        part = slice(start, min(start + chunk, len(rows)))
         gap = squares[part, None] - 2 * rows[part] @ rows.T + squares
         gap[np.arange(part.stop - start), np.arange(start, part.stop)] = -1  # itself first
         best = np.argpartition(gap, count - 1, axis=1)[:, :count]

@@ -28,6 +28,7 @@ from uic_plugin.data.labels import (
 )
 from uic_plugin.data.listed import decode
 from uic_plugin.data.loaders import view_loader
+from uic_plugin.data.pack_pixels import digest_of_all
 from uic_plugin.data.packed import PackedByPath, check_decoded_size, is_packed, open_packed
 from uic_plugin.data.views import BAD_IMAGE_ERRORS
 from uic_plugin.networks.weights import weights_fingerprint
@@ -259,14 +260,26 @@ def _batches(
 
 
 def _identity(run: Run, dataset: ImageFiles, settings: LabelSettings) -> bytes:
-    """Return a line that says whose rows these are: images, weights and settings."""
-    names = [str(dataset.root.resolve()), *dataset.images]
+    """Return a line that says whose rows these are: images, weights and settings.
+
+    Images are known by their names and by what their files are now, so that one that has changed
+    since a stopped call is labelled again, with all others.
+    """
+    names = [str(dataset.root.resolve()), _state_of(dataset), *dataset.images]
     digest = hashlib.blake2b("\0".join(names).encode(errors="surrogateescape"))
     digest.update(weights_fingerprint(run.backbone).encode())
     digest.update(weights_fingerprint(run.head).encode())
     cfg = run.config
     given = [*dataclasses.astuple(settings), cfg.seed, str(cfg.augmentations[0]), _ROW.descr]
     return json.dumps([digest.hexdigest()[:32], *given]).encode() + b"\n"
+
+
+def _state_of(dataset: ImageFiles) -> str:
+    """Return what says that the content of images is that of before."""
+    if is_packed(dataset.root):
+        about = open_packed(dataset.root).about
+        return f"{about.files} {about.size} {about.square}"
+    return digest_of_all(dataset.root, list(dataset.images))
 
 
 def _open_rows(path: Path, identity: bytes, num_images: int, batch_size: int) -> int:
