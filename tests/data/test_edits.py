@@ -76,6 +76,31 @@ def test_numbers_without_gaps_and_marked_images():
         apply_edits(TABLE, edits, wrong="maybe")
 
 
+def test_marks_of_another_program_stay_marks(tmp_path, uic):
+    """pandas writes True, and 1.0 beside a missing value."""
+    (tmp_path / "l.csv").write_text(
+        "path,label,wrong,hidden,patient\na,0,True,0.0,0012\nb,0,False,,7\nc,1,False,1.0,8\n"
+    )
+    write(tmp_path / "e.json", [], read_labels(tmp_path / "l.csv"))
+    done = uic("labels", "apply", "e.json", "l.csv", "--out", "new.csv")
+    assert "1 images marked as wrong" in done.stdout
+    table = read_labels(tmp_path / "new.csv")
+    assert table.extra["wrong"].tolist() == [1, 0, 0]
+    assert table.extra["hidden"].tolist() == [0, 0, 1]
+    assert table.extra["patient"].tolist() == ["0012", "7", "8"]
+    done = uic("labels", "apply", "e.json", "l.csv", "--out", "less.csv", "--wrong", "drop")
+    assert done.returncode == 0, done.stderr
+    assert read_labels(tmp_path / "less.csv").paths == ["b", "c"]
+
+
+def test_marks_of_a_table_made_in_python():
+    extra = {"wrong": TABLE.labels == 2, "hidden": (TABLE.labels == 4).astype(float)}
+    table = LabelTable(PATHS, TABLE.labels, SCORES, SCORES, extra)
+    done = apply_edits(table, Edits("l", 10, table.fingerprint, []), renumber=False)
+    assert done.table.extra["wrong"].tolist() == [0, 0, 0, 0, 0, 1, 1, 0, 0, 0]
+    assert done.table.extra["hidden"].tolist() == [0, 0, 0, 0, 0, 0, 0, 1, 1, 1]
+
+
 def read_wrong():
     from uic_plugin.data.edits import Wrong
 

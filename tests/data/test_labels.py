@@ -1,5 +1,7 @@
 """Label files: both formats, and everything that can be wrong with one."""
 
+import datetime
+
 import numpy as np
 import pyarrow
 import pyarrow.parquet
@@ -41,12 +43,100 @@ def test_path_and_label_are_enough(tmp_path):
 
 
 def test_a_file_of_a_spreadsheet(tmp_path):
-    """With a byte order mark, and a column of numbers that are longer than any integer."""
+    """With a byte order mark, and a column of numbers that are longer than any float."""
     text = "path,label,id\nx.png,4,12345678901234567890123\n"
     (tmp_path / "labels.csv").write_text(text, encoding="utf-8-sig")
     table = read_labels(tmp_path / "labels.csv")
     assert (table.paths, table.labels.tolist()) == (["x.png"], [4])
-    assert table.extra["id"][0] == pytest.approx(1.2345678901234567e22)
+    assert table.extra["id"].tolist() == ["12345678901234567890123"]
+
+
+def test_columns_of_others_in_csv_stay_as_they_are(tmp_path):
+    """Ids with zeros in front, times, double precision, an empty cell, what looks like a mark."""
+    text = (
+        "path,label,confidence,entropy,patient,time,weight,is_new,second,head_0,agreement\n"
+        "a.png,1,0.5,0.25,0012,1700000123.5,0.12345678901234567,True,0,1,0.75\n"
+        "b.png,0,0.5,0.25,7,1700000124,,False,1,0,1.0\n"
+    )
+    (tmp_path / "labels.csv").write_text(text)
+    table = read_labels(tmp_path / "labels.csv")
+    assert table.extra["patient"].tolist() == ["0012", "7"]
+    assert [table.extra[name].dtype.kind for name in ("second", "head_0", "agreement")] == [*"iif"]
+    write_labels(tmp_path / "again.csv", table)
+    assert (tmp_path / "again.csv").read_text() == text
+    write_labels(tmp_path / "again.parquet", table)  # where text stays text
+    write_labels(tmp_path / "back.csv", read_labels(tmp_path / "again.parquet"))
+    assert (tmp_path / "back.csv").read_text() == text
+
+
+def test_columns_of_others_in_parquet_keep_their_types(tmp_path):
+    utc, kinds = datetime.timezone.utc, pyarrow
+    when = datetime.datetime(2026, 11, 28, 12, 30, 0, 5)
+    columns = {
+        "double": pyarrow.array([0.1, 1 / 3, float("nan")]),
+        "missing": pyarrow.array([0.1, None, float("nan")]),
+        "small": pyarrow.array([1, 2, 3], kinds.int8()),
+        "long": pyarrow.array([2**60 + 1, None, 3]),
+        "huge": pyarrow.array([2**64 - 1, 0, 1], kinds.uint64()),
+        "yes": pyarrow.array([True, None, False]),
+        "time": pyarrow.array([when] * 3),
+        "nanoseconds": pyarrow.array([1, None, 3], kinds.timestamp("ns")),
+        "zone": pyarrow.array([when.replace(tzinfo=utc), None, None]),
+        "far": pyarrow.array([-(10**17), None, 3], kinds.timestamp("us", "UTC")),
+        "day": pyarrow.array([when.date()] * 3),
+        "clock": pyarrow.array([1, 2, 3], kinds.time64("ns")),
+        "text": pyarrow.array(["0012", None, ""]),
+        "list": pyarrow.array([[1, 2], [3, 4], [5, 6]]),
+        "bytes": pyarrow.array([b"a", b"\xff", None]),
+    }
+    own = {"path": ["a", "b", "c"], "label": [0, 1, 2], "confidence": [0.5] * 3}
+    whole = pyarrow.table({**own, **columns})
+    pyarrow.parquet.write_table(whole, str(tmp_path / "l.parquet"))
+    write_labels(tmp_path / "again.parquet", read_labels(tmp_path / "l.parquet"))
+    again = pyarrow.parquet.read_table(tmp_path / "again.parquet")
+    for name, column in columns.items():
+        assert again[name].type == column.type, name
+        assert str(again[name].combine_chunks()) == str(column), name  # where NaN equals NaN
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        ["True", "False", "False"],
+        ["1.0", "0.0", ""],  # as pandas writes marks beside a missing one
+        ["TRUE", "0", " "],
+    ],
+)
+def test_marks_of_other_programs_in_csv(tmp_path, values):
+    rows = "".join(f"{k}.png,{k},{value}\n" for k, value in enumerate(values))
+    (tmp_path / "labels.csv").write_text("path,label,wrong\n" + rows)
+    table = read_labels(tmp_path / "labels.csv")
+    assert table.extra["wrong"].dtype == np.int64
+    assert table.extra["wrong"].tolist() == [1, 0, 0]
+    assert table.marked("wrong").tolist() == [True, False, False]
+    assert not table.marked("hidden").any()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [[True, False, False], [True, False, None], [1.0, 0.0, float("nan")], [1.0, 0.0, None]],
+)
+def test_marks_of_other_programs_in_parquet(tmp_path, values):
+    table = pyarrow.table({"path": list("abc"), "label": [0, 1, 2], "hidden": values})
+    pyarrow.parquet.write_table(table, str(tmp_path / "labels.parquet"))
+    assert read_labels(tmp_path / "labels.parquet").extra["hidden"].tolist() == [1, 0, 0]
+
+
+@pytest.mark.parametrize("value", ["yes", "2", "0.5", "-1"])
+def test_a_mark_that_is_none_is_refused(tmp_path, value):
+    (tmp_path / "labels.csv").write_text(f"path,label,wrong\na.png,0,1\nb.png,0,{value}\n")
+    said = rf"labels\.csv: column wrong holds '{value}': write 1 for marked images and 0 for"
+    with pytest.raises(ValueError, match=said):
+        read_labels(tmp_path / "labels.csv")
+    table = pyarrow.table({"path": ["a"], "label": [0], "hidden": [3]})
+    pyarrow.parquet.write_table(table, str(tmp_path / "labels.parquet"))
+    with pytest.raises(ValueError, match=r"labels\.parquet: column hidden holds 3: write 1"):
+        read_labels(tmp_path / "labels.parquet")
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,20 @@ def test_unfinished_work_of_other_commands_stays(labelled, uic):
     assert sorted(os.listdir(root)) == [".out.part", "images", "labels.csv", "out"]
 
 
+@pytest.mark.parametrize(("mark", "none"), [("True", "False"), ("1.0", "")])
+def test_marks_of_another_program_leave_images_out(labelled, uic, mark, none):
+    root, paths = labelled
+    rows = [f"{path},0,{mark if k == 3 else none},0" for k, path in enumerate(paths)]
+    (root / "labels.csv").write_text("\n".join(["path,label,wrong,hidden", *rows]) + "\n")
+    done = uic("export", "labels.csv", "images", "--to", "folders", "--out", "out")
+    assert done.stdout.strip() == "out: 7 images in 1 classes, 1 left out (--all)"
+    rows[0] = f"{paths[0]},0,maybe,0"
+    (root / "labels.csv").write_text("\n".join(["path,label,wrong,hidden", *rows]) + "\n")
+    done = uic("export", "labels.csv", "images", "--to", "folders", "--out", "o2")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: labels.csv: column wrong holds 'maybe'")
+
+
 def test_torchvision_reads_imagefolder(labelled, uic):
     from torchvision.datasets import ImageFolder
 

@@ -1,5 +1,6 @@
 """What is written for the page of classes; tests/browser opens it."""
 
+import base64
 import json
 import os
 import shutil
@@ -162,6 +163,27 @@ def test_the_command_ends_with_the_page(images, tmp_path, uic):
         "files",
         "index.html",
     ]
+
+
+def test_marks_of_another_program_are_on_the_page(images, tmp_path, uic):
+    """pandas writes True, and 1.0 beside a missing value."""
+    _, table = images
+    rows = [
+        f"{path},{k % 3},{k == 0},{'1.0' if k % 3 == 2 else ''}"
+        for k, path in enumerate(table.paths)
+    ]
+    text = "\n".join(["path,label,wrong,hidden", *rows]) + "\n"
+    (tmp_path / "labels.csv").write_text(text)
+    done = uic("classes", "labels.csv", "images")
+    assert done.returncode == 0, done.stderr
+    core = (tmp_path / "classes" / "files" / "core.js").read_text()
+    core = json.loads(core[core.index("{") : core.rindex(")")])
+    assert core["hidden"] == [2]
+    assert sum(base64.b64decode(core["wrong"])) == 1
+    (tmp_path / "labels.csv").write_text(text.replace("True", "yes"))
+    done = uic("classes", "labels.csv", "images")
+    assert done.returncode == 1
+    assert "labels.csv: column wrong holds 'yes'" in done.stderr
 
 
 def test_an_image_gone_a_foreign_label_file_a_foreign_folder(images, tmp_path, uic):

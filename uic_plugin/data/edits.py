@@ -187,8 +187,8 @@ class _State:
         self.table = table
         self.labels = table.labels.copy()
         self.names = dict(table.names)
-        self.wrong = _marks(table, "wrong")
-        self.hidden = {int(c) for c in np.unique(table.labels[_marks(table, "hidden")])}
+        self.wrong = table.marked("wrong")
+        self.hidden = {int(c) for c in np.unique(table.labels[table.marked("hidden")])}
         self.became = np.arange(int(table.labels.max(initial=-1)) + 1)  # each class after merges
         self._row: dict[str, int] = {}
 
@@ -267,10 +267,3 @@ class _State:
 def _class_columns(table: LabelTable) -> list[str]:
     """Name the further columns that hold classes: `second` and those of the heads."""
     return [name for name in table.extra if name == "second" or re.fullmatch(r"head_\d+", name)]
-
-
-def _marks(table: LabelTable, name: str) -> np.ndarray:
-    column = table.extra.get(name)
-    if column is None or column.dtype.kind != "i":
-        return np.zeros(len(table), bool)
-    return np.asarray(column == 1)

@@ -1,8 +1,8 @@
 """Label files: one row per image with its path, pseudo label, confidence and entropy.
 
-They are Parquet or CSV, by the file's suffix. Further columns are kept: `second` and
+They are Parquet or CSV, by the file's suffix. Further columns are `second` and
 `second_confidence` (second-best class), `agreement` (share of heads), `name` (of the class),
-`source_label` (class before edits), `wrong` and `hidden` (0 or 1).
+`source_label` (class before edits), `wrong` and `hidden` (0 or 1). All others are kept as they are.
 """
 
 from __future__ import annotations
@@ -13,10 +13,17 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from uic_plugin.data.label_columns import (
+    Column,
+    further_column,
+    import_pyarrow,
+    parquet_column,
+    read_csv_columns,
+    read_parquet_columns,
+)
 from uic_plugin.files import replacing
 
 COLUMNS = ("path", "label", "confidence", "entropy")
@@ -33,7 +40,7 @@ class LabelTable:
         labels: (N,) int64 pseudo labels.
         confidence: (N,) float32 softmax score of the label, in [0, 1].
         entropy: (N,) float32 entropy of the softmax in nats.
-        extra: further columns by name, (N,) each: int64, float32, or str as objects.
+        extra: further columns by name, (N,) each, as `label_columns.further_column` has them.
     """
 
     paths: list[str]
@@ -62,6 +69,11 @@ class LabelTable:
         found = [str(self.extra["name"][row]) for row in first]
         return {int(c): name for c, name in zip(classes, found, strict=True) if name}
 
+    def marked(self, name: str) -> np.ndarray:
+        """Return which images have a mark, `wrong` or `hidden`, (N,) bool; none without it."""
+        column = self.extra.get(name)
+        return np.zeros(len(self), bool) if column is None else np.asarray(column == 1, bool)
+
 
 def check_label_file(path: Path, names: Sequence[str] = ()) -> Path:
     """Refuse, before any work is done, a file that could not be written.
@@ -84,7 +96,7 @@ def check_label_file(path: Path, names: Sequence[str] = ()) -> Path:
     if not folder.is_dir():
         raise NotADirectoryError(f"{folder} is a file: {path} cannot lie in it")
     if path.suffix == ".parquet":
-        _pyarrow()
+        import_pyarrow()
         try:
             "\0".join(names).encode()
         except UnicodeEncodeError:
@@ -109,7 +121,8 @@ def write_labels(
     check_label_file(path, table.paths)
     extra = {**table.extra, **(more or {})}
     names = (*COLUMNS, *extra)
-    columns = (table.paths, table.labels, table.confidence, table.entropy, *extra.values())
+    scores = (table.confidence, table.entropy)
+    columns: list[Column] = [table.paths, table.labels, *scores, *extra.values()]
     with replacing(path) as part:
         if path.suffix == ".csv":
             with open(part, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
@@ -117,9 +130,10 @@ def write_labels(
                 writer.writerow(names)
                 writer.writerows(zip(*columns, strict=True))
         else:
-            arrow = _pyarrow()
+            arrow = import_pyarrow()
+            written = [parquet_column(column) for column in columns]
             arrow.parquet.write_table(
-                arrow.table(dict(zip(names, columns, strict=True))), str(part)
+                arrow.table(dict(zip(names, written, strict=True))), str(part)
             )
 
 
@@ -128,12 +142,13 @@ def read_labels(path: Path) -> LabelTable:
 
     Raises:
         FileNotFoundError: if there is none.
-        ValueError: if it is not a label file, or lists an image twice.
+        ValueError: if it is not a label file, lists an image twice, or has a mark (`wrong`,
+            `hidden`) that is neither 0 nor 1.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such label file")
     check_label_file(path)
-    columns = _read_csv(path) if path.suffix == ".csv" else _read_parquet(path)
+    columns = read_csv_columns(path) if path.suffix == ".csv" else read_parquet_columns(path)
     missing = [name for name in COLUMNS[:2] if name not in columns]
     if missing:
         raise ValueError(
@@ -165,7 +180,7 @@ def read_labels(path: Path) -> LabelTable:
     if len(set(paths)) != len(paths):
         twice = Counter(paths).most_common(1)[0][0]
         raise ValueError(f"{path}: {twice!r} stands in it twice")
-    extra = {name: _further(name, columns[name]) for name in columns if name not in COLUMNS}
+    extra = {n: further_column(n, columns[n], path) for n in columns if n not in COLUMNS}
     return LabelTable(paths, labels.astype(np.int64), confidence, entropy, extra)
 
 
@@ -284,54 +299,3 @@ def relabel_like(table: LabelTable, reference: LabelTable) -> LabelTable:
     if "source_label" in reference.extra:
         extra["source_label"] = table.labels
     return LabelTable(table.paths, labels, table.confidence, table.entropy, extra)
-
-
-def _further(name: str, values: Any) -> np.ndarray:
-    """Return a further column as integers, else as floats, else as text; names are text."""
-    for kind in () if name == "name" else (np.int64, np.float32):
-        try:
-            column = np.asarray(values)
-            if kind is np.int64 and column.dtype.kind == "f":
-                continue
-            return column.astype(kind)
-        except (TypeError, ValueError, OverflowError):
-            continue
-    return np.asarray(["" if value is None else str(value) for value in values], object)
-
-
-def _read_csv(path: Path) -> dict[str, Any]:
-    try:
-        with open(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-            reader = csv.reader(file)
-            header = next(reader, [])
-            rows = [row for row in reader if row]
-    except (csv.Error, ValueError) as error:
-        raise ValueError(f"{path} is no CSV file ({error})") from error
-    if any(len(row) != len(header) for row in rows):
-        raise ValueError(f"{path}: not every row has the {len(header)} columns of the first")
-    values = list(zip(*rows, strict=True)) or [()] * len(header)
-    return dict(zip(header, values, strict=True))
-
-
-def _read_parquet(path: Path) -> dict[str, Any]:
-    arrow = _pyarrow()
-    try:
-        table = arrow.parquet.read_table(str(path))
-    except (arrow.ArrowException, OSError) as error:
-        raise ValueError(f"{path} is no Parquet file ({str(error).splitlines()[0]})") from error
-    return {
-        name: table[name].to_pylist() if name == "path" else table[name].to_numpy()
-        for name in table.column_names
-    }
-
-
-def _pyarrow() -> Any:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise ImportError(
-            "Parquet needs pyarrow, which this plugin is installed with: pip install pyarrow, or "
-            "write a .csv"
-        ) from error
-    return pyarrow

@@ -65,8 +65,7 @@ def select(table: LabelTable, folder: Path, *, everything: bool = False) -> Expo
     kept = np.ones(len(table), bool)
     if not everything:
         for name in ("wrong", "hidden"):
-            if name in table.extra:
-                kept &= table.extra[name] != 1
+            kept &= ~table.marked(name)
     rows = np.flatnonzero(kept)
     if not len(rows):
         raise ValueError("no image is left to export: all are hidden or marked as wrong (--all)")

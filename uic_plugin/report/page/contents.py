@@ -126,9 +126,10 @@ def _numbers(shown: Shown) -> dict[str, object]:
         for name, values in columns.items()
         if values.dtype.kind in "if" and np.isfinite(values).any()
     }
-    for name, kind in (("second", "<i4"), ("wrong", "u1")):
-        if name in table.extra and table.extra[name].dtype.kind == "i":
-            numbers[name] = encoded(table.extra[name][rows], kind)
+    if "second" in table.extra and table.extra["second"].dtype.kind == "i":
+        numbers["second"] = encoded(table.extra["second"][rows], "<i4")
+    if "wrong" in table.extra:
+        numbers["wrong"] = encoded(table.marked("wrong")[rows], "u1")
     return numbers
 
 
@@ -150,10 +151,7 @@ def _rest(shown: Shown) -> dict[str, list[float]]:
 
 
 def _hidden(table: LabelTable) -> list[int]:
-    column = table.extra.get("hidden")
-    if column is None or column.dtype.kind != "i":
-        return []
-    return [int(c) for c in np.unique(table.labels[column == 1])]
+    return [int(c) for c in np.unique(table.labels[table.marked("hidden")])]
 
 
 def _folders(shown: Shown) -> Json | None:
