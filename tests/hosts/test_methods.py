@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from host_lines import LINE
 
 from uic_plugin.hosts import backbone_of, load_host, register
 from uic_plugin.hosts.lightning import pl
@@ -137,6 +138,57 @@ def test_small_crops_of_a_second_pipeline_resume(recipe, tmp_path):
     assert same(whole, train(cfg("parts")))
 
 
+def with_small_crops(cfg, count):
+    small = copy.deepcopy(cfg.augmentations[0])
+    small.crop_size, small.num_crops = 8, count
+    cfg.augmentations.append(small)
+    return cfg
+
+
+def test_large_and_small_crops_of_the_hosts_methods(recipe):
+    """As its own script counts them: those of another size than the first pipeline's are small."""
+    if LINE == "lightly":
+        pytest.skip("about solo-learn alone")
+    cfg = with_small_crops(recipe("methods=byol", name="digits/any"), 4)
+    method = build_method(prepare_config(cfg)[0])
+    assert (method.num_large_crops, method.num_small_crops, method.multicrop) == (2, 4, True)
+    method = build_method(prepare_config(recipe("methods=byol", name="digits/any"))[0])
+    assert (method.num_large_crops, method.num_small_crops, method.multicrop) == (2, 0, False)
+
+
+def test_swav_learns_from_small_crops(recipe, monkeypatch):
+    if LINE != "main":
+        pytest.skip("the other hosts have no small crops of SwAV")
+    import solo.methods.swav
+
+    shapes = []
+    loss = solo.methods.swav.swav_loss_func
+
+    def watched(preds, assignments, temperature):
+        shapes.append((len(preds), len(assignments)))
+        return loss(preds, assignments, temperature)
+
+    monkeypatch.setattr(solo.methods.swav, "swav_loss_func", watched)
+    cfg = with_small_crops(recipe("methods=swav", "max_epochs=1", name="digits/any"), 4)
+    train(cfg)
+    # every crop predicts what the two large ones are assigned to
+    assert shapes
+    assert set(shapes) == {(6, 2)}
+    (row,) = read_csv(f"{cfg.run_dir}/epochs.csv")
+    assert math.isfinite(float(row["train_swav_loss"]))
+    cost = json.loads((Path(cfg.run_dir) / "cost.json").read_text())
+    assert cost["views_per_image"] == 6
+
+
+def test_small_crops_that_teach_a_method_nothing_are_said(recipe):
+    if LINE != "main":
+        pytest.skip("the other hosts end in the first step")
+    cfg = with_small_crops(recipe("methods=dino", name="digits/any"), 4)
+    says = r"dino of solo-learn learns nothing from its 4 small crops \(byol, simclr, supcon, swav"
+    with pytest.warns(UserWarning, match=says):
+        build_method(prepare_config(cfg)[0])
+
+
 @pytest.mark.all_digits
 def test_deepcluster_finds_classes_and_forgets_its_classifier(recipe):
     cfg = recipe("max_epochs=2", *SMALL_HEAD, name="digits/deepcluster")
@@ -240,6 +292,24 @@ def test_labels_may_begin_as_clusters(recipe):
     train(recipe("max_epochs=1", *SMALL_HEAD, "method_kwargs.label_init=clusters"), watch)
     assert nmi(watch.annotations, watch.first.numpy()) > 0.5
     assert torch.bincount(watch.first, minlength=30).min() >= 1
+
+
+def test_every_weight_learns_in_mixed_precision_behind_a_pass_that_labels(recipe):
+    class Watch(pl.Callback):
+        steps = 0
+
+        def on_after_backward(self, trainer, module):
+            self.steps += 1
+            for name, weight in [
+                *backbone_of(module).named_parameters(),
+                *module.head.named_parameters(),
+            ]:
+                assert weight.grad is not None, name
+
+    watch = Watch()
+    options = ("precision=bf16-mixed", "method_kwargs.views=2", "+limit_train_batches=2")
+    train(recipe("max_epochs=1", *options), watch)
+    assert watch.steps == 2
 
 
 def test_heads_are_counted_one_by_one(recipe):

@@ -21,7 +21,7 @@ def made(**given):
     method.attach(12, "images", None)
     method.images = torch.randn(12, 4, generator=torch.Generator().manual_seed(0))
     method.label_loader = [(torch.arange(12), method.images)]
-    method.trainer = SimpleNamespace(max_epochs=10)
+    method.trainer = SimpleNamespace(max_epochs=10, accumulate_grad_batches=1)
     method.global_rank = 0
     return method
 
@@ -47,6 +47,26 @@ def test_weights_and_statistics_are_averaged_and_label_nothing_in_a_step():
         0.75 * before["head.classifier.weight"] + 0.25 * method.head.classifier.weight,
     )
     torch.testing.assert_close(network.running_mean, torch.full((4,), 0.5))
+
+
+@pytest.mark.parametrize("label_view", ["center", "train"])
+@pytest.mark.parametrize(("accumulate", "moves"), [(1, range(9)), (4, [0, 4, 8]), (3, [0, 3, 6])])
+def test_an_average_moves_once_for_each_step_of_the_optimizer(label_view, accumulate, moves):
+    """Not with each of the batches whose gradients it adds up; a run may resume at any of them."""
+    method = made(label_momentum=0.5, label_view=label_view)
+    method.trainer.accumulate_grad_batches = accumulate
+    average = method.label_network["head"].classifier.weight
+    found = []
+    for method.steps_done in range(9):
+        with torch.no_grad():
+            method.head.classifier.weight.add_(1)
+        before = average.clone()
+        method.label_logits(method.images)
+        if not torch.equal(average, before):
+            found.append(method.steps_done)
+            own = method.head.classifier.weight
+            torch.testing.assert_close(average, 0.5 * before + 0.5 * own)
+    assert found == list(moves)
 
 
 def test_the_pass_asks_the_average():

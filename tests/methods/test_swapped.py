@@ -1,5 +1,7 @@
 """Two views that label each other: the arithmetic of a step, without a host."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -19,9 +21,10 @@ def made(network=None, **given):
         {"num_pseudo_classes": 4, "more_heads": [3], "label_source": "swap", **given}
     )
     method = VariedUIC()
-    method._network = network or nn.Identity()
+    method._network, method.num_classes = network or nn.Identity(), 2
     method.build_head(5, options, seed=0)
     method.attach(20, "images", None)
+    method.trainer = SimpleNamespace(accumulate_grad_batches=1)
     return method
 
 
@@ -62,6 +65,41 @@ def test_both_views_have_a_gradient_and_labels_none():
     assert not any(own.requires_grad for own in targets)
     loss.backward()
     assert all(bool((view.grad.abs().sum(1) > 0).all()) for view in given)
+
+
+COPIES = {}
+
+
+class _Cached(nn.Linear):
+    """Keeps its weight's copy of low precision as autocast does, whoever makes it (#112583)."""
+
+    def forward(self, given):
+        copy = COPIES.setdefault(id(self.weight), self.weight.bfloat16())
+        return F.linear(given.bfloat16(), copy).float()
+
+
+@pytest.mark.parametrize("given", [{"label_source": "bank", "views": 2}, {"label_source": "step"}])
+@pytest.mark.parametrize("layer", [nn.Linear, _Cached])
+def test_weights_learn_in_mixed_precision_behind_a_pass_that_labels(monkeypatch, given, layer):
+    """With the cache of the installed torch, and with one that keeps copies without a graph."""
+    whole = torch.clear_autocast_cache
+
+    def clear():
+        whole()
+        COPIES.clear()
+
+    clear()
+    monkeypatch.setattr(torch, "clear_autocast_cache", clear)
+    method = made(nn.Sequential(layer(5, 5, bias=False), nn.ReLU()), **given)
+    label_view, train_view = method.choose_views(views())
+    with torch.autocast("cpu", torch.bfloat16):
+        answers = method.label_logits(label_view)
+        logits = method.head(method._network(train_view))[1]
+        method._loss(logits, method.targets(INDEX, answers, ANNOTATIONS)).backward()
+    assert not answers.requires_grad
+    for name, weight in method.named_parameters():
+        assert weight.grad is not None, name
+    clear()
 
 
 def test_without_balance_labels_are_the_sharpened_answers():

@@ -42,7 +42,7 @@ class UICOptions(PseudoLabelOptions):
             over centered views at the end of each epoch, network in eval mode (Table 3).
         label_every: epochs between two such passes.
         label_momentum: labels from a moving average of the weights that keeps this share of itself
-            in every step, below 1; 0: from the network itself, as in the paper.
+            in every step of the optimizer, below 1; 0: from the network itself, as in the paper.
         fixed_labels: label file, as `uic label` writes it; its labels never change (Table 2).
         label_source: "bank": labels of the epoch before; "step": of a second view in the same step
             (Eq. 7), nothing kept of an image, classes balanced by a running mean of the answers

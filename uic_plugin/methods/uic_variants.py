@@ -36,7 +36,12 @@ class TwoViews(UIC):
         """Return the logits of the first of two views."""
         if self.options.views < 2 or self.options.label_source == "swap":
             return super().label_logits(view)
-        return self.head(self._network(view))[1]
+        logits = self.head(self._network(view))[1]
+        # In mixed precision some versions of torch keep the weights' copies of a pass without
+        # gradients, and the pass that learns would take them: no weight would have a gradient
+        # (pytorch #112583).
+        torch.clear_autocast_cache()
+        return logits
 
 
 class AveragedLabels(UIC):
@@ -63,17 +68,28 @@ class AveragedLabels(UIC):
 
     @torch.no_grad()
     def label_logits(self, view: torch.Tensor) -> torch.Tensor | None:
-        """Move the average towards the present weights, and return its logits."""
+        """Move the average towards the present weights, and return its logits.
+
+        Of batches whose gradients are added up it moves in the first alone: the optimizer has then
+        made a step since the last move, or a run begins.
+        """
         if self.label_network is None:
             return super().label_logits(view)
-        if not self._averaged:  # kept: to walk through all modules in every step takes its time
-            weights = [*self._network.parameters(), *self.head.parameters()]
-            self._averaged = (list(self.label_network.parameters()), weights)
-        self._average(*self._averaged, 0)
-        if self.options.label_view == "center" and self.options.label_source != "swap":
-            self._average_statistics(self.label_network)
+        is_center = self.options.label_view == "center" and self.options.label_source != "swap"
+        if self.steps_done % self.trainer.accumulate_grad_batches == 0:
+            self._move_average(self.label_network, with_statistics=is_center)
+        if is_center:
             return super().label_logits(view)
         return self.label_network["head"](self.label_network["network"](view))[1]
+
+    def _move_average(self, average: nn.ModuleDict, *, with_statistics: bool) -> None:
+        """Move the averages of all weights once."""
+        if not self._averaged:  # kept: to walk through all modules in every step takes its time
+            weights = [*self._network.parameters(), *self.head.parameters()]
+            self._averaged = (list(average.parameters()), weights)
+        self._average(*self._averaged, 0)
+        if with_statistics:
+            self._average_statistics(average)
 
     @property
     def labeller(self) -> tuple[nn.Module, nn.Module]:
