@@ -4,7 +4,12 @@ import pytest
 from host_lines import LINE
 from omegaconf import OmegaConf
 
-from uic_plugin.hosts.foreign import check_host_options, check_two_crops, set_views
+from uic_plugin.hosts.foreign import (
+    check_host_options,
+    check_two_crops,
+    count_crops,
+    set_views,
+)
 
 
 @pytest.mark.parametrize(
@@ -25,6 +30,20 @@ def test_set_views(recipe, views, expected):
     assert [pipeline.num_crops for pipeline in pipelines] == expected
     set_views(pipelines, views)  # a second time changes nothing
     assert [pipeline.num_crops for pipeline in pipelines] == expected
+
+
+@pytest.mark.parametrize(
+    ("recipe", "expected"),
+    [
+        ([(32, 2)], (2, 0)),
+        ([(224, 2), (96, 6)], (2, 6)),
+        ([(32, 1), (32, 1), (16, 0)], (2, 0)),
+        ([(224, 1), (96, 4), (224, 1)], (2, 4)),
+    ],
+)
+def test_crops_are_large_or_small(recipe, expected):
+    pipelines = OmegaConf.create([{"crop_size": s, "num_crops": n} for s, n in recipe])
+    assert count_crops(pipelines) == expected
 
 
 def test_crops_of_two_sizes_are_named():

@@ -151,6 +151,16 @@ def without_dali(data: DictConfig) -> None:
     )
 
 
+def count_crops(pipelines: ListConfig) -> tuple[int, int]:
+    """Return how many large and small crops of an image a recipe makes, as solo-learn counts them.
+
+    Large ones have the size of the first pipeline's. Its methods take those for the first of an
+    image's crops.
+    """
+    large = sum(p.num_crops for p in pipelines if p.crop_size == pipelines[0].crop_size)
+    return large, sum(p.num_crops for p in pipelines) - large
+
+
 def check_two_crops(pipelines: ListConfig) -> None:
     """Refuse what solo-learn's `main_pretrain.py` refuses without a word: not two large crops.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -164,8 +165,28 @@ class _Networks(dict[str, Callable[..., nn.Module]]):
 def build_method(cfg: DictConfig) -> HostMethod:
     """Build a method of the registry from a composed recipe, learning rates as they are."""
     method = METHODS[cfg.method](cfg)
+    _warn_of_unused_crops(method, cfg)
     collect_only(method)
     return method
+
+
+def _warn_of_unused_crops(method: BaseMethod, cfg: DictConfig) -> None:
+    """Say that a method computes features of small crops and learns nothing from them."""
+    is_used = type(method).multicrop_forward is not BaseMethod.multicrop_forward
+    if not method.multicrop or is_used:
+        return
+    learners = [
+        name
+        for name, kind in METHODS.items()
+        if issubclass(kind, BaseMethod)
+        and kind.multicrop_forward is not BaseMethod.multicrop_forward
+    ]
+    warnings.warn(
+        f"{cfg.method} of solo-learn learns nothing from its {cfg.data.num_small_crops} small "
+        f"crops ({', '.join(sorted(learners))} do): set num_crops=0 of the pipelines whose "
+        f"crop_size is not {cfg.augmentations[0].crop_size}",
+        stacklevel=2,
+    )
 
 
 def backbone_names() -> list[str]:

@@ -24,6 +24,7 @@ from solo.utils.pretrain_dataloader import (
 from torch import nn
 
 from uic_plugin.hosts.attach import attach_method
+from uic_plugin.hosts.foreign import count_crops
 from uic_plugin.hosts.protocol import Augmentation, SizedDataset, View
 from uic_plugin.hosts.schedules import COSINES, LINEAR
 from uic_plugin.hosts.solo_dino import fix_dino
@@ -184,9 +185,7 @@ def build_method(cfg: DictConfig) -> HostMethod:
     backbone_args = dict(plain["backbone"].get("kwargs") or {})
     if find_backbone(plain["backbone"]["name"]) is None:
         backbone_args["cifar"] = plain["data"]["dataset"] in ("cifar10", "cifar100")
-    crops = [p["num_crops"] for p in plain["augmentations"]]
-    sizes = [p["crop_size"] for p in plain["augmentations"]]
-    num_large = sum(c for c, size in zip(crops, sizes, strict=True) if size == sizes[0])
+    num_large, num_small = count_crops(cfg.augmentations)
     with _lend_slot(plain["backbone"]["name"]) as encoder:
         method = METHODS[cfg.method](
             encoder=encoder,
@@ -210,7 +209,7 @@ def build_method(cfg: DictConfig) -> HostMethod:
             warmup_epochs=scheduler.get("warmup_epochs", 10),
             lr_decay_steps=scheduler.get("lr_decay_steps"),
             num_large_crops=num_large,
-            num_small_crops=sum(crops) - num_large,
+            num_small_crops=num_small,
             knn_eval=plain["knn_eval"]["enabled"],
             knn_k=plain["knn_eval"].get("k", 20),
             base_tau_momentum=momentum.get("base_tau", 0.99),

@@ -16,6 +16,7 @@ from uic_plugin.data.resolve import DataSource, resolve_data, without_images
 from uic_plugin.hosts import find_host, load_host, register
 from uic_plugin.hosts.foreign import (
     check_host_options,
+    count_crops,
     own_options,
     set_views,
     typed_options,
@@ -197,8 +198,7 @@ def build_method(cfg: DictConfig) -> HostMethod:
     """
     host = load_host()
     cfg = DictConfig(OmegaConf.to_container(cfg, resolve=True))
-    crops = [p.num_crops for p in cfg.augmentations]
-    cfg.data.num_large_crops, cfg.data.num_small_crops = sum(crops), 0
+    cfg.data.num_large_crops, cfg.data.num_small_crops = count_crops(cfg.augmentations)
     scale = cfg.optimizer.batch_size * num_devices(cfg) / 256
     cfg.optimizer.lr *= scale
     cfg.optimizer.classifier_lr *= scale
