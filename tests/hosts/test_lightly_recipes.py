@@ -1,5 +1,6 @@
 """Recipes under lightly: its heads and losses for the methods of other papers, its evaluators."""
 
+import copy
 import os
 import subprocess
 import sys
@@ -15,6 +16,7 @@ if LINE != "lightly":
     pytest.skip("the host is not lightly: make test HOST=lightly", allow_module_level=True)
 
 from uic_plugin.errors import Interrupted
+from uic_plugin.experiments.compare.measure import measure_run
 from uic_plugin.hosts.lightly_knn import knn_accuracy as lightly_knn
 from uic_plugin.hosts.lightning import pl
 from uic_plugin.report.progress import EpochReporter
@@ -113,6 +115,54 @@ def test_swavs_prototypes_stay_in_the_first_epochs(recipe):
     begun.normalize()
     torch.testing.assert_close(kept[0], begun.heads[0].weight.detach())
     assert not torch.allclose(kept[1], kept[0])
+
+
+def with_more_crops(cfg, size, count):
+    more = copy.deepcopy(cfg.augmentations[0])
+    more.crop_size, more.num_crops = size, count
+    cfg.augmentations.append(more)
+    return cfg
+
+
+@pytest.mark.parametrize(("name", "size", "count"), [("swav", 8, 4), ("simclr", 16, 1)])
+def test_crops_that_nothing_learns_from_are_refused(recipe, name, size, count):
+    cfg = with_more_crops(recipe(f"methods={name}", *FEW, name="digits/any"), size, count)
+    says = rf"{name} of lightly learns from two views of each image, .* makes {2 + count}: set aug"
+    with pytest.raises(ValueError, match=says):
+        train(cfg)
+    cfg.augmentations[1].num_crops = 0
+    assert len(train(cfg)) == 2
+
+
+@pytest.mark.parametrize("name", ["swav", "dino", "simclr"])
+def test_prototypes_are_own_classes(recipe, name):
+    given = ("methods=" + name, "data.fraction=0.3", "max_epochs=1", "linear.max_epochs=1")
+    few = () if name == "simclr" else ("method_kwargs.num_prototypes=20",)
+    cfg = recipe(*given, *few, name="digits/any")
+    train(cfg)
+    measures = measure_run(Path(cfg.run_dir), clusters=10)
+    if name == "simclr":
+        assert "own_classes" not in measures
+        return
+    assert measures["own_classes"] == 20
+    assert 0 <= measures["own_nmi"] < 1
+    assert 0.1 <= measures["own_accuracy_annotated"] <= 1
+
+
+def test_own_classes_of_swav_are_those_of_its_training_step(recipe):
+    """Its prototypes are brought to unit length before a step, and not after the last one."""
+    given = ("methods=swav", "method_kwargs.num_prototypes=20")
+    method = build_method(prepare_config(recipe(*given, name="digits/any"))[0]).eval()
+    prototypes = method.head["prototypes"]
+    with torch.no_grad():
+        prototypes.heads[0].weight *= torch.rand(20, 1) + 0.5
+        features = torch.rand(6, method.features_dim)
+        before = prototypes.heads[0].weight.clone()
+        (logits,) = method.own_logits(features)
+        assert torch.equal(prototypes.heads[0].weight, before)
+        prototypes.normalize()
+        expected = prototypes(F.normalize(method.project(features), dim=1))
+    torch.testing.assert_close(logits, expected)
 
 
 @pytest.mark.slow

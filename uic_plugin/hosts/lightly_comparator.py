@@ -108,13 +108,14 @@ class Comparator(HostedMethod, LightlyModule):  # type: ignore[misc]  # of their
         """Return the method's loss plus that of lightly's online classifier.
 
         Raises:
-            ValueError: for fewer than two views of each image.
+            ValueError: unless there are two views of each image.
         """
         index, views, annotations = parts_of(batch)
-        if len(views) < 2:
+        if len(views) != 2:
             raise ValueError(
-                f"{self.name} learns from two views of each image, the augmentation makes "
-                f"{len(views)}: set augmentations.0.num_crops=2"
+                f"{self.name} of lightly learns from two views of each image, the augmentation "
+                f"makes {len(views)}: set augmentations.0.num_crops=2, and num_crops=0 of further "
+                f"pipelines; small crops are solo-learn's alone"
             )
         if self.averaged is not None:
             self._move_average(self.averaged)
@@ -122,6 +123,14 @@ class Comparator(HostedMethod, LightlyModule):  # type: ignore[misc]  # of their
         loss = self.own(views, outs["feats"])
         self.log_loss(loss)
         return self.with_online_loss(loss, outs["loss"], annotations)
+
+    def own_logits(self, features: torch.Tensor) -> list[torch.Tensor]:
+        """Return the logits (B, K) of each set of own classes; none for a method without classes.
+
+        Args:
+            features: (B, D) of the backbone.
+        """
+        return []
 
     def project(self, features: torch.Tensor) -> torch.Tensor:
         """Return projections (B, P) of features (B, D)."""

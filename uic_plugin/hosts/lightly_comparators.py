@@ -175,6 +175,12 @@ class SwAV(Comparator):
         loss: torch.Tensor = self.criterion(logits, [])
         return loss
 
+    def own_logits(self, features: torch.Tensor) -> list[torch.Tensor]:
+        """Return the logits (B, K) of prototypes of unit length, as a training step has them."""
+        unit = F.normalize(self.project(features), dim=1)
+        heads: Any = self.head["prototypes"].heads
+        return [F.linear(unit, F.normalize(part.weight, dim=1), part.bias) for part in heads]
+
     def on_after_backward(self) -> None:
         """Keep the prototypes as they are in the first epochs.
 
@@ -231,6 +237,10 @@ class DINO(Comparator):
         taught = [self.teach(view) for view in views[:2]]
         loss: torch.Tensor = self.criterion(taught, answers, epoch=self.current_epoch)
         return loss
+
+    def own_logits(self, features: torch.Tensor) -> list[torch.Tensor]:
+        """Return the logits (B, K) of the projector's last layer, its prototypes."""
+        return [self.project(features)]
 
     def on_before_optimizer_step(self, *_: Any) -> None:
         """Shorten long gradients, and keep the last layer as it is in the first epochs.

@@ -72,6 +72,9 @@ def test_logits_of_heads_and_of_prototypes():
     assert [part.shape for part in own_logits(method, features)] == [(5, 7), (5, 7)]
     assert [part.shape for part in own_logits(Prototypes(6), features)] == [(5, 6)]
     assert [part.shape for part in own_logits(Prototypes(6, 9), features)] == [(5, 6), (5, 9)]
+    says = torch.nn.Module()
+    says.own_logits = lambda features: [features[:, :2]]
+    assert [part.shape for part in own_logits(says, features)] == [(5, 2)]
     plain = torch.nn.Module()
     plain.projector = torch.nn.Linear(4, 3)
     assert own_logits(plain, features) == []

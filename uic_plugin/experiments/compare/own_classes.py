@@ -10,6 +10,7 @@ prototypes. Methods without either have none; k-means on their features stands f
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -25,12 +26,16 @@ def own_logits(method: Any, features: torch.Tensor) -> list[torch.Tensor]:
     """Return the logits of a method's own classes for features (B, D): one (B, K) for each head.
 
     Args:
-        method: in eval mode, of this plugin or of the host.
+        method: in eval mode, of this plugin or of the host; one that has an `own_logits` says
+            itself.
         features: of its backbone.
 
     Returns:
         One entry for each head or set of prototypes; none for a method without classes.
     """
+    says: Callable[[torch.Tensor], list[torch.Tensor]] | None = getattr(method, "own_logits", None)
+    if says is not None:
+        return says(features)
     head: Any = getattr(method, "head", None)
     if hasattr(head, "per_head"):
         return list(head.per_head(head(features)[1]))
