@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from torchvision.datasets import STL10
 
 from uic_plugin.data.images import relative_paths
 from uic_plugin.data.validation import held_out_numbers
@@ -51,6 +52,29 @@ def test_held_out_images_are_not_trained_on_and_no_test_image_is_read(
     assert len(held_out) == round(0.1 * len(pretrain_dataset(whole, source)))
     # of the training folder: no test image could be read
     assert all(view.shape == (3, 16, 16) for view, _ in held_out)
+
+
+def test_stl10_whose_unlabelled_images_are_trained_on_has_none_held_out(
+    recipe, tmp_path, monkeypatch
+):
+    """Its files, with six images in each, are read by the host and torchvision themselves."""
+    folder = tmp_path / "stl10_binary"
+    folder.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 3, 96, 96), dtype=np.uint8)
+    for part in ("train", "test", "unlabeled"):
+        pixels.tofile(folder / f"{part}_X.bin")
+    for part in ("train", "test"):
+        (np.arange(6, dtype=np.uint8) % 3 + 1).tofile(folder / f"{part}_y.bin")
+    (folder / "class_names.txt").write_text("airplane\nbird\ncar\n")
+    monkeypatch.setattr(STL10, "_check_integrity", lambda self: True)
+    given = ["data.dataset=stl10", f"data.train_path={tmp_path}", "data.fraction=-1"]
+    cfg, source = prepare_config(recipe(*given))
+    assert len(pretrain_dataset(cfg, source)) == 12
+    assert [len(part) for part in eval_datasets(cfg, source)] == [6, 6]
+    cfg.data.held_out = 0.2
+    for read in (pretrain_dataset, eval_datasets):
+        with pytest.raises(ValueError, match=r"data.held_out=0.2 does not work on STL-10: .* set"):
+            read(cfg, source)
 
 
 @pytest.mark.all_digits

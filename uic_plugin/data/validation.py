@@ -10,6 +10,7 @@ import hashlib
 from typing import Any, Literal
 
 import numpy as np
+from torchvision.datasets import STL10
 
 from uic_plugin.data.listed import ListedImages
 from uic_plugin.data.packed import PackedImages
@@ -48,8 +49,16 @@ def keep_part(dataset: Any, share: float, part: Part) -> Any:
         part: which of the two.
 
     Raises:
-        ValueError: for images of another kind.
+        ValueError: for images of another kind, and for STL-10, of which training reads others than
+            evaluation.
     """
+    if isinstance(dataset, STL10):  # 105,000 images to train on, of which 5,000 are annotated
+        raise ValueError(
+            f"data.held_out={share} does not work on STL-10: training reads its unlabelled images, "
+            f"too, and would train on those that evaluation holds out; set data.held_out=0, where "
+            f"its test images judge, or write its images as a folder (uic compare: leave out "
+            f"--tune and --held-out)"
+        )
     numbers = held_out_numbers(len(dataset), share, part)
     if isinstance(dataset, PackedImages):
         dataset.keep(numbers)
