@@ -192,8 +192,12 @@ def test_match_by_path():
     assert match_labels(TABLE, paths, 3, "file").tolist() == [1, 2, 0]
     with pytest.raises(ValueError, match=r"1 of the 3 images have no label, as 'new\.png', 1 of"):
         match_labels(TABLE, ["new.png", *paths[1:]], 3, "file")
-    with pytest.raises(ValueError, match="0 of the 2 images have no label, 1 of the 3 labels"):
+    other = "0 of the 2 images have no label, 1 of the 3 labels have no image: train on all images"
+    with pytest.raises(ValueError, match=other):
         match_labels(TABLE, paths[1:], 3, "file")
+    part = r"1 of the 4 images have no label, as 'new\.png', 0 of the 3 labels have no image: move"
+    with pytest.raises(ValueError, match=f"{part} .*uic export 'a file' FOLDER --to imagefolder"):
+        match_labels(TABLE, ["new.png", *paths], 3, "a file")
     with pytest.raises(ValueError, match="label 2, this run has 2 pseudo classes"):
         match_labels(TABLE, paths, 2, "file")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -61,7 +62,14 @@ def apply(
     """Apply names, merges, splits and moves to a label file."""
     from uic_plugin.data.edits import apply_edits
     from uic_plugin.data.edits_file import read_edits
-    from uic_plugin.data.labels import check_label_file, read_labels, write_labels
+    from uic_plugin.data.labels import (
+        TRAIN_LABELLED,
+        check_label_file,
+        export_labelled,
+        read_labels,
+        write_labels,
+    )
+    from uic_plugin.recipes_path import path_override
 
     check_label_file(out)
     table = read_labels(labels)
@@ -79,7 +87,13 @@ def apply(
             f"{done.wrong} images marked as wrong keep their class: --wrong second gives them the "
             f"second-best, --wrong drop leaves them out"
         )
+    recipe = ("uic", "pretrain", "--config-name", "custom/uic_paper", "data.train_path=FOLDER")
+    labelled = path_override("method_kwargs.fixed_labels", out)
+    train = shlex.join((*recipe, labelled, f"method_kwargs.num_pseudo_classes={highest}"))
+    if not done.dropped:
+        terminal().print(f"Next: {train}")
+        return
     terminal().print(
-        f"Next: uic pretrain ... method_kwargs.fixed_labels={out} "
-        f"method_kwargs.num_pseudo_classes={highest}"
+        f"Next: {export_labelled(str(out))}\nthen: {TRAIN_LABELLED}\n"
+        f"or, with the {done.dropped} that were left out moved out of the folder: {train}"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -39,9 +40,10 @@ def pretrain(
     terminal().print(
         f"{result.seconds:.0f} s. Run folder: {result.run_dir} ({HISTORY_FILE} has every epoch)"
     )
-    after = f"uic knn {result.run_dir}   uic linear {result.run_dir}"
+    run_dir = shlex.quote(str(result.run_dir))
+    after = f"uic knn {run_dir}   uic linear {run_dir}"
     if not result.has_annotations:  # which both need
-        after = f"uic label {result.run_dir} MORE_IMAGES --out labels.parquet"
+        after = f"uic label {run_dir} MORE_IMAGES --out labels.parquet"
     terminal().print(f"Next: {after}")
     if page:
         from uic_plugin.runs.class_page import page_of_run

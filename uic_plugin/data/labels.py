@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,6 +30,8 @@ from uic_plugin.files import replacing
 COLUMNS = ("path", "label", "confidence", "entropy")
 _ENDINGS = (".parquet", ".csv")
 MOST_CLASSES = 1 << 24  # a damaged number above this would fill the memory
+# after `export_labelled`: class folders are annotations, numbered as the classes of the label file
+TRAIN_LABELLED = "uic pretrain --config-name custom/any methods=supervised data.train_path=sorted"
 
 
 @dataclass(frozen=True)
@@ -196,8 +199,8 @@ def match_labels(
         source: names the file in errors.
 
     Raises:
-        ValueError: if images have no label or labels have no image, with counts; or for a label
-            that is not in [0, K).
+        ValueError: if images have no label or labels have no image, with counts and what to do; or
+            for a label that is not in [0, K).
     """
     row = {path: number for number, path in enumerate(table.paths)}
     without = [path for path in paths if path not in row]
@@ -206,7 +209,8 @@ def match_labels(
         example = f", as {without[0]!r}" if without else ""
         raise ValueError(
             f"the labels in {source} are of other images: {len(without)} of the {len(paths)} "
-            f"images have no label{example}, {unused} of the {len(table)} labels have no image"
+            f"images have no label{example}, {unused} of the {len(table)} labels have no image: "
+            + _ways_to_fit(source, is_part=not unused)
         )
     labels = table.labels[np.fromiter((row[path] for path in paths), np.int64, len(paths))]
     if len(labels) and labels.max() >= num_classes:
@@ -215,6 +219,30 @@ def match_labels(
             f"method_kwargs.num_pseudo_classes to that of the run that made the labels"
         )
     return labels
+
+
+def export_labelled(source: str) -> str:
+    """Return the command that links the images of a label file, and no others, for training."""
+    words = ("uic", "export", source, "FOLDER", "--to", "imagefolder", "--all", "--out", "sorted")
+    return shlex.join(words)
+
+
+def _ways_to_fit(source: str, *, is_part: bool) -> str:
+    """Return how to train where labels and images are not of each other.
+
+    Args:
+        source: the label file.
+        is_part: whether the labels are those of a part of the images.
+    """
+    if is_part:
+        return (
+            f"move the images without a label out of the folder; or train on the others alone, by "
+            f"{export_labelled(source)}, and then {TRAIN_LABELLED}"
+        )
+    return (
+        "train on all images of the folder that the labels were made of (data.train_path, and "
+        "neither data.fraction nor data.held_out)"
+    )
 
 
 def labels_of_probabilities(paths: Sequence[str], probabilities: np.ndarray) -> LabelTable:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 from pathlib import Path
 
@@ -57,8 +58,8 @@ def page_of_run(run_dir: Path, console: Console) -> Path | None:
     labels, page = run_dir / LABELS_FILE, run_dir / PAGE_FOLDER
     if len(images) > _MOST_IMAGES or int(os.environ.get("WORLD_SIZE", "1")) > 1:
         console.print(
-            f"A page of the classes: uic label {run_dir} --out {labels}, then "
-            f"uic classes {labels} {folder} --out {page}"
+            f"A page of the classes: {_command('label', run_dir, '--out', labels)}, then "
+            f"{_command('classes', labels, folder, '--out', page)}"
         )
         return None
     label_images(run, labels)
@@ -67,10 +68,9 @@ def page_of_run(run_dir: Path, console: Console) -> Path | None:
     if len(table) <= _MOST_MAPPED:
         features = _features(run, ImageList(source.train, table.paths, None))
     else:
-        console.print(
-            f"A map of the classes: uic embed {folder} --backbone {run_dir} --out FEATURES, then "
-            f"uic classes {labels} {folder} --features FEATURES --out {page}"
-        )
+        embed = _command("embed", folder, "--backbone", run_dir, "--out", "FEATURES")
+        shown = _command("classes", labels, folder, "--features", "FEATURES", "--out", page)
+        console.print(f"A map of the classes: {embed}, then {shown}")
     return write_class_page(
         table,
         labels,
@@ -80,6 +80,11 @@ def page_of_run(run_dir: Path, console: Console) -> Path | None:
         history=history_of_run(run_dir, table),
         options=PageOptions(title=f"Classes of {run_dir.name}"),
     )
+
+
+def _command(*words: str | Path) -> str:
+    """Return a command of `uic` as a shell reads it, whatever is in the names of files."""
+    return shlex.join(("uic", *map(str, words)))
 
 
 def _features(run: Run, images: ImageList) -> np.ndarray | None:
