@@ -1,14 +1,18 @@
 """A training that ends with its seconds, whatever the method and the speed of the machine."""
 
 import time
+from types import SimpleNamespace
 
 import pytest
+import torch
 from runs.test_schedules import Rates
 
 from uic_plugin.hosts.lightning import pl
 from uic_plugin.methods import PseudoLabelMethod
 from uic_plugin.report.progress import EpochReporter
 from uic_plugin.report.tables import read_csv
+from uic_plugin.runs.settings import uses_processor_clock
+from uic_plugin.runs.time_budget import TimeBudget
 from uic_plugin.runs.training import pretrain
 
 GIVEN = ("max_epochs=3", "data.num_workers=0", "accelerator=cpu", "backbone.kwargs.width=4")
@@ -94,6 +98,44 @@ def test_an_epoch_that_is_resumed_takes_the_rest_of_its_seconds(recipe, monkeypa
     assert again.now == pytest.approx(60 - 22 - 8, abs=1.5)
     # not ended at once; with the 8 steps behind the checkpoint
     assert int(rows[1]["steps"]) == pytest.approx(8 + 13, abs=1)
+
+
+def test_seconds_of_several_threads_are_the_walls(recipe, monkeypatch):
+    """The processor's, which are the sum over all threads, would end the training in its first."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 16)
+    rows = trained(recipe(*GIVEN, "max_seconds=300"), Machine(monkeypatch, 100.0))
+    assert [int(row["steps"]) for row in rows] == [11, 11, 11]
+    assert sum(float(row["seconds"]) for row in rows) < 300
+
+
+def test_whose_seconds_count(recipe, monkeypatch):
+    cfg = recipe(*GIVEN)
+    assert uses_processor_clock(cfg)
+    assert not uses_processor_clock(cfg, threads=2)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 16)
+    assert not uses_processor_clock(cfg)
+    assert uses_processor_clock(cfg, threads=1)
+    assert not uses_processor_clock(recipe(*GIVEN, "data.num_workers=1"), threads=1)
+    cfg.accelerator = "auto"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert not uses_processor_clock(cfg, threads=1)
+
+
+@pytest.mark.parametrize(
+    ("saved", "used"),
+    [
+        ({"used": 50.0, "clock": "cpu_seconds"}, 0.0),
+        ({"used": 50.0, "clock": "seconds"}, 50.0),
+        ({"used": 50.0}, 50.0),  # of an earlier release
+    ],
+)
+def test_a_resumed_training_does_not_take_over_seconds_of_the_other_clock(tmp_path, saved, used):
+    budget = TimeBudget(60, on_processor=False, history=tmp_path / "epochs.csv")
+    assert set(budget.state_dict()) == {"used", "clock"}
+    budget.load_state_dict(saved)
+    trainer = SimpleNamespace(num_training_batches=10, max_epochs=3, current_epoch=0)
+    budget.on_train_start(trainer, SimpleNamespace())
+    assert budget.used == used
 
 
 def test_a_training_of_several_processes_has_no_seconds(recipe):

@@ -261,14 +261,20 @@ def num_devices(cfg: DictConfig) -> int:
     return count * int(cfg.get("num_nodes") or 1)
 
 
-def uses_processor_clock(cfg: DictConfig) -> bool:
-    """Return whether `max_seconds` are the processor's: one process on the CPU does all the work.
+def uses_processor_clock(cfg: DictConfig, threads: int | None = None) -> bool:
+    """Return whether `max_seconds` are the processor's: one thread on the CPU does all the work.
 
     Other programs add nothing to them. On a GPU, or with workers that load images, they would not
-    count all of the work, and the wall's seconds have to do.
+    count all of the work, of several threads they would be the sum, and the wall's seconds have to
+    do.
+
+    Args:
+        cfg: the recipe.
+        threads: of the training; by default those that torch has in this process.
     """
     on_cpu = cfg.accelerator == "cpu" or not torch.cuda.is_available()
-    return on_cpu and cfg.data.num_workers == 0
+    is_alone = (torch.get_num_threads() if threads is None else threads) == 1
+    return on_cpu and is_alone and cfg.data.num_workers == 0
 
 
 def lightning_precision(name: Any) -> Any:

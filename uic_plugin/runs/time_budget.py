@@ -4,8 +4,9 @@
 part of the seconds that are left. Schedules follow the clock, so that the learning rate is at zero
 when the time is over, on a fast machine and on a slow one. Everything between the first label and
 the end of the last epoch counts: first labels, steps, label passes, clustering; saving and
-evaluation do not. Two such trainings of the same seed take as many steps as the machine allows, so
-that they are not equal bit for bit.
+evaluation do not. The seconds are the processor's where one thread on the CPU does all the work,
+else the wall's: see `uic_plugin.runs.settings.uses_processor_clock`. Two such trainings of the same
+seed take as many steps as the machine allows, so that they are not equal bit for bit.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _Clock = Callable[[], float]
 class TimeBudget(pl.Callback):
     """Ends epochs early enough for all of them to fit, and tells the method how much is over.
 
-    The seconds are the processor's where one process on the CPU does all the work, because other
+    The seconds are the processor's where one thread on the CPU does all the work, because other
     programs add nothing to them; else the wall's.
 
     Args:
@@ -66,12 +67,18 @@ class TimeBudget(pl.Callback):
         return self.used + self.clock() - self._started
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the seconds that are used."""
-        return {"used": self._now() if self._is_training else self.used}
+        """Return the seconds that are used, and of which clock they are."""
+        used = self._now() if self._is_training else self.used
+        return {"used": used, "clock": self.column}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over the seconds that are used."""
-        self._saved = float(state_dict["used"])
+        """Take over the seconds that are used.
+
+        Those of the other clock, as of a training that had one thread and has several now, are left
+        out: `epochs.csv` has both clocks up to the last whole epoch.
+        """
+        is_own = state_dict.get("clock", self.column) == self.column  # earlier releases said none
+        self._saved = float(state_dict["used"]) if is_own else 0.0
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Let schedules follow the clock; before the host makes them."""

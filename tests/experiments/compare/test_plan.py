@@ -1,20 +1,26 @@
 """Which runs a comparison needs."""
 
+import hashlib
+import json
 from pathlib import Path
 
 import pytest
+import torch
+from omegaconf import OmegaConf
 
 from uic_plugin.experiments.compare.budget import Budget, Length
 from uic_plugin.experiments.compare.lengths import length_of_budget
 from uic_plugin.experiments.compare.plan import (
     Entry,
     Setting,
+    composed,
     entries_of,
     is_trained,
     plan_run,
     recipe_of,
 )
 from uic_plugin.hosts import find_host
+from uic_plugin.recipes_path import TYPED_KEY, compose_recipe
 
 
 @pytest.mark.parametrize(
@@ -74,6 +80,43 @@ def test_the_same_configuration_is_one_run(setting):
     assert [job.name.split()[0] for job in one.jobs] == ["train", "measure"]
 
 
+def test_runs_of_the_walls_seconds_are_not_those_of_the_processors(digits, tmp_path, monkeypatch):
+    def name(budget, workers, *overrides):
+        given = (f"data.num_workers={workers}", *overrides)
+        setting = Setting("digits", "small", Budget.parse(budget), tmp_path, given)
+        length = Length(3, seconds=60 if budget.startswith("minutes") else None)
+        run = plan_run(setting, Entry("simclr", "simclr"), 0, length)
+        return run.folder.name, run.clock
+
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 16)  # the training has one
+    alone, with_workers = (name("minutes=1", count, "accelerator=cpu") for count in (0, 2))
+    assert [alone[1], with_workers[1]] == ["cpu_", ""]
+    assert alone[0] != with_workers[0]
+    assert name("minutes=1", 3, "accelerator=cpu") == with_workers
+    assert name("epochs=3", 0)[0] == name("epochs=3", 2)[0]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert name("minutes=1", 0) == name("minutes=1", 2)  # the wall's in both
+    assert name("minutes=1", 0)[1] == ""
+
+
+def test_runs_of_earlier_releases_keep_their_folders(digits, tmp_path):
+    """The digest of what decides a training, with nothing that came later."""
+    given = ("data.num_workers=0", "accelerator=cpu")
+    setting = Setting("digits", "small", Budget("minutes", 1), tmp_path, given)
+    entry = Entry("simclr", "simclr")
+    run = plan_run(setting, entry, 0, Length(3, seconds=60))
+    name, overrides, _ = composed(setting, entry, 0)
+    cfg = compose_recipe(name, [*overrides, "max_epochs=3", "max_seconds=60", "snapshots=3"])
+    content = OmegaConf.to_container(cfg, resolve=True)
+    for key in ("name", "run_dir", "seed", "linear", "knn", "host", TYPED_KEY):
+        content.pop(key)
+    for key in ("num_workers", "held_out"):
+        content["data"].pop(key)
+    text = json.dumps(content, sort_keys=True, default=str)
+    digest = hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
+    assert run.folder.name == f"simclr-{digest}-seed0"
+
+
 def test_recipes_of_methods():
     assert recipe_of("digits", "uic") == ("digits/uic", ())
     assert recipe_of("cifar10", "uic_paper") == ("cifar10/uic_paper", ())
@@ -130,8 +173,6 @@ def test_broken_variants_are_named(tmp_path, text, message):
 
 
 def test_values_of_variants_reach_hydra(tmp_path):
-    from uic_plugin.recipes_path import compose_recipe
-
     file = tmp_path / "variants.yaml"
     file.write_text(
         "a: {method: uic, overrides: {method_kwargs.fixed_labels: null, name: 'it (is), fine', "

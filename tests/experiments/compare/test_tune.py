@@ -146,6 +146,8 @@ def test_settings_that_cost_the_same_are_timed_once(digits, tmp_path):
     own = calibration(setting, Entry("simclr", "simclr")).name
     assert name("optimizer.lr=0.8", "method_kwargs.temperature=0.5", held_out=0.1) == own
     assert name("optimizer.batch_size=128") != own
+    with_workers = name("data.num_workers=2")  # which change what a step takes
+    assert len({own, with_workers, name("data.num_workers=3")}) == 3
 
 
 def test_a_folder_without_test_images_is_timed(digits, tmp_path):

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig
 
 from uic_plugin.experiments.compare.budget import Length, costs_of, length_within
+from uic_plugin.experiments.compare.digest import clock_of, settings_digest
 from uic_plugin.experiments.compare.plan import (
     Entry,
     Setting,
     composed,
-    settings_digest,
     training_job,
 )
 from uic_plugin.experiments.jobs import Job
@@ -90,6 +90,8 @@ def calibration(setting: Setting, entry: Entry) -> Job:
     cfg = compose_recipe(name, overrides)
     digest = settings_digest(cfg, without=_COSTS_NOTHING)
     folder = setting.folder / f"calibration-{cfg.method}-{digest}-jobs{setting.parallel}"
+    if cfg.data.num_workers:  # no part of the digest, and they change what a step takes
+        folder = folder.with_name(f"{folder.name}-workers{cfg.data.num_workers}")
     few = max(6, -(-_CALIBRATION_IMAGES // cfg.optimizer.batch_size))
     batches = min(few, _batches(*prepare_config(cfg))[0])
     length = Length(_CALIBRATION_EPOCHS, batches, by_step=True)
@@ -104,15 +106,15 @@ def length_of_minutes(setting: Setting, entry: Entry) -> Length:
     Raises:
         ValueError: if not even two short epochs fit.
     """
-    from uic_plugin.runs.settings import prepare_config, uses_processor_clock
+    from uic_plugin.runs.settings import prepare_config
 
     cfg, source = prepare_config(composed(setting, entry, 0)[2])
     folder = calibration(setting, entry).folder
     cost = json.loads((folder / COST_FILE).read_text())
-    clock = "cpu_" if uses_processor_clock(cfg) else ""
     batches, images = _batches(cfg, source)
     try:
-        costs = costs_of(read_csv(folder / HISTORY_FILE), clock).of_images(images / cost["images"])
+        costs = costs_of(read_csv(folder / HISTORY_FILE), clock_of(cfg))
+        costs = costs.of_images(images / cost["images"])
         return length_within(60 * setting.budget.amount, costs, batches)
     except ValueError as error:
         raise ValueError(f"{entry.label}, {setting.budget}: {error}") from error

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from uic_plugin.experiments.compare.budget import Budget, Length
+from uic_plugin.experiments.compare.digest import clock_of, settings_digest
 from uic_plugin.experiments.jobs import Job
 from uic_plugin.recipes_path import (
-    TYPED_KEY,
     compose_recipe,
     list_recipes,
     path_override,
@@ -273,8 +270,6 @@ def composed(setting: Setting, entry: Entry, seed: int) -> tuple[str, list[str],
 
 def plan_run(setting: Setting, entry: Entry, seed: int, length: Length) -> PlannedRun:
     """Return the commands of one run, in a folder named after everything that decides it."""
-    from uic_plugin.runs.settings import uses_processor_clock
-
     name, overrides, cfg = composed(setting, entry, seed)
     if is_trained(entry):
         overrides += length.overrides
@@ -292,8 +287,7 @@ def plan_run(setting: Setting, entry: Entry, seed: int, length: Length) -> Plann
     if setting.layers and not setting.is_brief:
         layers = (str(folder), f"--layers={','.join(setting.layers)}", f"--seed={seed}")
         jobs.append(_evaluation("probe", layers, folder, "probe/probe.csv", train))
-    clock = "cpu_" if uses_processor_clock(cfg) else ""
-    return PlannedRun(entry, seed, folder, tuple(jobs), clock)
+    return PlannedRun(entry, seed, folder, tuple(jobs), clock_of(cfg))
 
 
 def repetition(run: PlannedRun, name: str) -> Job:
@@ -324,28 +318,3 @@ def _evaluation(
     kind: str, arguments: tuple[str, ...], folder: Path, product: str, train: Job
 ) -> Job:
     return Job(f"{kind} {folder.name}", (kind, *arguments), folder, folder / product, (train.name,))
-
-
-def settings_digest(cfg: DictConfig, without: Sequence[str] = ()) -> str:
-    """Return a hash of what decides a training, not of where it runs or how it is evaluated.
-
-    Args:
-        cfg: the composed recipe.
-        without: further settings that are left out.
-    """
-    cfg = cfg.copy()
-    for key in without:
-        if OmegaConf.select(cfg, key) is not None:
-            OmegaConf.update(cfg, key, None)
-    content: Any = OmegaConf.to_container(cfg, resolve=True)
-    for key in ("name", "run_dir", "seed", "linear", "knn", TYPED_KEY):
-        content.pop(key, None)
-    content["data"].pop("num_workers", None)
-    if not content["data"].get("held_out"):  # came later: earlier runs keep their names
-        content["data"].pop("held_out", None)
-    if content.get("max_seconds") is None:
-        content.pop("max_seconds", None)
-    if content.get("host") == "auto":
-        content.pop("host")
-    text = json.dumps(content, sort_keys=True, default=str)
-    return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
