@@ -312,6 +312,45 @@ def test_every_weight_learns_in_mixed_precision_behind_a_pass_that_labels(recipe
     assert watch.steps == 2
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("digits/supervised", ()),
+        ("digits/uic", ("method_kwargs.label_view=center", "method_kwargs.label_every=2")),
+        pytest.param("digits/uic", ("method_kwargs.heads=2",), marks=pytest.mark.slow),
+        pytest.param("digits/demo", ("method_kwargs.label_view=center",), marks=pytest.mark.slow),
+        pytest.param("digits/deepcluster", (), marks=pytest.mark.slow),
+        pytest.param(
+            "digits/selflabel", ("method_kwargs.label_updates=1",), marks=pytest.mark.slow
+        ),
+    ],
+)
+def test_coverage_counts_the_images_that_an_epoch_draws(recipe, tmp_path, name, options):
+    """Wherever the labels come from, and if the run resumes in the middle of the epoch."""
+    drawn = {}
+
+    class Watch(pl.Callback):
+        def on_train_batch_start(self, trainer, module, batch, *_):
+            drawn.setdefault(trainer.current_epoch, set()).update(batch[0].tolist())
+
+        def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx, *_):
+            if (trainer.current_epoch, batch_idx) == (1, 5):
+                trainer.save_checkpoint(tmp_path / "middle.ckpt")
+
+    given = (*options, *SMALL_HEAD, "max_epochs=3", "scheduler.name=none")
+    whole = train(recipe(f"run_dir={tmp_path / 'whole'}", *given, name=name), Watch())
+    rows = read_csv(tmp_path / "whole" / "epochs.csv")
+    images = whole["uic"]["bank"]["num_samples"]
+    found = [float(row["uic_coverage"]) for row in rows]
+    assert found == pytest.approx([len(drawn[epoch]) / images for epoch in range(3)])
+    assert min(found) > 0.5
+    middle = f"resume_from_checkpoint={tmp_path / 'middle.ckpt'}"
+    cfg = recipe(f"run_dir={tmp_path / 'rest'}", middle, *given, name=name)
+    assert same(whole, train(cfg))
+    rest = read_csv(tmp_path / "rest" / "epochs.csv")
+    assert [float(row["uic_coverage"]) for row in rest] == found[1:]
+
+
 def test_heads_are_counted_one_by_one(recipe):
     cfg = recipe("max_epochs=1", *SMALL_HEAD, "method_kwargs.heads=4", name="digits/selflabel")
     state = train(cfg)

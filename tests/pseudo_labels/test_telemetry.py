@@ -65,6 +65,14 @@ def test_summary_by_hand():
     assert telemetry.sums.tolist() == [0, 0, 0]
 
 
+def test_coverage_is_of_the_images_that_were_drawn_where_a_pass_labels_all():
+    bank, telemetry = PseudoLabelBank(4, 2, init="balanced"), EpochTelemetry()
+    for drawn, covered in ((3, 0.75), (0, 0.0), (None, 1.0)):
+        telemetry.num_drawn = drawn
+        bank.update(torch.arange(4), torch.tensor([0, 0, 1, 1]))
+        assert telemetry.summary(bank, bank.commit())["coverage"] == covered
+
+
 @pytest.mark.parametrize("annotations", [None, np.array([-1, -1, -1, -1])])
 def test_without_annotations_nothing_is_said_of_them(annotations):
     _, metrics = summary(annotations)

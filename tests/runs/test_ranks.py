@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from uic_plugin.report.tables import read_csv
+
 PROGRAM = """
 import json, os, sys
 import torch
@@ -101,7 +103,7 @@ def test_ranks_hold_one_bank_and_disjoint_shares(two_ranks):
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("digits/deepcluster", ()),
+        ("digits/deepcluster", ("method_kwargs.bank_storage=mmap",)),
         ("digits/selflabel", ("method_kwargs.heads=2",)),
         ("digits/uic", ("method_kwargs.heads=2",)),
         (
@@ -125,6 +127,10 @@ def test_ranks_agree_on_labels_of_a_pass_of_their_own(two_ranks, tmp_path, name,
     state = read_checkpoint(tmp_path / "run" / "last.ckpt")["uic"]
     for bank in (state["bank"], *state["more_banks"]):
         assert len(bank["targets"].unique()) > 20
+    steps = [step for step in (*first["steps"], *second["steps"]) if step[0] == 1]
+    drawn = {image for step in steps for image in step[3]}
+    last = read_csv(tmp_path / "run" / "epochs.csv")[-1]
+    assert float(last["uic_coverage"]) == pytest.approx(len(drawn) / 1442)
 
 
 @pytest.mark.slow

@@ -114,6 +114,17 @@ def commit_bank(
     return boundary
 
 
+def count_staged(bank: PseudoLabelBank) -> int:
+    """Return how many images have a label for the next epoch, equal on all ranks.
+
+    Of shared labels, once they are written: another rank may count them too early, and too few.
+    """
+    count = bank.num_staged
+    if bank.storage != "mmap":
+        return count
+    return int(max_over_ranks(torch.tensor([count])))
+
+
 def _common_storage(
     options: PseudoLabelOptions, num_samples: int, heads: int, rank: RankInfo
 ) -> str:

@@ -33,7 +33,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from uic_plugin.methods.banks import commit_bank
+from uic_plugin.methods.banks import commit_bank, count_staged
 from uic_plugin.methods.kept_labels import KeptLabels
 from uic_plugin.methods.options import PseudoLabelOptions
 from uic_plugin.networks.heads import PseudoClassHead
@@ -147,12 +147,17 @@ class PseudoLabelMethod(KeptLabels):
         return self._loss(logits, targets)
 
     def label_images(self, index: torch.Tensor, logits: torch.Tensor) -> None:
-        """Take note of a step's answers; here for telemetry alone.
+        """Take note of a step's answers; here for telemetry alone, labels stay as they are.
 
         Args:
             index: (B,) image indices.
             logits: (V * B, sum of K) without a gradient.
         """
+        self.observe(logits)
+        self.stage_again(index)
+
+    def observe(self, logits: torch.Tensor) -> None:
+        """Take note of the first head's answers for telemetry; logits as in `label_images`."""
         self.telemetry.observe(self.head.per_head(logits)[0] / self.options.temperature)
 
     def relabel(self) -> None:
@@ -242,6 +247,10 @@ class PseudoLabelMethod(KeptLabels):
         for bank, column in zip(self.banks, words[:, width:].unbind(1), strict=True):
             bank.update(index, column)
 
+    def stage_again(self, index: torch.Tensor) -> None:
+        """Stage the present labels of images (B,) again: that says which the epoch has drawn."""
+        self.stage(index, torch.stack([bank.targets(index) for bank in self.banks], 1))
+
     def _loss(self, logits: torch.Tensor, targets: list[torch.Tensor]) -> torch.Tensor:
         """Return the cross-entropy of logits (B, sum of K), averaged over the heads."""
         losses = [
@@ -260,6 +269,8 @@ class PseudoLabelMethod(KeptLabels):
         """Cross the epoch boundary."""
         started = time.perf_counter()
         self.label_epoch = self._epoch + 1
+        if self.plan.boundary_pass:  # which stages labels of images that no step has drawn
+            self.telemetry.num_drawn = count_staged(self.banks[0])
         self.relabel()
         self.telemetry.sums = sum_over_ranks(self.telemetry.sums)
         self.epoch_metrics = self.commit()

@@ -37,6 +37,6 @@ class UIC(PseudoLabelMethod):
 
     def label_images(self, index: torch.Tensor, logits: torch.Tensor) -> None:
         """Stage the classifier's own answers as the next labels of their images (Eq. 5)."""
-        super().label_images(index, logits)
+        self.observe(logits)
         labels = [part.argmax(1) for part in self.head.per_head(logits)]
         self.stage(index, torch.stack(labels, 1))

@@ -95,7 +95,7 @@ class StepLabelled(UIC):
         if not self._is_of_step:
             super().label_images(index, logits)
             return
-        self.telemetry.observe(self.head.per_head(logits)[0] / self.options.temperature)
+        self.observe(logits)
 
     def commit(self) -> dict[str, float]:
         """Bring the ranks' running means and counts together, and return the epoch's metrics."""

@@ -127,6 +127,8 @@ class CenteredLabels(UIC):
         """Leave the answers of a training step alone."""
         if self.options.label_view != "center":
             super().label_images(index, logits)
+        else:
+            self.stage_again(index)
 
     @torch.no_grad()
     def relabel(self) -> None:
@@ -161,8 +163,8 @@ class FixedLabels(UIC):
         if self.options.fixed_labels is None:
             super().label_images(index, logits)
             return
-        self.telemetry.observe(logits / self.options.temperature)
-        self.stage(index, self.banks[0].targets(index)[:, None])
+        self.observe(logits)
+        self.stage_again(index)
 
 
 class ClusterStart(UIC):

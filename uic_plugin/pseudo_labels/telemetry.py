@@ -30,6 +30,8 @@ class EpochTelemetry:
     Attributes:
         sums: (3,) float64, sums of confidence and entropy and the count of assignments; kept as
             one tensor so that ranks can add theirs with one reduction.
+        num_drawn: images that steps have drawn in the epoch, where labels are then staged that do
+            not come from its steps; None where all that are staged do.
         class_sizes: (K,) images per class after the last epoch boundary; None before the first.
     """
 
@@ -39,6 +41,7 @@ class EpochTelemetry:
             self.annotations = np.asarray(annotations)
         self.sums = torch.zeros(3, dtype=torch.float64)
         self.nmi_previous = 0.0
+        self.num_drawn: int | None = None
         self.class_sizes: np.ndarray | None = None
 
     def compare(self, previous: torch.Tensor, labels: torch.Tensor) -> None:
@@ -82,10 +85,12 @@ class EpochTelemetry:
         """
         labels = bank.labels.cpu().numpy()
         self.class_sizes = bank.class_sizes().numpy()
+        num_drawn = boundary.num_seen if self.num_drawn is None else self.num_drawn
+        self.num_drawn = None
         metrics = {
             "nmi_previous": self.nmi_previous,
             "changed": boundary.num_changed / len(bank),
-            "coverage": boundary.num_seen / len(bank),
+            "coverage": num_drawn / len(bank),
             "empty_fixed": float(boundary.num_splits),
             **size_metrics(self.class_sizes),
             **self.means(),

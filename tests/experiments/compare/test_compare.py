@@ -2,11 +2,13 @@
 
 import csv
 import json
+from types import SimpleNamespace
 
 import pytest
 
+from uic_plugin.experiments.compare.plan import Entry
 from uic_plugin.experiments.compare.quoted import quoted_tables
-from uic_plugin.experiments.compare.records import cell, columns_of, summarize
+from uic_plugin.experiments.compare.records import cell, columns_of, epoch_rows, summarize
 from uic_plugin.experiments.jobs import reason_of
 from uic_plugin.experiments.paper.tables import TABLES
 
@@ -16,6 +18,15 @@ SMALL = ("backbone.kwargs.width=4", "data.num_workers=0", "accelerator=cpu", "pr
 def rows_of(path):
     with open(path, newline="") as file:
         return list(csv.DictReader(file))
+
+
+def test_coverage_of_runs_that_counted_no_images(tmp_path):
+    """Earlier versions counted labels of the steps: there are none in a supervised run."""
+    cost = {"images": 400, "batch_size": 64, "views_per_image": 1, "images_per_epoch": 384}
+    (tmp_path / "cost.json").write_text(json.dumps(cost))
+    (tmp_path / "epochs.csv").write_text("epoch,steps,uic_coverage\n1,6,0.0\n2,6,0.81\n3,6,\n")
+    run = SimpleNamespace(folder=tmp_path, entry=Entry("supervised", "supervised"), seed=0)
+    assert [row["coverage"] for row in epoch_rows([run])] == [0.96, 0.81, 0.96]
 
 
 @pytest.mark.slow

@@ -131,7 +131,8 @@ def epoch_rows(runs: Sequence[PlannedRun]) -> list[dict[str, Any]]:
             row = {"label": run.entry.label, "seed": run.seed, "epoch": epoch}
             row.update(views=views, **{k: round(v, 3) for k, v in clocks.items()})
             drawn = min(1.0, images / cost["images"])
-            row["coverage"] = float(record.get("uic_coverage") or drawn)
+            # 0 in runs of versions that counted labels of the epoch's steps, where there are none
+            row["coverage"] = float(record.get("uic_coverage") or 0) or drawn
             for name in ("changed", "nmi", "nmi_previous"):
                 row[name] = float(v) if (v := record.get(f"uic_{name}")) else ""
             rows.append(row)
