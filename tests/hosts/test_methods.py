@@ -265,6 +265,40 @@ def test_schedule_of_selflabel(recipe, updates, spacing, epochs, expected):
     assert [e for e in range(1, epochs + 1) if Method().is_update(e)] == expected
 
 
+@pytest.mark.parametrize("heads", [1, 2])
+def test_selflabel_transports_the_softmax_of_the_loss(heads):
+    """Logits of a tenth at a temperature of a tenth are the same answers, so the same labels."""
+    from uic_plugin.methods import SelfLabel
+    from uic_plugin.methods.options import SelfLabelOptions
+    from uic_plugin.pseudo_labels.sinkhorn import sinkhorn_labels
+
+    images = torch.randn(60, 8, generator=torch.Generator().manual_seed(0))
+    pairs = torch.utils.data.TensorDataset(torch.arange(60), images)
+
+    def labels(temperature):
+        method = SelfLabel()
+        method._network, method.global_rank = torch.nn.Identity(), 0
+        options = SelfLabelOptions(
+            num_pseudo_classes=4, heads=heads, temperature=temperature, sinkhorn_lambda=5
+        )
+        method.build_head(8, options, seed=0)
+        method.attach(60, "images", None)
+        with torch.no_grad():
+            for weight in method.head.classifier.parameters():
+                weight.mul_(10 * temperature)
+        method.label_loader = torch.utils.data.DataLoader(pairs, 20)
+        method.start_labels()
+        logits = method.head.per_head(method.head(images)[1].detach())
+        return torch.stack([bank.labels for bank in method.banks]), logits
+
+    found, _ = labels(0.1)
+    wanted, logits = labels(1.0)
+    assert found.tolist() == wanted.tolist()
+    for own, scores in zip(wanted, logits, strict=True):
+        assert own.tolist() == sinkhorn_labels(scores, power=5).labels.tolist()
+        assert own.tolist() != sinkhorn_labels(scores, power=0.5).labels.tolist()
+
+
 @pytest.mark.all_digits
 def test_supervised_learns_the_annotations_and_needs_them(recipe, digits, tmp_path):
     cfg = recipe("max_epochs=4", "method_kwargs.head=linear", name="digits/supervised")

@@ -85,11 +85,13 @@ class SelfLabel(PseudoLabelMethod):
         """Return the labels (n,) of one head for this rank's images."""
         options, head = self.options, self.head
         device = next(head.parameters()).device
+        # the softmax to the power lambda is that of the loss, whose logits the temperature divides
+        power = options.sinkhorn_lambda / options.temperature
 
         def solve(scores: torch.Tensor) -> torch.Tensor:
             return sinkhorn_labels(
                 scores,
-                power=options.sinkhorn_lambda,
+                power=power,
                 tolerance=options.sinkhorn_tolerance,
                 device=device,
                 total=sum_over_ranks,
