@@ -63,6 +63,9 @@ class UICOptions(PseudoLabelOptions):
         instance_temperature: divides the cosines of that share.
         small_crops: with label_source=swap, crops of a second, smaller size, which learn the labels
             of the two large ones; augmentations.1 says how they are made.
+        settle_rounds: with classifier=cosine, rounds of k-means after the last epoch of `uic
+            pretrain`, from the classifiers as trained, on embeddings of training images, after
+            which each direction is the mean of its class; 0: as trained.
     """
 
     removed: ClassVar[Mapping[str, object]] = {"bank_share": 0.0}
@@ -93,6 +96,7 @@ class UICOptions(PseudoLabelOptions):
     )
     instance_temperature: float = _positive(0.2, needs="instance_share")
     small_crops: int = _count(0, 0)  # type: ignore[misc]  # an option here, fixed elsewhere
+    settle_rounds: int = _count(0, 0, needs="classifier=cosine")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -33,6 +33,7 @@ from uic_plugin.networks.heads import PseudoClassHead
 from uic_plugin.networks.layers import Encoder
 from uic_plugin.runs.folder import open_recipe
 from uic_plugin.runs.settings import build_method, prepare_config
+from uic_plugin.runs.settling import take_settled
 
 _Picture = Path | str | Image.Image | Callable[[], Image.Image]
 Images = Path | str | Sequence[_Picture] | torch.Tensor
@@ -55,12 +56,14 @@ class Run:
         source: where its images are; without paths where it was opened without images.
         folder: the run folder.
         checkpoint: its weights; None stands for the random ones of the recipe's seed.
+        is_settled: whether to take its classifiers as settled, where they are, not as trained.
     """
 
     config: DictConfig
     source: DataSource
     folder: Path
     checkpoint: Path | None
+    is_settled: bool = True
 
     @classmethod
     def open(
@@ -133,6 +136,9 @@ class Run:
                 f"{config.backbone.name}: missing {result.missing_keys[:2]}, unknown "
                 f"{unknown[:2]}"
             )
+        head = getattr(method, "head", None)
+        if self.is_settled and isinstance(head, PseudoClassHead):
+            take_settled(self.folder, head)
         return method.eval()
 
     @property

@@ -8,7 +8,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,7 @@ from uic_plugin.runs.folder import (
 from uic_plugin.runs.loggers import logger_names, logging_to
 from uic_plugin.runs.partial_training import prepare_partial_training
 from uic_plugin.runs.performance import compile_network, tuned
+from uic_plugin.runs.run import Run
 from uic_plugin.runs.settings import (
     build_method,
     num_devices,
@@ -61,6 +62,7 @@ from uic_plugin.runs.settings import (
     uses_processor_clock,
     views_per_image,
 )
+from uic_plugin.runs.settling import settle_run
 from uic_plugin.runs.start_weights import start_from, start_pretrained
 from uic_plugin.runs.time_budget import TimeBudget
 from uic_plugin.runs.trainer import fit, make_trainer
@@ -117,6 +119,7 @@ def pretrain(
     resume = find_resume(cfg, run_dir)
     done = _epochs_done(cfg, run_dir, resume)
     if done >= cfg.max_epochs:
+        _settle(cfg, run_dir)  # a kill may have come between
         return PretrainResult(run_dir, 0.0, done)
 
     loader = pretrain_loader(cfg, source)
@@ -141,6 +144,8 @@ def pretrain(
     compile_network(method, cfg)
     with _told_in_one_line(cfg, run_dir, resume, trainer, reporter), log, tuned(cfg):
         fit(trainer, method, loader, val_loader, resume)
+    if trainer.is_global_zero:
+        _settle(cfg, run_dir)
     return PretrainResult(
         run_dir,
         time.perf_counter() - started,
@@ -148,6 +153,12 @@ def pretrain(
         is_main=trainer.is_global_zero,
         has_annotations=source.labelled,
     )
+
+
+def _settle(cfg: DictConfig, run_dir: Path) -> None:
+    """Settle the classifiers of a finished run, where its recipe says so."""
+    if cfg.method_kwargs.get("settle_rounds"):
+        settle_run(replace(Run.open(run_dir, needs_images=True), is_settled=False))
 
 
 def _val_loader(cfg: DictConfig, source: DataSource) -> Any:

@@ -152,8 +152,9 @@ def _costs(run: Path, method: str) -> dict[str, Any]:
     costs = {
         **cost,
         "epochs": len(seconds),
-        "seconds": sum(seconds),
-        "cpu_seconds": sum(float(row.get("cpu_seconds") or 0) for row in rows),
+        "seconds": sum(seconds) + cost.get("settle_seconds", 0),
+        "cpu_seconds": sum(float(row.get("cpu_seconds") or 0) for row in rows)
+        + cost.get("settle_cpu_seconds", 0),
         "seconds_per_epoch": per_epoch,
         "turn_seconds": statistics.median(boundaries) if boundaries else None,
         "nmi": float(last["uic_nmi"]) if last.get("uic_nmi") else None,
