@@ -1,6 +1,7 @@
 """Classes from features: planted clusters, hand-placed cases, resuming, what cannot be divided."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +19,12 @@ from uic_plugin.discovery.baselines import BASELINES
 from uic_plugin.discovery.heads import HeadBank
 from uic_plugin.discovery.model import ClassModel, aligned_heads, head_labels
 from uic_plugin.discovery.reduction import fit_reduction, reduce_features
-from uic_plugin.discovery.results import describe_classes
+from uic_plugin.discovery.results import describe_classes, write_results
 from uic_plugin.discovery.search import discover
 from uic_plugin.discovery.settings import DiscoverySettings
 from uic_plugin.discovery.training import _gradient, balanced_labels, pair_loss
 from uic_plugin.evaluation.clustering import hungarian_accuracy
+from uic_plugin.report.tables import read_csv
 
 QUICK = DiscoverySettings(
     balance=1.0, heads=4, dims=16, neighbours=5, epochs=5, min_steps=60, batch_size=64
@@ -173,6 +175,19 @@ def test_answers_are_in_range():
     assert sum(row["size"] for row in rows) == 180
     first = [int(name) for name in rows[0]["typical"]]
     assert (np.diff(answers.distance[first]) >= 0).all()
+
+
+def test_names_with_spaces_are_taken_apart_from_the_table_of_classes(tmp_path):
+    features, _ = planted([20, 20])
+    names = [f'my images/{i} "a", b.png' for i in range(39)] + ["caf\udce9.png"]
+    found = discover(features, 2, QUICK)
+    write_results(tmp_path, names, found, QUICK, csv=True)
+    listed = json.loads((tmp_path / "classes.json").read_text())
+    rows = read_csv(tmp_path / "classes.csv")
+    for kind in ("typical", "borderline"):
+        assert [json.loads(row[kind]) for row in rows] == [row[kind] for row in listed]
+        assert set(sum((row[kind] for row in listed), [])) <= set(names)
+    assert [int(row["size"]) for row in rows] == [20, 20]
 
 
 class _Killed(Exception):

@@ -14,6 +14,8 @@ import pytest
 from PIL import Image
 
 from uic_plugin.data.labels import LabelTable, names_before, write_labels
+from uic_plugin.data.pack import PackSettings
+from uic_plugin.data.packing import pack_images
 from uic_plugin.export.atlas import nearest
 from uic_plugin.export.classes import flat_names, unique_names
 
@@ -67,6 +69,24 @@ def test_unfinished_work_of_other_commands_stays(labelled, uic):
     assert done.returncode == 0, done.stderr
     assert (root / ".out.part" / "journal.jsonl").read_text() == "[0, 1]"
     assert sorted(os.listdir(root)) == [".out.part", "images", "labels.csv", "out"]
+
+
+def test_the_images_of_a_packed_folder_and_of_a_split(labelled, uic):
+    root, paths = labelled
+    pack_images(root / "images", root / "packed", PackSettings(0, workers=0))
+    split = "\n".join(["filename,label", *(f"{path},{path[0]}" for path in paths)]) + "\n"
+    (root / "split.csv").write_text(split)
+    for data in ("packed", "split.csv"):
+        done = uic("export", "labels.csv", data, "--to", "folders", "--out", f"of-{data}")
+        assert done.stdout.strip() == f"of-{data}: 6 images in 3 classes, 2 left out (--all)"
+        link = root / f"of-{data}" / "cat_dog" / "a__1.png"
+        assert link.read_bytes() == (root / "images" / "a" / "1.png").read_bytes()
+    (root / "images").rename(root / "moved")
+    done = uic("export", "labels.csv", "packed", "--to", "folders", "--out", "o")
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "packed is a packed folder, and" in done.stderr
+    assert "is gone: give the folder that these images are in now" in done.stderr
 
 
 @pytest.mark.parametrize(("mark", "none"), [("True", "False"), ("1.0", "")])

@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 
 from uic_plugin.hosts.foreign import own_options
-from uic_plugin.methods import UICOptions
-from uic_plugin.methods.options import DeepClusterOptions, SelfLabelOptions
+from uic_plugin.methods import OWN_METHODS, UICOptions
+from uic_plugin.methods.options import DeepClusterOptions
 from uic_plugin.recipes_path import compose_recipe
 from uic_plugin.runs.settings import prepare_config
 
@@ -107,6 +107,9 @@ def test_own_recipe_is_taken_as_it_is():
     assert own_options(given, []) == given
 
 
+CLUSTERS = {"label_source": "swap", "label_init": "clusters", "balanced_sampling": False}
+
+
 @pytest.mark.parametrize(
     ("given", "name", "needed"),
     [
@@ -118,6 +121,23 @@ def test_own_recipe_is_taken_as_it_is():
         ({}, "sinkhorn_iterations", "label_source=swap"),
         ({"label_source": "swap"}, "instance_temperature", "instance_share above 0"),
         ({"label_init": "clusters"}, "kmeans_sample", None),
+        ({}, "balanced_sampling", None),
+        ({"label_source": "swap"}, "fix_empty_classes", None),
+        ({"label_source": "step"}, "balanced_sampling", "label_source=bank or swap"),
+        ({"label_source": "step"}, "fix_empty_classes", "label_source=bank or swap"),
+        (
+            {"label_source": "step", "label_init": "balanced"},
+            "label_init",
+            "label_source=bank or swap",
+        ),
+        (CLUSTERS, "label_init", "classifier=cosine or balanced_sampling=true"),
+        (CLUSTERS, "kmeans_sample", "classifier=cosine or balanced_sampling=true"),
+        ({**CLUSTERS, "classifier": "cosine"}, "label_init", None),
+        ({**CLUSTERS, "balanced_sampling": True}, "label_init", None),
+        ({**CLUSTERS, "label_source": "bank"}, "label_init", None),
+        ({}, "bank_folder", None),
+        ({"bank_storage": "mmap"}, "bank_folder", None),
+        ({"bank_storage": "device"}, "bank_folder", "bank_storage=mmap or auto"),
         ({}, "temperature", None),
         ({}, "no_such_option", None),
     ],
@@ -127,12 +147,13 @@ def test_what_an_option_needs_to_have_an_effect(given, name, needed):
 
 
 def test_needs_name_options_and_values_that_there_are():
-    for options_class in (UICOptions, DeepClusterOptions, SelfLabelOptions):
+    for options_class in {method.options_class for method in OWN_METHODS.values()}:
         fields = {field.name: field for field in dataclasses.fields(options_class)}
         for field in fields.values():
             other, _, value = (field.metadata["needs"] or "").partition("=")
             assert not other or other in fields
-            assert not value or fields[other].metadata["accepts"](value)
+            for each in value.split(" or ") if value else []:
+                assert fields[other].metadata["accepts"](each)
 
 
 def test_a_typed_option_without_effect_is_said(digits):

@@ -13,6 +13,8 @@ from PIL import Image
 
 from uic_plugin.data.features import read_features
 from uic_plugin.data.labels import LabelTable, write_labels
+from uic_plugin.data.pack import PackSettings
+from uic_plugin.data.packing import pack_images
 from uic_plugin.report.classes import report_classes
 from uic_plugin.report.page import write_class_page
 from uic_plugin.report.page.history import history_of
@@ -163,6 +165,34 @@ def test_the_command_ends_with_the_page(images, tmp_path, uic):
         "files",
         "index.html",
     ]
+
+
+@pytest.mark.parametrize("kind", ["packed", "split"])
+def test_the_folder_that_the_labels_were_made_of_may_be_packed_or_a_split(
+    images, tmp_path, uic, kind
+):
+    folder, table = images
+    data = tmp_path / ("packed" if kind == "packed" else "split.csv")
+    if kind == "packed":
+        pack_images(folder, data, PackSettings(0, workers=0))
+    else:
+        rows = [f"{path},{k % 2}" for k, path in enumerate(table.paths)]
+        data.write_text("\n".join(["filename,label", *rows]) + "\n")
+    given = ("classes", "labels.csv", data, "--out")
+    done = uic(*given, "out")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "classes.png").stat().st_size > 100
+    assert '"folder":"../images"' in (tmp_path / "out" / "files" / "core.js").read_text()
+    done = uic(*given, folder / "out")
+    assert done.returncode == 1
+    assert "would be among the images" in done.stderr
+    report_classes(tmp_path / "labels.csv", data, tmp_path / "report")
+    assert (tmp_path / "report" / "classes.png").is_file()
+    if kind == "packed":
+        folder.rename(tmp_path / "moved")
+        said = "packed is a packed folder, and .*images, which it was made of, is gone: give the"
+        with pytest.raises(FileNotFoundError, match=said):
+            report_classes(tmp_path / "labels.csv", data, tmp_path / "report")
 
 
 def test_marks_of_another_program_are_on_the_page(images, tmp_path, uic):

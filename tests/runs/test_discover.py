@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shlex
 import shutil
 import signal
 import subprocess
@@ -14,6 +15,8 @@ import pytest
 from uic_plugin import cli
 from uic_plugin.data.edits import Edits, Merge, Move, Name, apply_edits
 from uic_plugin.data.labels import LabelTable, read_labels, write_labels
+from uic_plugin.data.pack import PackSettings
+from uic_plugin.data.packing import pack_images
 from uic_plugin.networks.registry import find_backbone
 from uic_plugin.networks.weights import save_weights
 from uic_plugin.runs.frozen import open_backbone
@@ -81,6 +84,7 @@ def test_from_a_folder_to_classes_and_new_images(uic, images, features, tmp_path
     assert done.returncode == 0, done.stderr
     assert "120 images" in done.stdout
     assert "10 classes, agreement of heads" in done.stdout
+    assert f"--from NEW --features {features}" in done.stdout
     out = tmp_path / f"{images.parent.name}-images-classes"
     table = read_labels(out / "labels.parquet")
     assert len(table) == 120
@@ -119,7 +123,45 @@ def test_from_a_folder_to_classes_and_new_images(uic, images, features, tmp_path
     assert done.returncode == 0, done.stderr
     assert set(read_labels(out / "labels.csv").labels) <= {0, 1, 2}
     assert not {"labels.parquet", "scores.csv", "page"} & {path.name for path in out.iterdir()}
-    assert f"--from NEW --features {features}" in done.stdout
+    # which then is not spoken of, and whose command is named
+    assert "correct them on the page" not in done.stdout
+    made = next(line for line in done.stdout.splitlines() if "(--no-page)" in line)
+    page = uic(*shlex.split(made.partition("makes it: ")[2])[1:])
+    assert page.returncode == 0, page.stderr
+    assert (out / "page" / "index.html").is_file()
+
+
+def test_printed_commands_of_packed_images_with_spaces_in_their_names(uic, images, tmp_path):
+    folder, packed = tmp_path / "my images", tmp_path / "my packed"
+    for number in range(3):
+        shutil.copytree(images / str(number), folder / str(number))
+    pack_images(folder, packed, PackSettings(0, workers=0))
+    given = ("discover", packed, "--classes", 3, "--out", "my classes", "--features", "my features")
+    done = uic(*given, *FAST)
+    assert done.returncode == 0, done.stderr
+    said = next(line for line in done.stdout.splitlines() if line.startswith("Next: "))
+    assert "uic labels apply edits.json 'my classes/labels.parquet' --out NEW and" in said
+    assert f"uic discover '{packed}' --from NEW --features 'my features' --size 32" in said
+    assert said.endswith("uic label 'my classes' MORE_IMAGES --out labels.parquet")
+    # the page of a packed folder shows the files that it was made of
+    done = uic("classes", "my classes/labels.parquet", packed, "--features", "my features")
+    assert done.returncode == 0, done.stderr
+    core = (tmp_path / "classes" / "files" / "core.js").read_text()
+    assert '"folder":"../my images"' in core
+    # and there is none where they are gone
+    folder.rename(tmp_path / "moved")
+    shutil.rmtree(tmp_path / "my classes")
+    done = uic(*given, *FAST)
+    assert done.returncode == 0, done.stderr
+    assert "correct them on the page" not in done.stdout
+    made = next(line for line in done.stdout.splitlines() if "There is no page" in line)
+    assert f"{folder}, which {packed} was packed from, is gone" in made
+    command = shlex.split(made.partition("makes it: ")[2])[1:]
+    page = uic(*(word.replace("IMAGES", "moved") for word in command))
+    assert page.returncode == 0, page.stderr
+    assert (tmp_path / "my classes" / "page" / "index.html").is_file()
+    given = ("classes", "my classes/labels.parquet", packed, "--out", "other")
+    one_line(uic(*given), "is a packed folder, and", "is gone: give the folder that these images")
 
 
 @pytest.mark.slow
@@ -204,6 +246,12 @@ def test_corrupted_image_is_left_out_and_named(uic, images, tmp_path):
     assert "left out: " in done.stdout
     assert "0.png" in done.stdout
     assert "0.png" not in read_labels(tmp_path / "out" / "labels.parquet").paths
+
+
+def test_a_mistyped_folder_behind_a_layer_is_no_layer(uic):
+    given = ("--out", "x", *SMALL)
+    one_line(uic("embed", "-l", "features", "nosuch", *given), "nosuch: there is no such folder")
+    one_line(uic("discover", "-l", "features", "nosuch", *given), "nosuch: there is no such folder")
 
 
 def test_features_of_another_folder_or_network(uic, images, features, tmp_path):

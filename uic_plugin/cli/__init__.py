@@ -114,7 +114,13 @@ def _is_interrupt(end: BaseException | None) -> bool:
 
 
 def _joined_layers(arguments: list[str]) -> list[str]:
-    """`--layers conv1 conv2` as `--layers conv1,conv2`: an option of typer takes one value."""
+    """`--layers conv1 conv2` as `--layers conv1,conv2`: an option of typer takes one value.
+
+    In commands that take several layers alone: in others a word behind it is something else, as a
+    folder that was mistyped.
+    """
+    if arguments[1:2] not in (["probe"], ["fewshot"]):
+        return arguments
     joined: list[str] = []
     for argument in arguments:
         takes_names = len(joined) > 1 and joined[-2] in ("--layers", "-l")

@@ -17,7 +17,10 @@ if TYPE_CHECKING:  # importing these takes long, and the command may not need th
 
 def classes(
     labels: Annotated[Path, typer.Argument(help="Label file, as 'uic label' writes it.")],
-    data: Annotated[Path, typer.Argument(help="The folder of images that it was made of.")],
+    data: Annotated[
+        Path,
+        typer.Argument(help="The folder of images that it was made of, packed or a split's .csv."),
+    ],
     out: Annotated[Path, typer.Option(help="Folder for page, table and pictures.")] = Path(
         "classes"
     ),
@@ -43,6 +46,7 @@ def classes(
 ) -> None:
     """Write a page of the classes, to look at and to correct, beside a table and pictures."""
     from uic_plugin.data.labels import read_labels
+    from uic_plugin.data.originals import image_folder, image_root
     from uic_plugin.features.stored import read_any_features
     from uic_plugin.report.classes import report_classes
     from uic_plugin.report.page import PageOptions, check_folder, describe_map, write_class_page
@@ -52,15 +56,17 @@ def classes(
         raise ValueError(f"--map {map_} needs --features: 'uic embed' computes them")
     options, map_words = PageOptions(title, map_, max_images, thumbnail), describe_map(map_)
     table = read_labels(labels)
-    values = None if features is None else read_any_features(features, data, table.paths)
+    root = image_root(data)
+    images = image_folder(root)
+    values = None if features is None else read_any_features(features, root, table.paths)
     history = None if run is None else _history(run, table)
-    check_folder(out, labels, data)
-    numbers = report_classes(labels, data, out, show=show, num_classes=num_classes)
+    check_folder(out, labels, root)
+    numbers = report_classes(labels, images, out, show=show, num_classes=num_classes)
     with counting("thumbnails", terminal()) as progress:
         page = write_class_page(
             table,
             labels,
-            data,
+            images,
             out,
             features=values,
             history=history,

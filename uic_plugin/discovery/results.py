@@ -1,8 +1,8 @@
 """Files that a discovery writes into its folder.
 
 labels.parquet   path, label, confidence, entropy, agreement, distance, second: one row per image
-classes.csv      one row per class: size, means, typical and borderline images
-classes.json     the same, as lists
+classes.csv      one row per class: size, means, typical and borderline images as lists in JSON
+classes.json     the same
 model.pt         labels later images: uic label FOLDER MORE_IMAGES --out FILE
 discovery.json   settings, features, losses, how number and balance of the classes were chosen
 """
@@ -65,7 +65,7 @@ def write_results(
     classes = describe_classes(names, found.answers, found.model.num_classes)
     write_csv(
         out / CLASSES_FILES[0],
-        [{k: " ".join(v) if isinstance(v, list) else v for k, v in row.items()} for row in classes],
+        [{k: _cell(v) for k, v in row.items()} for row in classes],
     )
     _write_json(out / CLASSES_FILES[1], classes)
     found.model.save(out / MODEL_FILE)
@@ -105,6 +105,11 @@ def describe_classes(names: list[str], answers: Answers, count: int) -> list[dic
         row["borderline"] = [names[i] for i in unsure]
         rows.append(row)
     return rows
+
+
+def _cell(value: object) -> object:
+    """Return a value of a table's cell: a list as JSON, which names with spaces are read from."""
+    return json.dumps(value) if isinstance(value, list) else value
 
 
 def _curve(found: Found) -> list[dict[str, Any]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shlex
 import shutil
 import time
 from dataclasses import dataclass
@@ -32,6 +31,7 @@ from uic_plugin.discovery.results import ABOUT_FILE, CORRECTED, LABELS_FILES, wr
 from uic_plugin.discovery.search import Found, check_count, discover
 from uic_plugin.discovery.settings import DiscoverySettings
 from uic_plugin.evaluation.clustering import agreement, mean_class_accuracy
+from uic_plugin.experiments.discovery_next import say_next
 from uic_plugin.experiments.discovery_progress import curve_table, say_empty, shown_progress
 from uic_plugin.experiments.finetuning import FOLDER as FINETUNED
 from uic_plugin.experiments.finetuning import FineTuning, check_backbone, fine_tune
@@ -41,7 +41,7 @@ from uic_plugin.files import told_where
 from uic_plugin.networks.layers import AUTO_LAYER
 from uic_plugin.networks.pretrained import Backbone
 from uic_plugin.pseudo_labels.kmeans import check_faiss
-from uic_plugin.report.page import PageOptions, describe_map, write_class_page
+from uic_plugin.report.page import PageOptions, write_class_page
 from uic_plugin.report.progress import counting
 from uic_plugin.report.tables import read_csv, write_csv
 from uic_plugin.runs.frozen import open_backbone
@@ -137,16 +137,10 @@ def _run(request: Request, settings: DiscoverySettings, console: Console) -> Fou
         f"{seconds:.0f} s · {found.model.num_classes} classes, agreement of heads "
         f"{found.agreement:.2f} -> {request.out}/"
     )
+    page = None
     if request.page and images.originals.is_dir():
         page = _write_page(request, images, embedded, labels, console)
-        console.print(
-            f"Look at the classes (map by {describe_map('auto')}): {page}", soft_wrap=True
-        )
-    console.print(
-        f"Next: correct them on the page, then uic labels apply edits.json {labels} --out NEW and "
-        f"{_again(request)}   or: uic label {request.out} MORE_IMAGES --out labels.parquet",
-        soft_wrap=True,
-    )
+    say_next(request, images, labels, page, console)
     return found
 
 
@@ -165,17 +159,6 @@ def _written(request: Request, labels: Path) -> set[str]:
         FINETUNED: bool(request.finetune),
     }
     return {labels.name, *(name for name, is_asked in asked.items() if is_asked)}
-
-
-def _again(request: Request) -> str:
-    """Return the command that begins with corrected classes, on the same features."""
-    parts = ["uic", "discover", str(request.folder), "--from", "NEW"]
-    parts += ["--features", str(request.features)] if request.features_given else []
-    parts += ["--backbone", request.backbone] if request.backbone != "lite0" else []
-    parts += ["--weights", str(request.weights)] if request.weights else []
-    parts += ["--layer", request.layer] if request.layer != AUTO_LAYER else []
-    parts += ["--size", str(request.size)] if request.size else []
-    return shlex.join(parts)
 
 
 def _check(request: Request, settings: DiscoverySettings) -> None:

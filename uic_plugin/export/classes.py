@@ -16,6 +16,7 @@ from PIL import Image
 
 from uic_plugin.data.labels import LabelTable
 from uic_plugin.data.listed import opened
+from uic_plugin.data.originals import image_folder
 from uic_plugin.data.views import BAD_IMAGE_ERRORS
 
 _LONGEST = 120  # bytes of a class's folder name; file systems take 255
@@ -55,11 +56,11 @@ def select(table: LabelTable, folder: Path, *, everything: bool = False) -> Expo
 
     Args:
         table: a label file.
-        folder: the folder of images.
+        folder: the folder of images; also packed, or a split's .csv.
         everything: include images marked as wrong, and hidden classes.
 
     Raises:
-        FileNotFoundError: if an image is missing.
+        FileNotFoundError: if an image is missing, or the folder that images were packed from.
         ValueError: if nothing is left.
     """
     kept = np.ones(len(table), bool)
@@ -76,6 +77,7 @@ def select(table: LabelTable, folder: Path, *, everything: bool = False) -> Expo
         table.entropy[rows],
         {name: values[rows] for name, values in table.extra.items()},
     )
+    folder = image_folder(folder)
     missing = [path for path in chosen.paths if not (folder / path).is_file()]
     if missing:
         raise FileNotFoundError(

@@ -19,8 +19,8 @@ def _option(
 ) -> Any:
     """Return a field whose values must be `wanted`, which `accepts` decides.
 
-    `needs` says without which other option it has no effect: "head=mlp", or "instance_share" for
-    any value but 0.
+    `needs` says without which other option it has no effect: "head=mlp", "bank_storage=mmap or
+    auto", or "instance_share" for any value but 0.
     """
     metadata = {"wanted": wanted, "accepts": accepts, "needs": needs}
     return dataclasses.field(default=default, metadata=metadata)
@@ -143,7 +143,8 @@ class MethodOptions:
         if needed is None:
             return None
         other, _, value = needed.partition("=")
-        has_it = getattr(self, other) == value if value else bool(getattr(self, other))
+        given = getattr(self, other)
+        has_it = given in value.split(" or ") if value else bool(given)
         if has_it:
             return self.needed_for(other)
         return needed if value else f"{needed} above 0"
@@ -187,7 +188,10 @@ class PseudoLabelOptions(MethodOptions):
     temperature: float = _positive(1.0)
     bank_storage: str = _choice("auto", "auto", *STORAGES)
     bank_folder: str | None = _option(
-        None, "a folder", lambda value: value is None or type(value) is str
+        None,
+        "a folder",
+        lambda value: value is None or type(value) is str,
+        needs="bank_storage=mmap or auto",
     )
     max_shuffled: int = _count(MAX_SHUFFLED, 0)
 
@@ -251,6 +255,25 @@ class SelfLabelOptions(PseudoLabelOptions):
     device_scores_gb: float = _number(
         4.0, "a number of at least 0", lambda value: 0 <= value < float("inf")
     )
+
+
+@dataclass(frozen=True)
+class SupervisedOptions(PseudoLabelOptions):
+    """Options of supervised training, whose labels are the annotations.
+
+    Attributes:
+        num_pseudo_classes: the number of annotated classes, whatever stands here.
+        heads: 1, whatever stands here.
+    """
+
+    num_pseudo_classes: int = _count(3000, 2)
+    heads: int = _count(1, 1)
+
+    def needed_for(self, name: str) -> str | None:
+        """Return what an option needs to have an effect and does not have here."""
+        if name in ("num_pseudo_classes", "heads"):
+            return "a method that makes its labels, as method=uic"
+        return super().needed_for(name)
 
 
 @dataclass(frozen=True)

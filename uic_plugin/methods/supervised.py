@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from uic_plugin.methods.kept_labels import LabelPlan
-from uic_plugin.methods.options import PseudoLabelOptions
+from uic_plugin.methods.options import SupervisedOptions
 from uic_plugin.methods.pseudo_label import PseudoLabelMethod
 from uic_plugin.ranks import RankInfo
 
@@ -21,7 +21,7 @@ class Supervised(PseudoLabelMethod):
     """Cross-entropy against annotations."""
 
     name = "supervised"
-    options_class = PseudoLabelOptions
+    options_class = SupervisedOptions
 
     @classmethod
     def make_options(cls, given: Mapping[str, Any], num_classes: int) -> Any:

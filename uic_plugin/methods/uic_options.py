@@ -16,6 +16,8 @@ from uic_plugin.methods.options import (
     _positive,
 )
 
+_KEPT = "label_source=bank or swap"  # what options of labels that are kept need
+
 
 def _is_classes(value: object) -> bool:
     """Tell whether a value is a list of numbers of classes."""
@@ -35,7 +37,8 @@ class UICOptions(PseudoLabelOptions):
             is repeated, also from one epoch to the next; off, as in the paper: at random.
         fix_empty_classes: split the largest class for each empty one.
         label_init: "random", independent draws; "balanced", equal class sizes; "clusters", k-means
-            on the untrained network's features, once (a variant of ours).
+            on the untrained network's features, once (a variant of ours); with label_source=swap
+            a cosine classifier begins with their directions, too.
         views: 1: the loss and the next label come from one view; 2: the label from the first,
             the loss on the second. label_source=swap and step have two, whatever stands here.
         label_view: "train": labels come from the training step's own view; "center": from a pass
@@ -70,10 +73,10 @@ class UICOptions(PseudoLabelOptions):
 
     removed: ClassVar[Mapping[str, object]] = {"bank_share": 0.0}
     more_heads: Sequence[int] = _option((), "a list of whole numbers of at least 2", _is_classes)
-    balanced_sampling: bool = _flag(True)
+    balanced_sampling: bool = _flag(True, needs=_KEPT)
     draw_all_first: bool = _flag(False)
-    fix_empty_classes: bool = _flag(True)
-    label_init: str = _choice("random", "random", "balanced", "clusters")
+    fix_empty_classes: bool = _flag(True, needs=_KEPT)
+    label_init: str = _choice("random", "random", "balanced", "clusters", needs=_KEPT)
     views: int = _choice(1, 1, 2)  # type: ignore[misc]  # an option here, fixed elsewhere
     label_view: str = _choice("train", "train", "center")
     label_every: int = _count(1, 1)
@@ -140,6 +143,17 @@ class UICOptions(PseudoLabelOptions):
             "labels of the bank with neither balanced_sampling nor fix_empty_classes end in one "
             "class for all images: set both to true, as --config-name custom/uic_paper has them"
         ]
+
+    def needed_for(self, name: str) -> str | None:
+        """Return what an option needs to have an effect and does not have here.
+
+        First labels in the bank are read by its balanced order alone where a step makes its own.
+        """
+        is_read = self.label_source != "swap" or self.balanced_sampling
+        if name == "label_init" and self.label_init == "clusters" and not is_read:
+            is_cosine = self.classifier == "cosine"
+            return None if is_cosine else "classifier=cosine or balanced_sampling=true"
+        return super().needed_for(name)
 
     def _check_sources(self) -> None:
         """Refuse two ways to the labels that exclude each other."""

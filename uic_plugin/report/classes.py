@@ -10,6 +10,7 @@ from PIL import Image
 from uic_plugin.data.folders import folder_annotations
 from uic_plugin.data.labels import LabelTable, read_labels
 from uic_plugin.data.listed import decode
+from uic_plugin.data.originals import image_folder
 from uic_plugin.data.views import BAD_IMAGE_ERRORS
 from uic_plugin.evaluation.clustering import agreement, class_statistics
 from uic_plugin.report.figures import plot_class_sizes, plot_classes
@@ -27,13 +28,14 @@ def report_classes(
 
     Args:
         labels: a label file.
-        data: the folder of its images.
+        data: the folder of its images; also packed, or a split's .csv.
         out: folder to write to.
         show: classes in the picture, those of lowest mean entropy.
         num_classes: K; by default the highest label plus 1.
 
     Raises:
-        FileNotFoundError: if there is no label file, or an image of it is missing.
+        FileNotFoundError: if there is no label file, an image of it is missing, or the folder that
+            images were packed from is gone.
         ValueError: if it is not a label file, or `show` is less than 1.
     """
     if show < 1:
@@ -41,6 +43,7 @@ def report_classes(
     table = read_labels(labels)
     if not len(table):
         raise ValueError(f"{labels} has no row")
+    data = image_folder(data)
     missing = [path for path in table.paths if not (data / path).is_file()]
     if missing:
         raise FileNotFoundError(
