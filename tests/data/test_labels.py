@@ -61,7 +61,8 @@ def test_columns_of_others_in_csv_stay_as_they_are(tmp_path):
     (tmp_path / "labels.csv").write_text(text)
     table = read_labels(tmp_path / "labels.csv")
     assert table.extra["patient"].tolist() == ["0012", "7"]
-    assert [table.extra[name].dtype.kind for name in ("second", "head_0", "agreement")] == [*"iif"]
+    kinds = [table.extra[name].dtype.kind for name in ("second", "head_0", "agreement")]
+    assert kinds == ["i", "i", "f"]
     write_labels(tmp_path / "again.csv", table)
     assert (tmp_path / "again.csv").read_text() == text
     write_labels(tmp_path / "again.parquet", table)  # where text stays text
