@@ -16,7 +16,8 @@ from uic_plugin.data.labels import LabelTable, write_labels
 from uic_plugin.export import LINKING
 
 # a process without rights cannot read modules below another user's home
-for name in ("zoneinfo", "matplotlib.pyplot", "uic_plugin.export", "uic_plugin.report.page"):
+OWN = ("uic_plugin.data.originals", "uic_plugin.export", "uic_plugin.report.page")
+for name in ("zoneinfo", "encodings.utf_8_sig", "matplotlib.pyplot", *OWN):
     importlib.import_module(name)
 KINDS = ("folders", "imagefolder", "csv", "coco", "fiftyone", "lightly-studio")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,10 +18,7 @@ if TYPE_CHECKING:  # importing these takes long, and the command may not need th
 
 def classes(
     labels: Annotated[Path, typer.Argument(help="Label file, as 'uic label' writes it.")],
-    data: Annotated[
-        Path,
-        typer.Argument(help="The folder of images that it was made of, packed or a split's .csv."),
-    ],
+    data: Annotated[Path, typer.Argument(help="Its images: a folder, packed or not, or a split.")],
     out: Annotated[Path, typer.Option(help="Folder for page, table and pictures.")] = Path(
         "classes"
     ),
@@ -73,14 +71,19 @@ def classes(
             options=options,
             progress=progress,
         )
-    rows = Table("measure", "value")
-    for name, value in numbers.items():
-        rows.add_row(name, f"{value:.4f}" if isinstance(value, float) else str(value))
-    terminal().print(rows)
+    terminal().print(_table_of(numbers))
     terminal().print(f"Table, class sizes and a picture of the classes: {out}")
     if values is not None:
         terminal().print(f"Map: {map_words}")
     terminal().print(f"Page: {page.resolve()}")
+
+
+def _table_of(numbers: Mapping[str, float | int]) -> Table:
+    """Return numbers with their names, for a terminal."""
+    rows = Table("measure", "value")
+    for name, value in numbers.items():
+        rows.add_row(name, f"{value:.4f}" if isinstance(value, float) else str(value))
+    return rows
 
 
 def _history(run: Path, table: LabelTable) -> History:
