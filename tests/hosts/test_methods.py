@@ -100,7 +100,6 @@ def test_all_are_registered():
                 "method_kwargs.label_view=center",
                 "method_kwargs.label_every=2",
                 "method_kwargs.label_momentum=0.9",
-                "method_kwargs.draw_all_first=true",
             ),
             marks=pytest.mark.slow,
         ),

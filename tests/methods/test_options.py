@@ -54,6 +54,7 @@ def test_defaults_are_the_papers():
         ({"more_heads": "30"}, "list of whole numbers"),
         ({"more_heads": [30], "fixed_labels": "a.csv"}, "labels of one head, heads is 2"),
         ({"bank_share": 0.2}, "bank_share=0.2 is an option of earlier versions of uic that gained"),
+        ({"draw_all_first": True}, "draw_all_first=True is an option of earlier versions of uic"),
         ({"instance_share": 0.5}, "label_source=swap: set that, or instance_share=0"),
         ({"label_source": "swap", "instance_share": 1.0}, "at least 0 and below 1, got 1.0"),
         ({"label_source": "swap", "instance_share": 0.5}, "set it to false, or instance_share=0"),
@@ -71,7 +72,8 @@ def test_impossible_options_are_named(given, message):
 
 
 def test_a_removed_option_that_did_nothing_is_left_out():
-    assert UICOptions.from_mapping({"bank_share": 0.0, "heads": 2}) == UICOptions(heads=2)
+    idle = {"bank_share": 0.0, "draw_all_first": False}
+    assert UICOptions.from_mapping({**idle, "heads": 2}) == UICOptions(heads=2)
 
 
 def test_another_methods_recipe():

@@ -99,7 +99,6 @@ def attach_data(method: Any, loader: Any) -> DataLoader[Any]:
             **share,
             skip_empty=method.fixer is None,
             more_banks=method.banks[1:],
-            all_first=method.plan.draws_all_first,
         )
     else:
         sampler = ShuffledSampler(method.label_stores[0], **share)

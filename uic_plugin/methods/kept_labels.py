@@ -39,7 +39,6 @@ class LabelPlan:
         first_pass: views of a pass over all images that labels the first epoch; None: no pass.
         boundary_pass: the same for every epoch boundary.
         is_balanced: whether every class is drawn equally often.
-        draws_all_first: whether every image of a class is then drawn once before any is repeated.
         fixes_empty_classes: whether an empty class gets half of the largest.
         keeps_labels: whether every image has a label that is kept, so that it needs a number.
     """
@@ -48,7 +47,6 @@ class LabelPlan:
     first_pass: Views | None = None
     boundary_pass: Views | None = None
     is_balanced: bool = True
-    draws_all_first: bool = False
     fixes_empty_classes: bool = False
     keeps_labels: bool = True
 

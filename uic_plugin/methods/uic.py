@@ -31,7 +31,6 @@ class UIC(PseudoLabelMethod):
         return LabelPlan(
             initial="balanced" if options.label_init == "balanced" else "random",
             is_balanced=options.balanced_sampling,
-            draws_all_first=options.draw_all_first,
             fixes_empty_classes=options.fix_empty_classes,
         )
 

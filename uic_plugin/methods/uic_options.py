@@ -33,8 +33,6 @@ class UICOptions(PseudoLabelOptions):
         more_heads: pseudo classes K of each further head, as [30, 300]; telemetry, pages and
             `uic label` look at the first head, which has num_pseudo_classes.
         balanced_sampling: draw all classes equally often; off: every image once.
-        draw_all_first: in the balanced order, draw every image of a class once before any of them
-            is repeated, also from one epoch to the next; off, as in the paper: at random.
         fix_empty_classes: split the largest class for each empty one.
         label_init: "random", independent draws; "balanced", equal class sizes; "clusters", k-means
             on the untrained network's features, once (a variant of ours); with label_source=swap
@@ -71,10 +69,9 @@ class UICOptions(PseudoLabelOptions):
             which each direction is the mean of its class; 0: as trained.
     """
 
-    removed: ClassVar[Mapping[str, object]] = {"bank_share": 0.0}
+    removed: ClassVar[Mapping[str, object]] = {"bank_share": 0.0, "draw_all_first": False}
     more_heads: Sequence[int] = _option((), "a list of whole numbers of at least 2", _is_classes)
     balanced_sampling: bool = _flag(True, needs=_KEPT)
-    draw_all_first: bool = _flag(False)
     fix_empty_classes: bool = _flag(True, needs=_KEPT)
     label_init: str = _choice("random", "random", "balanced", "clusters", needs=_KEPT)
     views: int = _choice(1, 1, 2)  # type: ignore[misc]  # an option here, fixed elsewhere
@@ -108,11 +105,6 @@ class UICOptions(PseudoLabelOptions):
             object.__setattr__(self, "views", 2)
         self._check_sources()
         self._check_swap()
-        if self.draw_all_first and not (self.balanced_sampling and self.label_source != "step"):
-            raise ValueError(
-                "method_kwargs.draw_all_first=true is about the order of balanced_sampling=true, "
-                "which this recipe does not have"
-            )
         if self.balanced_sampling and not self.fix_empty_classes:
             raise ValueError(
                 "method_kwargs.balanced_sampling=true needs fix_empty_classes=true: an empty "

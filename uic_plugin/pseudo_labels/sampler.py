@@ -168,10 +168,6 @@ class ClassBalancedSampler(BankSampler):
     """Draws `floor(N/K) + 1` images of every class, shuffles them together, cuts to N.
 
     Without replacement from a class that has more images than that, with replacement otherwise.
-    With `all_first`, the images of a class take turns instead, in an order that stays the same
-    from epoch to epoch and continues where the last epoch ended: each is drawn once before any is
-    repeated, as long as labels stay as they are. That takes no memory: an image's place in its
-    class is that of its own random number.
 
     Args:
         bank, seed, rank, world_size, take_skip, max_shuffled: see `BankSampler`.
@@ -179,11 +175,8 @@ class ClassBalancedSampler(BankSampler):
             nothing may change. Off, an empty class is an error.
         more_banks: labels of further heads; the classes of each head are balanced one
             after another, a head an epoch.
-        all_first: draw every image of a class once before any of them is repeated (ours; the
-            paper draws at random).
 
-    An order raises `ValueError` if the bank has an empty class and `skip_empty` is off, or with
-    `all_first` for more than `max_shuffled` images.
+    An order raises `ValueError` if the bank has an empty class and `skip_empty` is off.
     """
 
     def __init__(
@@ -195,7 +188,6 @@ class ClassBalancedSampler(BankSampler):
         world_size: int = 1,
         skip_empty: bool = False,
         more_banks: Sequence[PseudoLabelBank] = (),
-        all_first: bool = False,
         take_skip: Callable[[], int] = lambda: 0,
         max_shuffled: int = MAX_SHUFFLED,
     ) -> None:
@@ -207,7 +199,7 @@ class ClassBalancedSampler(BankSampler):
             take_skip=take_skip,
             max_shuffled=max_shuffled,
         )
-        self.skip_empty, self.all_first = skip_empty, all_first
+        self.skip_empty = skip_empty
         self.banks = (bank, *more_banks)
 
     def _labels(self) -> tuple[PseudoLabelBank, np.ndarray]:
@@ -229,11 +221,6 @@ class ClassBalancedSampler(BankSampler):
         return bank, sizes
 
     def _finder(self) -> Find:
-        if self.all_first:
-            raise ValueError(
-                "images cannot take turns in an order that is computed, as of more than "
-                f"max_shuffled images, here {len(self.bank)}: raise it, or set draw_all_first=false"
-            )
         bank, sizes = self._labels()
         labels = bank.labels.cpu().numpy()
         return ComputedOrder(labels, sizes, seed=self.seed, epoch=self.bank.epoch)
@@ -254,12 +241,9 @@ class ClassBalancedSampler(BankSampler):
                 generator=make_generator(self.seed, "order", epoch),
                 dtype=dtype,
             )
-            # taking turns, an image's random number is that of the first epoch in all epochs
-            members = 0 if self.all_first else epoch
-            rng = np.random.default_rng(derive_seed(self.seed, "members", members))
+            rng = np.random.default_rng(derive_seed(self.seed, "members", epoch))
             grouped = group_randomly(bank.labels.cpu().numpy(), num_classes, rng)
-            done = epoch // len(self.banks) * quota if self.all_first else None
-            selected = torch.from_numpy(_select(grouped, filled, quota, rng, done))
+            selected = torch.from_numpy(_select(grouped, filled, quota, rng))
             positions = shuffle.result()[:num_images][part].contiguous()
         order = torch.empty(len(positions), dtype=dtype)
         for done, block in zip(order.split(_BLOCK), positions.split(_BLOCK), strict=True):
@@ -276,7 +260,6 @@ def _select(
     sizes: np.ndarray,
     quota: int,
     rng: np.random.Generator,
-    done: int | None = None,
 ) -> np.ndarray:
     """Return `quota` images of each class, (K quota,).
 
@@ -285,18 +268,12 @@ def _select(
         sizes: (K,) images of each class, none empty.
         quota: images of each class.
         rng: draws images with replacement where a class has no more than the quota.
-        done: draws of each class before, where its images take turns; None: they do not.
     """
     starts = np.cumsum(sizes) - sizes
     selected = np.empty((len(sizes), quota), dtype=grouped.dtype)
     step = max(1, _BLOCK // quota)
     for first in range(0, len(sizes), step):  # over blocks of classes
         block = slice(first, min(first + step, len(sizes)))
-        if done is not None:
-            turns = (done % sizes[block, None] + np.arange(quota)) % sizes[block, None]
-            position = starts[block, None] + turns
-            np.take(grouped, position, out=selected[block], mode="clip")
-            continue
         position = starts[block, None] + np.arange(quota)
         short = np.flatnonzero(sizes[block] <= quota)
         draws = rng.random((len(short), quota)) * sizes[block][short, None]
