@@ -13,7 +13,6 @@ from torch.utils.data import DistributedSampler
 from uic_plugin import ClassBalancedSampler, EmptyClassFixer, PseudoLabelBank
 from uic_plugin.pseudo_labels import ShuffledSampler
 from uic_plugin.pseudo_labels.grouping import group_randomly
-from uic_plugin.pseudo_labels.sampler import _select
 
 
 def bank_of(labels, num_classes):
