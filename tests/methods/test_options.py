@@ -1,6 +1,7 @@
 """What a recipe may say."""
 
 import dataclasses
+import warnings
 
 import pytest
 
@@ -165,3 +166,18 @@ def test_a_typed_option_without_effect_is_said(digits):
     )
     with pytest.warns(UserWarning, match=r"price_rate has no effect without swap_balance=prices"):
         prepare_config(cfg)
+
+
+def test_what_supervised_training_takes_from_the_annotations_is_said(digits):
+    typed = ["method_kwargs.num_pseudo_classes=50", "method_kwargs.heads=2"]
+    images = f"data.train_path={digits / 'train'}"
+    says = "has no effect without a method that makes its labels, as method=uic"
+    with pytest.warns(UserWarning, match=says) as said:
+        cfg, _ = prepare_config(compose_recipe("digits/supervised", [images, *typed]))
+    lines = "\n".join(str(each.message) for each in said)
+    for name in ("num_pseudo_classes", "heads"):
+        assert f"method_kwargs.{name} {says}" in lines
+    assert (cfg.method_kwargs.num_pseudo_classes, cfg.method_kwargs.heads) == (10, 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        prepare_config(compose_recipe("digits/supervised", [images]))

@@ -137,14 +137,12 @@ class UICOptions(PseudoLabelOptions):
         ]
 
     def needed_for(self, name: str) -> str | None:
-        """Return what an option needs to have an effect and does not have here.
-
-        First labels in the bank are read by its balanced order alone where a step makes its own.
-        """
+        """Return what an option needs to have an effect and does not have here."""
+        # with label_source=swap the bank's first labels are read by its balanced order alone
         is_read = self.label_source != "swap" or self.balanced_sampling
-        if name == "label_init" and self.label_init == "clusters" and not is_read:
-            is_cosine = self.classifier == "cosine"
-            return None if is_cosine else "classifier=cosine or balanced_sampling=true"
+        starts_nothing = not is_read and self.classifier != "cosine"
+        if name == "label_init" and self.label_init == "clusters" and starts_nothing:
+            return "classifier=cosine or balanced_sampling=true"
         return super().needed_for(name)
 
     def _check_sources(self) -> None:
