@@ -210,6 +210,15 @@ def test_schedules_are_not_prolonged(recipe):
         train(recipe("max_epochs=2"))
 
 
+def test_labels_of_every_other_epoch_are_not_prolonged(recipe):
+    """After the last epoch all images are labelled anew: a longer run would not have done it."""
+    given = ["method_kwargs.label_view=center", "scheduler.name=none"]
+    train(recipe("max_epochs=1", *given, "method_kwargs.label_every=2"))
+    says = r"labels every 2 epochs and after the last of 1, max_epochs is 2 now: .*another run_dir"
+    with pytest.raises(ValueError, match=says):
+        train(recipe("max_epochs=2", *given, "method_kwargs.label_every=2"))
+
+
 def test_a_named_checkpoint_starts_a_run_and_its_own_continues_it(recipe, tmp_path):
     settings = ["scheduler.name=none", "max_epochs=1"]
     train(recipe(f"run_dir={tmp_path / 'a'}", *settings))

@@ -41,7 +41,8 @@ class UICOptions(PseudoLabelOptions):
             the loss on the second. label_source=swap and step have two, whatever stands here.
         label_view: "train": labels come from the training step's own view; "center": from a pass
             over centered views at the end of each epoch, network in eval mode (Table 3).
-        label_every: epochs between two such passes.
+        label_every: epochs between two such passes; above 1 there is one after the last epoch, too,
+            so that another max_epochs is another run.
         label_momentum: labels from a moving average of the weights that keeps this share of itself
             in every step of the optimizer, below 1; 0: from the network itself, as in the paper.
         fixed_labels: label file, as `uic label` writes it; its labels never change (Table 2).

@@ -223,6 +223,13 @@ def _check_schedule(kept: DictConfig, cfg: DictConfig, checkpoint: Path) -> None
             f"{checkpoint} spreads its label updates over {kept.max_epochs} epochs, max_epochs is "
             f"{cfg.max_epochs} now: that is another run, give it another run_dir=FOLDER"
         )
+    every = (cfg.get("method_kwargs") or {}).get("label_every", 1)
+    if kept.max_epochs != cfg.max_epochs and every > 1:
+        raise ValueError(
+            f"{checkpoint} labels every {every} epochs and after the last of {kept.max_epochs}, "
+            f"max_epochs is {cfg.max_epochs} now: that is another run, give it another "
+            f"run_dir=FOLDER (method_kwargs.label_every=1 can be prolonged)"
+        )
 
 
 def _images_of_a_step(cfg: DictConfig) -> int | None:
