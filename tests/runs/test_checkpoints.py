@@ -3,6 +3,7 @@
 import json
 import os
 from argparse import Namespace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from uic_plugin.hosts import find_host, load_host, register
 from uic_plugin.hosts import guards as module
 from uic_plugin.hosts.checkpoint_files import damage_of, read_checkpoint
 from uic_plugin.hosts.guards import WholeCheckpointIO
+from uic_plugin.methods import UICOptions, VariedUIC
 from uic_plugin.runs.datasets import pretrain_loader
 from uic_plugin.runs.settings import build_method, prepare_config
 
@@ -94,3 +96,33 @@ def test_the_hosts_auto_resume_passes_over_a_damaged_checkpoint(tmp_path):
     checkpoint = found[0] if isinstance(found, tuple) else found
     assert checkpoint == tmp_path / "whole" / "whole-ep=3.ckpt"
     assert (tmp_path / "torn" / "torn-ep=3.ckpt.damaged").exists()
+
+
+@pytest.mark.parametrize(
+    ("ranks", "limit", "steps", "wanted"),
+    [
+        (1, 1.0, 40, 40),  # nothing to convert
+        (2, 1.0, 40, 80),
+        (4, 1.0, 24, 96),
+        (2, 1.0, 50, 99),  # the last of 1000 / 10 steps is left to do: the epoch boundary is in it
+        (2, 30, 14, 28),
+        (2, 30, 15, 29),
+        (2, 30, 29, 29),
+        (2, 500, 49, 98),
+        (2, 0.25, 10, 20),
+        (2, 0.25, 24, 24),
+        (2, 1, 1, 0),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:the checkpoint was written by")
+def test_steps_of_another_number_of_ranks_leave_the_last_to_do(ranks, limit, steps, wanted):
+    """Of 1000 images in batches of 10, or of as many as `limit_train_batches` allows."""
+    method = VariedUIC()
+    method._network, method.global_rank, method.batch_size = torch.nn.Identity(), 0, 10
+    method.trainer = SimpleNamespace(limit_train_batches=limit)
+    method.build_head(5, UICOptions(num_pseudo_classes=4), seed=0)
+    method.attach(1000, "images", None)
+    state = {"bank": method.bank.state_dict(), "steps_done": steps}
+    state |= {"batch_size": 10, "world_size": ranks}
+    assert method.load_labels(state, is_within_epoch=True) == wanted
+    assert method.images_to_skip == 10 * wanted

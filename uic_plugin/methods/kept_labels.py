@@ -239,6 +239,9 @@ class KeptLabels(OwnMethod, HostMethod):
             return
         images = self.steps_done * together_before
         batches = len(self.label_stores[0]) // now // self.batch_size
+        # Lightning has not counted the batches yet when it hands over a checkpoint
+        limit = self.trainer.limit_train_batches
+        batches = min(batches, limit) if type(limit) is int else int(batches * limit)
         # the last step is left to do: the epoch boundary is in it
         self.steps_done = max(0, min(images // together, batches - 1))
 
