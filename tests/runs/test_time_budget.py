@@ -1,6 +1,7 @@
 """A training that ends with its seconds, whatever the method and the speed of the machine."""
 
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -11,6 +12,7 @@ from uic_plugin.hosts.lightning import pl
 from uic_plugin.methods import PseudoLabelMethod
 from uic_plugin.report.progress import EpochReporter
 from uic_plugin.report.tables import read_csv
+from uic_plugin.runs.folder import read_checkpoint
 from uic_plugin.runs.settings import uses_processor_clock
 from uic_plugin.runs.time_budget import TimeBudget
 from uic_plugin.runs.training import pretrain
@@ -62,6 +64,17 @@ def test_the_rate_is_at_zero_when_the_seconds_are_over(recipe, monkeypatch, name
     assert sum(int(row["steps"]) for row in rows) == len(watch.rates)
     assert watch.rates == sorted(watch.rates, reverse=True)
     assert watch.rates[-1] < 0.05 * watch.rates[0]
+
+
+def test_a_training_that_stops_early_keeps_its_last_weights(recipe, monkeypatch):
+    """There is time for two of ten epochs, whose fifth is the first that is due."""
+    cfg = recipe(*GIVEN[1:], "max_epochs=10", "max_seconds=60", "snapshots=2")
+    rows = trained(cfg, Machine(monkeypatch, 25.0))
+    assert len(rows) == 2
+    (path,) = (Path(cfg.run_dir) / "snapshots").iterdir()
+    assert path.name == "epoch0002.ckpt"
+    last = read_checkpoint(Path(cfg.run_dir) / "last.ckpt")
+    assert torch.equal(read_checkpoint(path)["labels"], last["uic"]["bank"]["targets"].int())
 
 
 @pytest.mark.slow

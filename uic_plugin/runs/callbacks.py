@@ -225,6 +225,8 @@ def bytes_per_image(method: Any, num_images: int, slack: int) -> float:
 class Snapshots(pl.Callback):
     """Keeps weights of the backbone and labels at some epochs, evenly spaced, the last among them.
 
+    The last is also that after which the run stops early, as at the end of its seconds.
+
     Args:
         folder: for `epoch0004.ckpt`, which `weights=FILE` takes, too.
         count: how many.
@@ -237,7 +239,8 @@ class Snapshots(pl.Callback):
         """Write the weights, if it is their turn."""
         epoch, whole = trainer.current_epoch + 1, trainer.max_epochs or 0
         due = {round(whole * number / self.count) for number in range(1, self.count + 1)}
-        if epoch in due and trainer.is_global_zero:
+        is_due = epoch in due or trainer.should_stop
+        if is_due and trainer.is_global_zero:
             state = {f"backbone.{k}": v for k, v in backbone_of(pl_module).state_dict().items()}
             content = {"state_dict": state, "epoch": epoch, **_labels_of(pl_module)}
             save_tensors(content, self.folder / f"epoch{epoch:04d}.ckpt")
