@@ -113,15 +113,13 @@ def pretrain(
     started = time.perf_counter()
     typed = typed_options(cfg.get(TYPED_KEY) or [])
     cfg, source = prepare_config(cfg)
-    logger_names(cfg)  # a wrong one is said at once
-    _warn_of_unused(cfg)
+    _check_sections(cfg)
     run_dir = Path(cfg.run_dir)
     resume = find_resume(cfg, run_dir)
     done = _epochs_done(cfg, run_dir, resume)
     if done >= cfg.max_epochs:
         _settle(cfg, run_dir)  # a kill may have come between
         return PretrainResult(run_dir, 0.0, done)
-
     loader = pretrain_loader(cfg, source)
     note_engine(cfg, loader)
     if "more_heads" not in typed:
@@ -144,8 +142,7 @@ def pretrain(
     compile_network(method, cfg)
     with _told_in_one_line(cfg, run_dir, resume, trainer, reporter), log, tuned(cfg):
         fit(trainer, method, loader, val_loader, resume)
-    if trainer.is_global_zero:
-        _settle(cfg, run_dir)
+    _settle(cfg, run_dir, is_main=trainer.is_global_zero)
     return PretrainResult(
         run_dir,
         time.perf_counter() - started,
@@ -155,9 +152,9 @@ def pretrain(
     )
 
 
-def _settle(cfg: DictConfig, run_dir: Path) -> None:
-    """Settle the classifiers of a finished run, where its recipe says so."""
-    if cfg.method_kwargs.get("settle_rounds"):
+def _settle(cfg: DictConfig, run_dir: Path, *, is_main: bool = True) -> None:
+    """Settle the classifiers of a finished run, where its recipe says so, in one process."""
+    if is_main and cfg.method_kwargs.get("settle_rounds"):
         settle_run(replace(Run.open(run_dir, needs_images=True), is_settled=False))
 
 
@@ -168,7 +165,14 @@ def _val_loader(cfg: DictConfig, source: DataSource) -> Any:
     return None
 
 
-def _warn_of_unused(cfg: DictConfig) -> None:
+def _check_sections(cfg: DictConfig) -> None:
+    """Refuse a wrong logger, and warn of sections that nothing reads.
+
+    Raises:
+        ValueError: for an unknown logger.
+        ImportError: if a logger's package is missing.
+    """
+    logger_names(cfg)
     unused = [name for name in _UNUSED_SECTIONS if name in cfg]
     if unused:
         warnings.warn(f"uic pretrain does not use {', '.join(unused)} of the recipe", stacklevel=3)
