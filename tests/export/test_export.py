@@ -18,6 +18,7 @@ from uic_plugin.data.pack import PackSettings
 from uic_plugin.data.packing import pack_images
 from uic_plugin.export.atlas import nearest
 from uic_plugin.export.classes import flat_names, unique_names
+from uic_plugin.features.store import Entry, FileFacts, StoreIdentity, writing
 
 ATLAS = os.environ.get("EMBEDDING_ATLAS") or shutil.which("embedding-atlas")
 
@@ -229,6 +230,23 @@ def test_embedding_atlas_columns(labelled, uic):
     assert [row["path"] for row in rows] == paths[1:7]
     assert all(row["neighbors"]["ids"][0] == k for k, row in enumerate(rows))
     assert rows[0]["image"]["bytes"][:2] == b"\xff\xd8"
+
+
+def test_embedding_atlas_with_features_of_the_folder_that_a_split_is_of(labelled, uic):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    root, paths = labelled
+    split = "\n".join(["filename,label", *(f"{path},{path[0]}" for path in paths)]) + "\n"
+    (root / "split.csv").write_text(split)
+    folder = str((root / "images").resolve())
+    identity = StoreIdentity("net", None, None, "ab", "features", "crop", "32", folder, 5)
+    rows = np.random.default_rng(0).normal(size=(8, 5)).astype(np.float32)
+    with writing(root / "store", identity) as writer:
+        entries = [Entry(name, FileFacts.of(root / "images" / name), None) for name in paths]
+        writer.append(entries, rows)
+    command = ["export", "labels.csv", "split.csv", "--to", "embedding-atlas", "--out", "o"]
+    assert uic(*command, "--features", "store").returncode == 0
+    rows = parquet.read_table(root / "o" / "classes.parquet").to_pylist()
+    assert [row["path"] for row in rows] == paths[1:7]
 
 
 @pytest.mark.slow

@@ -9,8 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from uic_plugin import EmptyClassFixer, PseudoLabelBank
+from uic_plugin.methods.banks import make_banks
+from uic_plugin.methods.options import PseudoLabelOptions
 from uic_plugin.pseudo_labels import storage as module
 from uic_plugin.pseudo_labels.storage import allocate, choose_storage
+from uic_plugin.ranks import RankInfo
 
 
 @settings(max_examples=50, deadline=None)
@@ -104,3 +107,15 @@ def test_unknown_storage_and_no_folder():
         PseudoLabelBank(5, 2, storage="disk")
     with pytest.raises(ValueError, match="need a folder"):
         allocate(("a",), 5, torch.int16, "mmap")
+
+
+def test_a_mistyped_folder_is_not_made(tmp_path):
+    def banks(folder):
+        options = PseudoLabelOptions(num_pseudo_classes=5, bank_storage="mmap", bank_folder=str(folder))
+        return make_banks(options, 100, [0], rank=RankInfo())
+
+    with pytest.raises(FileNotFoundError, match="dsik is no folder: make it, or give another"):
+        banks(tmp_path / "dsik")
+    assert not (tmp_path / "dsik").exists()
+    (bank,) = banks(tmp_path)
+    assert bank.storage == "mmap"

@@ -43,12 +43,13 @@ def export(
     if data is None:
         raise ValueError(f"--to {to} needs the folder of images: uic export LABELS FOLDER ...")
     from uic_plugin.data.labels import read_labels
+    from uic_plugin.data.originals import image_root
     from uic_plugin.export import export_classes
     from uic_plugin.features.stored import read_any_features
 
     values = None
     if features is not None:
-        values = read_any_features(features, data, read_labels(labels).paths)
+        values = read_any_features(features, image_root(data), read_labels(labels).paths)
     done = export_classes(labels, data, to, out, copy=copy, everything=everything, features=values)
     without = f", {done.left_out} left out (--all)" if done.left_out else ""
     terminal().print(f"{out}: {len(done.table)} images in {len(done.names)} classes{without}")

@@ -145,11 +145,16 @@ def _common_folder(base: str | None, node: int, leads: bool) -> Iterator[Path]:
 
     Each machine has one of its own, also on a disk that they share. Open files keep their content
     without a name, until the last process ends, however it ends.
+
+    Raises:
+        FileNotFoundError: if there is no folder `base`: a mistyped disk is not made on another.
     """
+    if base and not Path(base).expanduser().is_dir():
+        raise FileNotFoundError(f"bank_folder={base} is no folder: make it, or give another")
     name = int(max_over_ranks(torch.tensor([secrets.randbits(48)])))
     folder = Path(base).expanduser() if base else Path(tempfile.gettempdir())
     folder = folder / f"uic-labels-{name:012x}-{node}"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(exist_ok=True)
     try:
         yield folder
         barrier()

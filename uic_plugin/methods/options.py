@@ -169,8 +169,9 @@ class PseudoLabelOptions(MethodOptions):
         bank_storage: where labels lie. "memory"; "device", with the network; "mmap", in files that
             the ranks of a machine share; "auto", the first of device (a GPU), memory and mmap that
             is large enough. Results do not depend on it.
-        bank_folder: for those files, on a disk with room for two labels an image; by default
-            the system's folder for temporary files. They are gone when the run ends, however.
+        bank_folder: an existing folder for those files, on a disk with room for two labels an
+            image; by default the system's folder for temporary files. They are gone when the run
+            ends, however.
         max_shuffled: the most images whose order is shuffled in memory, 20 bytes an image while it
             is made; of more it is computed as it is needed, which keeps 4 bytes an image. Both are
             balanced alike, but are other orders: a run resumes with the value that it began with.
