@@ -111,7 +111,9 @@ def test_unknown_storage_and_no_folder():
 
 def test_a_mistyped_folder_is_not_made(tmp_path):
     def banks(folder):
-        options = PseudoLabelOptions(num_pseudo_classes=5, bank_storage="mmap", bank_folder=str(folder))
+        options = PseudoLabelOptions(
+            num_pseudo_classes=5, bank_storage="mmap", bank_folder=str(folder)
+        )
         return make_banks(options, 100, [0], rank=RankInfo())
 
     with pytest.raises(FileNotFoundError, match="dsik is no folder: make it, or give another"):
