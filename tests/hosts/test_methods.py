@@ -5,13 +5,15 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from host_lines import LINE
 
+from uic_plugin.data.folders import list_images
 from uic_plugin.hosts import backbone_of, load_host, register
 from uic_plugin.hosts.lightning import pl
-from uic_plugin.methods import OWN_METHODS
+from uic_plugin.methods import OWN_METHODS, passes
 from uic_plugin.pseudo_labels import nmi
 from uic_plugin.report.progress import EpochReporter
 from uic_plugin.report.tables import read_csv
@@ -235,6 +237,33 @@ def test_selflabel_fills_its_classes_equally(recipe):
     # 1442 / 30 = 48; labels are the largest shares of a soft assignment, so not quite equal
     assert sizes.min() >= 36
     assert sizes.max() <= 60
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("digits/selflabel", ("method_kwargs.label_updates=3",)),
+        ("digits/uic", (*SWAP, "method_kwargs.label_init=clusters")),
+    ],
+)
+def test_statistics_of_batches_are_those_of_all_images(recipe, digits, monkeypatch, name, options):
+    """In the order of the folders a batch would be of a single digit, and its statistics too."""
+    from uic_plugin.methods import selflabel, uic_variants
+
+    seen, settings = [], (*options, *SMALL_HEAD, "max_epochs=1", "optimizer.batch_size=64")
+
+    def counted(method, *, training, forward=None):
+        for index, features in passes.features_of_share(method, training=training, forward=forward):
+            seen.append(len(set(annotations[index].tolist())))
+            yield index, features
+
+    cfg = recipe(*settings, f"data.train_path={digits / 'train'}", name=name)
+    images = list_images(digits / "train")
+    annotations = np.array([image.split("/")[0] for image in images.names])
+    monkeypatch.setattr(selflabel, "features_of_share", counted)
+    monkeypatch.setattr(uic_variants, "features_of_share", counted)
+    train(cfg)
+    assert min(seen) == len(set(annotations))
 
 
 @pytest.mark.parametrize(

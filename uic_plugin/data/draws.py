@@ -6,11 +6,15 @@ import itertools
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch.utils.data import Dataset, DistributedSampler, Sampler
 
 from uic_plugin.pseudo_labels import Draw
-from uic_plugin.seeding import make_generator
+from uic_plugin.pseudo_labels.keyed import KeyedPermutation
+from uic_plugin.seeding import derive_seed, make_generator
+
+_BLOCK = 1 << 16  # images whose indices are Python integers at once
 
 
 class Order(Protocol):
@@ -27,7 +31,8 @@ class DrawnShare(DistributedSampler[int]):
     Args:
         dataset: the images.
         epoch: called when an iterator starts; returns the current epoch.
-        share: see `DistributedSampler`.
+        share: see `DistributedSampler`. With `shuffle` the order is one of (seed, epoch), without
+            it that of the dataset. Shares are padded to be equal.
     """
 
     def __init__(self, dataset: Dataset[Any], epoch: Callable[[], int], **share: Any) -> None:
@@ -36,8 +41,12 @@ class DrawnShare(DistributedSampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         epoch, whole = self.now(), len(self.dataset)  # type: ignore[arg-type]
-        for index in super().__iter__():
-            yield Draw.at(index, epoch, whole + index)  # positions below are the epoch's own
+        shuffled = KeyedPermutation(whole, derive_seed(self.seed, "pass order", epoch))
+        for first in range(0, self.num_samples, _BLOCK):
+            numbers = np.arange(first, min(first + _BLOCK, self.num_samples), dtype=np.uint64)
+            places = (numbers * self.num_replicas + self.rank) % whole
+            for index in (shuffled(places) if self.shuffle else places).tolist():
+                yield Draw.at(index, epoch, whole + index)  # positions below are the epoch's own
 
 
 class EpochOrder(DistributedSampler[int]):

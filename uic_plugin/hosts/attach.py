@@ -177,7 +177,8 @@ def _label_loader(
     """Return views of this rank's share of all images for labels, [index, views, annotation]."""
     trainer = method.trainer
     # Pads to equal shares: an image may stand in two, and the label of the higher rank counts.
-    share = {"num_replicas": trainer.world_size, "rank": trainer.global_rank, "shuffle": False}
+    share = {"num_replicas": trainer.world_size, "rank": trainer.global_rank}
+    share |= {"shuffle": method.plan.batch_statistics, "seed": method.seed}
     sampler: Any
     makes: BatchViews | None = None
     in_workers = False

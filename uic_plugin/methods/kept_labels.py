@@ -38,6 +38,9 @@ class LabelPlan:
         initial: how labels begin, independent "random" draws or "balanced" classes.
         first_pass: views of a pass over all images that labels the first epoch; None: no pass.
         boundary_pass: the same for every epoch boundary.
+        batch_statistics: whether passes use statistics of their batches; images then come in random
+            order. In that of a folder a batch is one of a few annotated classes, which labels and
+            running statistics would follow.
         is_balanced: whether every class is drawn equally often.
         fixes_empty_classes: whether an empty class gets half of the largest.
         keeps_labels: whether every image has a label that is kept, so that it needs a number.
@@ -46,6 +49,7 @@ class LabelPlan:
     initial: Literal["random", "balanced"] = "random"
     first_pass: Views | None = None
     boundary_pass: Views | None = None
+    batch_statistics: bool = False
     is_balanced: bool = True
     fixes_empty_classes: bool = False
     keeps_labels: bool = True

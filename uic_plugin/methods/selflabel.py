@@ -37,6 +37,7 @@ class SelfLabel(PseudoLabelMethod):
             initial="balanced",
             first_pass="train",
             boundary_pass="train",
+            batch_statistics=True,
             is_balanced=self.options.balanced_sampling,
         )
 

@@ -180,7 +180,9 @@ class ClusterStart(UIC):
         plan = super().plan
         if self.options.label_init != "clusters":
             return plan
-        return dataclasses.replace(plan, first_pass="center")
+        return dataclasses.replace(
+            plan, first_pass="center", batch_statistics=self._starts_classifier
+        )
 
     def start_labels(self) -> None:
         """Cluster the features, for each head with a seed of its own."""
@@ -195,8 +197,12 @@ class ClusterStart(UIC):
             fixer = self.fixer_of(bank)
             if fixer is not None:
                 bank.fix_empty_classes(fixer)
-        if self.options.label_source == "swap" and self.options.classifier == "cosine":
+        if self._starts_classifier:
             self._start_classifier()
+
+    @property
+    def _starts_classifier(self) -> bool:
+        return self.options.label_source == "swap" and self.options.classifier == "cosine"
 
     @torch.no_grad()
     def _start_classifier(self) -> None:
