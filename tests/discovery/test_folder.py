@@ -5,7 +5,13 @@ import json
 
 import pytest
 
-from uic_plugin.discovery.folder import check_folder, free_folder, remove_old
+from uic_plugin.discovery.folder import (
+    check_corrected,
+    check_folder,
+    check_search,
+    free_folder,
+    remove_old,
+)
 from uic_plugin.discovery.settings import DiscoverySettings
 
 SETTINGS = DiscoverySettings()
@@ -68,6 +74,45 @@ def test_a_stopped_overwrite_does_not_give_the_old_classes_away(out):
     unfinished(out, search="cd34")  # of other images or settings
     with pytest.raises(ValueError, match="holds classes"):
         check_folder(out, 3, SETTINGS)
+
+
+def test_a_call_that_was_stopped_behind_its_results_does_not_give_them_to_another_search(out):
+    check_search(out, lambda: pytest.fail("there is nothing to compare with"))
+    finished(out)
+    unfinished(out)
+    check_search(out, lambda: "ab12")
+    with pytest.raises(ValueError, match="holds classes: give another --out, or --overwrite"):
+        check_search(out, lambda: "cd34")  # of other features or corrections
+    (out / "discovery.json").write_text("{")
+    with pytest.raises(ValueError, match="holds classes"):
+        check_search(out, lambda: "ab12")
+
+
+@pytest.mark.parametrize(
+    "name", ["labels.csv", "labels.parquet", "page/new.csv", "finetuned/labels.parquet"]
+)
+def test_a_correction_is_not_replaced_by_what_starts_from_it(out, name):
+    (out / name).parent.mkdir(parents=True)
+    (out / name).write_text("corrected")
+    beside = out / "new.csv"
+    beside.symlink_to(out / name)
+    for given in (out / name, beside):
+        with pytest.raises(ValueError, match=f"--from {given} .* copy it elsewhere, or .* --out"):
+            check_corrected(out, given)
+    other = out.with_name("others")
+    check_corrected(other, out / name)
+    other.mkdir()
+    (other / "labels.csv").symlink_to(out / name)
+    with pytest.raises(ValueError, match="would be replaced"):
+        check_corrected(other, out / name)
+
+
+def test_a_correction_beside_the_results_is_taken(out):
+    out.mkdir()
+    (out / "labels.csv").write_text("found")
+    (out / "new.csv").write_text("corrected")
+    check_corrected(out, out / "new.csv")
+    check_corrected(out, out / "none.csv")
 
 
 def test_corrected_classes_have_a_folder_of_their_own(tmp_path, monkeypatch):

@@ -108,7 +108,7 @@ def discover(
     if corrected is not None:
         num_classes = corrected.num_classes
     check_count(len(features), num_classes)
-    folder = None if work is None else WorkFolder(work, _identity(features, settings, corrected))
+    folder = None if work is None else WorkFolder(work, identity_of(features, settings, corrected))
     prepared = prepare(features, settings, folder, progress)
     count = None
     if num_classes is None:
@@ -177,10 +177,10 @@ def _numbered_by_size(heads: HeadBank, voted: torch.Tensor) -> torch.Tensor:
     return order.argsort()[voted]
 
 
-def _identity(
+def identity_of(
     features: np.ndarray, settings: DiscoverySettings, corrected: Corrected | None
 ) -> str:
-    """Return a hash of the settings, the features and corrected classes."""
+    """Return what a search is of: a hash of the settings, the features and corrected classes."""
     digest = hashlib.blake2b(digest_size=16)
     about = [_KEPT_FORM, features.shape, str(features.dtype), dataclasses.asdict(settings)]
     said = json.dumps(about)

@@ -23,12 +23,14 @@ from uic_plugin.discovery.folder import (
     SCORES_FILE,
     SEARCH,
     WORK_FOLDER,
+    check_corrected,
     check_folder,
+    check_search,
     remove_old,
     search_of,
 )
 from uic_plugin.discovery.results import ABOUT_FILE, CORRECTED, LABELS_FILES, write_results
-from uic_plugin.discovery.search import Found, check_count, discover
+from uic_plugin.discovery.search import Found, check_count, discover, identity_of
 from uic_plugin.discovery.settings import DiscoverySettings
 from uic_plugin.evaluation.clustering import agreement, mean_class_accuracy
 from uic_plugin.experiments.discovery_next import say_next
@@ -101,20 +103,8 @@ def _run(request: Request, settings: DiscoverySettings, console: Console) -> Fou
     )
     embedded = _embed(request, backbone, images, console)
     check_count(len(embedded.names), request.classes)
-    corrected = _corrections(request, embedded.names)
-    identity = embedded.store.identity
     start = time.perf_counter()
-    with shown_progress(console) as progress:
-        found = discover(
-            embedded.store.features(embedded.names),
-            request.classes,
-            settings,
-            corrected=corrected,
-            about={**dataclasses.asdict(identity), CORRECTED: _fingerprint(request.corrected)},
-            work=request.out / WORK_FOLDER,
-            keep_work=True,
-            progress=progress,
-        )
+    found = _search(request, settings, embedded, console)
     seconds = time.perf_counter() - start
     said: dict[str, Any] = {"seconds": round(seconds, 1), "images": len(embedded.names)}
     said |= {ASKED: request.classes, SEARCH: search_of(request.out)}
@@ -144,6 +134,28 @@ def _run(request: Request, settings: DiscoverySettings, console: Console) -> Fou
     return found
 
 
+def _search(
+    request: Request, settings: DiscoverySettings, embedded: Embedded, console: Console
+) -> Found:
+    """Find the classes; finished ones of another search stay, unless they are not wanted."""
+    corrected = _corrections(request, embedded.names)
+    features = embedded.store.features(embedded.names)
+    if not request.overwrite:
+        check_search(request.out, lambda: identity_of(features, settings, corrected))
+    about = dataclasses.asdict(embedded.store.identity)
+    with shown_progress(console) as progress:
+        return discover(
+            features,
+            request.classes,
+            settings,
+            corrected=corrected,
+            about={**about, CORRECTED: _fingerprint(request.corrected)},
+            work=request.out / WORK_FOLDER,
+            keep_work=True,
+            progress=progress,
+        )
+
+
 def _layer(request: Request) -> str:
     """Return the layer: where none was asked for that of the features that are there, if any."""
     if request.layer != AUTO_LAYER:
@@ -166,6 +178,8 @@ def _check(request: Request, settings: DiscoverySettings) -> None:
     check_outside(request.out, request.folder)
     if request.finetune:
         check_backbone(request.backbone)
+    if request.corrected is not None:
+        check_corrected(request.out, request.corrected)
     if not request.overwrite:
         check_folder(request.out, request.classes, settings)
 

@@ -1,0 +1,92 @@
+"""Classes that people have corrected: `uic discover --from` and `uic label --like`."""
+
+import shutil
+import sys
+
+import pytest
+
+from uic_plugin import cli
+from uic_plugin.data.labels import read_labels, write_labels
+
+FAST = ("--size", 32, "--workers", 0, "--heads", 4, "--epochs", 3, "--min-steps", 60)
+
+
+@pytest.fixture(scope="module")
+def images(digits, tmp_path_factory):
+    """Ten images of each of five digits, in class folders."""
+    root = tmp_path_factory.mktemp("again") / "images"
+    for folder in sorted((digits / "train").iterdir())[:5]:
+        (root / folder.name).mkdir(parents=True)
+        for image in sorted(folder.iterdir())[:10]:
+            shutil.copy(image, root / folder.name / image.name)
+    return root
+
+
+@pytest.fixture(scope="module")
+def made(images, tmp_path_factory):
+    """A folder with their features and four classes of them, not to be changed."""
+    root = tmp_path_factory.mktemp("made")
+    given = ["--classes", 4, "--features", root / "features", "--out", root / "first", "--no-page"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["uic", "discover", *map(str, (images, *given, *FAST))])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+    assert end.value.code in (None, 0)
+    return root
+
+
+@pytest.fixture
+def first(made, tmp_path):
+    """A copy of its classes."""
+    return shutil.copytree(made / "first", tmp_path / "first")
+
+
+def moved(found, row):
+    """Return a label file as a person corrects it: one image is in another class."""
+    labels = found.labels.copy()
+    labels[row] = (labels[row] + 1) % 4
+    extra = {"source_label": found.labels}
+    return type(found)(found.paths, labels, found.confidence, found.entropy, extra)
+
+
+def one_line(done, *words):
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1, done.stderr
+    for word in words:
+        assert word in done.stderr
+
+
+def test_classes_of_a_call_that_was_stopped_behind_them_are_kept(
+    uic, images, made, first, tmp_path, monkeypatch
+):
+    def stop(*given):
+        raise KeyboardInterrupt
+
+    found = read_labels(first / "labels.parquet")
+    for name, row in (("new.csv", 0), ("new3.csv", 1)):
+        write_labels(tmp_path / name, moved(found, row))
+    again = ("discover", images, "--features", made / "features", *FAST, "--from")
+    with monkeypatch.context() as patch:
+        patch.setattr("uic_plugin.experiments.discovery._write_page", stop)
+        assert uic(*again, "new.csv").returncode == 130
+    out = tmp_path / f"{images.parent.name}-images-classes-2"
+    kept = {name: (out / name).read_bytes() for name in ("labels.parquet", "model.pt")}
+    one_line(uic(*again, "new3.csv"), f"{out.name} holds classes: give another --out, or --over")
+    assert all((out / name).read_bytes() == content for name, content in kept.items())
+    # which the same call takes further
+    done = uic(*again, "new.csv")
+    assert done.returncode == 0, done.stderr
+    assert (out / "labels.parquet").read_bytes() == kept["labels.parquet"]
+    assert (out / "page" / "index.html").is_file()
+    assert not (out / "unfinished").exists()
+
+
+@pytest.mark.parametrize("more", [(), ("--csv",)])  # it was removed, or replaced
+def test_the_file_that_a_search_starts_from_is_not_lost(uic, images, made, first, more):
+    write_labels(first / "labels.csv", moved(read_labels(first / "labels.parquet"), 0))
+    kept = (first / "labels.csv").read_bytes()
+    given = ("--features", made / "features", "--out", "first", "--overwrite", "--no-page", *FAST)
+    done = uic("discover", images, "--from", "first/labels.csv", *given, *more)
+    assert (first / "labels.csv").read_bytes() == kept
+    one_line(done, "--from first/labels.csv is among what goes to first", "copy it elsewhere")
