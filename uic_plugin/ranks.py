@@ -54,6 +54,14 @@ def rank_and_world() -> tuple[int, int]:
     return 0, 1
 
 
+def launched_rank() -> int:
+    """Return the rank that torchrun or SLURM gave this process, before a process group is there."""
+    for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"):
+        if name in os.environ:
+            return int(os.environ[name])
+    return 0
+
+
 def world_size() -> int:
     """Return the number of ranks."""
     return rank_and_world()[1]

@@ -1,6 +1,7 @@
 """Settled classifiers of a finished run."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -62,7 +63,7 @@ def test_costs_count_and_a_second_call_changes_nothing(trained, recipe):
     trained_for = sum(float(row.split(",")[column]) for row in history[1:])
     assert measures["seconds"] == pytest.approx(trained_for + cost["settle_seconds"], abs=0.01)
     content = (trained / SETTLED_FILE).read_bytes()
-    assert settle_run(replace(Run.open(trained, needs_images=True), is_settled=False))
+    settle_run(replace(Run.open(trained, needs_images=True), is_settled=False))
     train(recipe, trained)
     assert (trained / SETTLED_FILE).read_bytes() == content
     (trained / SETTLED_FILE).unlink()
@@ -89,6 +90,44 @@ def test_settled_rows_of_other_weights_are_left(recipe, trained, tmp_path):
     (other / SETTLED_FILE).write_bytes((trained / SETTLED_FILE).read_bytes())
     weight = read_checkpoint(other / "last.ckpt")["state_dict"]["head.classifier.weight"]
     assert torch.equal(Run.open(other).head.classifier.weight, weight)
-    (other / SETTLED_FILE).write_bytes(b"half a file")
+    (trained / SETTLED_FILE).write_bytes(b"half a file")
     with pytest.raises(ValueError, match=r"settled.pt is damaged .*: delete it"):
-        Run.open(other).load()
+        Run.open(trained).load()
+
+
+def test_rounds_are_of_the_present_recipe(recipe, trained):
+    """They are no part of the training: a run without gets them, and the other way about."""
+    weight = read_checkpoint(trained / "last.ckpt")["state_dict"]["head.classifier.weight"]
+    settled = Run.open(trained).head.classifier.weight
+    as_trained = Run.open(trained, ["method_kwargs.settle_rounds=0"])
+    assert torch.equal(as_trained.head.classifier.weight, weight)
+    train(recipe, trained, "method_kwargs.settle_rounds=0")
+    assert torch.equal(Run.open(trained).head.classifier.weight, weight)
+    train(recipe, trained, "method_kwargs.settle_rounds=1")
+    once = Run.open(trained).head.classifier.weight
+    assert not torch.equal(once, settled)
+    assert Run.open(trained).config.method_kwargs.settle_rounds == 1
+    train(recipe, trained)
+    assert torch.equal(Run.open(trained).head.classifier.weight, settled)
+
+
+def test_a_finished_run_needs_no_images_and_finds_those_that_moved(recipe, digits, tmp_path):
+    images, moved = tmp_path / "images", tmp_path / "moved"
+    shutil.copytree(digits / "train", images)
+    run = train(recipe, tmp_path / "run", f"data.train_path={images}")
+    images.rename(moved)
+    settled = Run.open(run).head.classifier.weight
+    train(recipe, tmp_path / "run", f"data.train_path={moved}")
+    (run / SETTLED_FILE).unlink()
+    train(recipe, tmp_path / "run", f"data.train_path={moved}")
+    assert torch.equal(Run.open(run).head.classifier.weight, settled)
+
+
+def test_one_process_of_a_launcher_settles(recipe, trained, monkeypatch):
+    (trained / SETTLED_FILE).unlink()
+    monkeypatch.setenv("SLURM_PROCID", "1")
+    train(recipe, trained)
+    assert not (trained / SETTLED_FILE).exists()
+    monkeypatch.setenv("SLURM_PROCID", "0")
+    train(recipe, trained)
+    assert (trained / SETTLED_FILE).exists()

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from torchvision.datasets import STL10
 
+from uic_plugin.data.images import names_fingerprint
 from uic_plugin.data.listed import ListedImages
 from uic_plugin.data.packed import PackedImages
 from uic_plugin.seeding import derive_seed
@@ -95,6 +96,10 @@ class PartOfList(ListedImages):
         self.whole, self.numbers = whole, numbers
         self.names_are_paths = whole.names_are_paths
         self.targets = np.asarray(whole.targets)[numbers]
+        names = self.names()
+        if names is not None:  # as of a folder of these images
+            self.fingerprint = names_fingerprint(names)
+            return
         digest = hashlib.blake2b(whole.fingerprint.encode(), digest_size=8)
         digest.update(np.ascontiguousarray(numbers, dtype=np.int64).tobytes())
         self.fingerprint = digest.hexdigest()

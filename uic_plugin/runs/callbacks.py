@@ -55,11 +55,18 @@ class History(pl.Callback):
         self._clock = EpochClock()
         self._epoch = 0
         self._within: dict[str, Any] = {}  # of a checkpoint within an epoch
+        self._begun = (0.0, 0.0)  # wall's and processor's seconds of the first labels
         self._loss = Readout()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take over the rows of the epochs that a resumed run has behind it."""
         self._start_clock(trainer)  # within an epoch nothing else does on some lines
+        begun = (
+            float(getattr(pl_module, "begin_seconds", 0.0)),
+            float(getattr(pl_module, "begin_cpu_seconds", 0.0)),
+        )
+        if any(begun):  # by this process, not by one that was stopped within the epoch
+            self._begun = begun
         if self.path.exists() and trainer.current_epoch > 0:
             rows: list[dict[str, Any]] = [*read_csv(self.path)]
             self.rows = [row for row in rows if int(row["epoch"]) <= trainer.current_epoch]
@@ -78,11 +85,13 @@ class History(pl.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the present epoch has taken so far, for a checkpoint within it."""
-        return {"epoch": self._epoch, "spent": self._clock.spent()}
+        return {"epoch": self._epoch, "spent": self._clock.spent(), "begun": [*self._begun]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over what the epoch took before the run was stopped."""
         self._within = state_dict
+        wall, processor = state_dict.get("begun", self._begun)
+        self._begun = (wall, processor)
 
     def on_train_batch_end(
         self,
@@ -121,11 +130,8 @@ class History(pl.Callback):
         row: dict[str, Any] = {"epoch": trainer.current_epoch + 1, **self._clock.read(), **values}
         if trainer.current_epoch == 0:
             # labels of the first epoch are part of it, though they come before its clock
-            for column, name in (
-                ("seconds", "begin_seconds"),
-                ("cpu_seconds", "begin_cpu_seconds"),
-            ):
-                row[column] = round(row[column] + getattr(pl_module, name, 0.0), 3)
+            for column, seconds in zip(("seconds", "cpu_seconds"), self._begun, strict=True):
+                row[column] = round(row[column] + seconds, 3)
         bad_images = getattr(pl_module, "bad_images", None)
         if bad_images is not None and (bad_images.value or "bad_images" in self._columns()):
             row["bad_images"] = bad_images.value  # of this process and its workers

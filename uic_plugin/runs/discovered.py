@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -16,7 +18,7 @@ from uic_plugin.data.labels import (
     write_labels,
 )
 from uic_plugin.discovery.model import ClassModel
-from uic_plugin.discovery.results import CORRECTED, MODEL_FILE, label_table
+from uic_plugin.discovery.results import CORRECTED, LABELS_FILES, MODEL_FILE, label_table
 from uic_plugin.features.embedding import embed_images
 from uic_plugin.features.store import ABOUT_FILE, FeatureStore
 from uic_plugin.networks.pretrained import Backbone
@@ -54,17 +56,15 @@ def label_with_classes(
 
     Raises:
         ValueError: without a folder, if the network's weights are not those of the classes, or if
-            `like` is of other classes.
+            `like` is of other classes, or may be.
+        FileNotFoundError: if there is no `like`, no model or no image.
+        OSError: if the label file cannot be written.
     """
     if data is None:
         raise ValueError(f"{model_file} labels new images: give their folder")
     check_label_file(out)
-    reference = None if like is None else read_labels(like)
     model = ClassModel.load(model_file)
-    if reference is not None and reference.fingerprint == model.features.get(CORRECTED):
-        reference = None  # the classes started from this very file: they have its numbers and names
-    if reference is not None:
-        _check_classes(reference, model.num_classes, str(like), model_file)
+    reference = None if like is None else _reference(like, model, model_file)
     backbone = _backbone_of(model, model_file)
     images = list_images(data)
     check_label_file(out, images.names)
@@ -103,14 +103,56 @@ def _remove_others(work: Path, backbone: Backbone, images: ImageList, precision:
         shutil.rmtree(work)
 
 
-def _check_classes(reference: LabelTable, count: int, source: str, model_file: Path) -> None:
-    """Refuse an edited label file with classes that the model does not have."""
-    numbers = reference.extra.get("source_label", reference.labels)
-    if numbers.dtype.kind == "i" and numbers.max(initial=0) >= count:
+def _reference(like: Path, model: ClassModel, model_file: Path) -> LabelTable:
+    """Return an edited label file of the model's classes.
+
+    Raises:
+        ValueError: if it has classes that the model does not have, or was edited from others.
+    """
+    table = read_labels(like)
+    if table.fingerprint == model.features.get(CORRECTED):
+        # the classes started from these labels: what the numbers were before does not matter
+        own = {name: values for name, values in table.extra.items() if name != "source_label"}
+        return replace(table, extra=own)
+    numbers = table.extra.get("source_label", table.labels)
+    if numbers.dtype.kind == "i" and numbers.max(initial=0) >= model.num_classes:
         raise ValueError(
-            f"--like {source} has class {numbers.max()}, {model_file} has {count} classes: give a "
-            f"label file of these, edited"
+            f"--like {like} has class {numbers.max()}, {model_file} has {model.num_classes} "
+            f"classes: give a label file of these, edited"
         )
+    if model.features.get(CORRECTED) is not None and "source_label" in table.extra:
+        _check_numbers(like, table, model_file)
+    return table
+
+
+def _check_numbers(like: Path, table: LabelTable, model_file: Path) -> None:
+    """Refuse edits of the classes that a model's correction was of, which had other numbers."""
+    found = [path for name in LABELS_FILES if (path := model_file.with_name(name)).is_file()]
+    if not found:
+        raise ValueError(
+            f"--like {like} cannot be compared with the classes of {model_file}, which began with "
+            f"a correction: put their {LABELS_FILES[0]} beside it"
+        )
+    if not any(_are_of(table, read_labels(path)) for path in found):
+        raise ValueError(
+            f"--like {like} was edited from other classes (its source_label) than those of "
+            f"{model_file}: edit {found[0]}, or find classes anew by 'uic discover --from {like}'"
+        )
+
+
+def _are_of(edited: LabelTable, own: LabelTable) -> bool:
+    """Tell whether edits are of these classes: most images have the same number in both.
+
+    That is so for every class of either, by the images that both label; without any it is not known
+    to be otherwise.
+    """
+    label_of = dict(zip(own.paths, own.labels.tolist(), strict=True))
+    before = zip(edited.paths, edited.extra["source_label"].tolist(), strict=True)
+    votes = Counter((number, label_of[path]) for path, number in before if path in label_of)
+    return all(
+        votes[one, one] >= count and votes[other, other] >= count
+        for (one, other), count in votes.items()
+    )
 
 
 def _backbone_of(model: ClassModel, model_file: Path) -> Backbone:

@@ -52,6 +52,7 @@ _FREE_KEYS = (
     "method_kwargs.bank_storage",
     "method_kwargs.bank_folder",
     "method_kwargs.device_scores_gb",
+    "method_kwargs.settle_rounds",  # after the training
 )
 
 
@@ -69,7 +70,8 @@ def find_resume(cfg: DictConfig, run_dir: Path) -> Path | None:
     if own is None and cfg.data.get("train_path"):
         images = Path(cfg.data.train_path).expanduser()
         check_outside(run_dir, images, "run_dir=FOLDER")
-    named = Path(cfg.resume_from_checkpoint) if cfg.get("resume_from_checkpoint") else None
+    named = cfg.get("resume_from_checkpoint")
+    named = Path(named).expanduser() if named else None
     checkpoint = own or named
     if checkpoint is None:
         return None

@@ -28,11 +28,15 @@ def history_of_run(run: Path, table: LabelTable) -> History | None:
         The history; None for a run that kept no labels in snapshots.
 
     Raises:
-        FileNotFoundError: if there is no such run.
+        FileNotFoundError: if there is no such run, or its images are gone and no list of them is
+            in it.
         ValueError: if the label file is of other images, or edited: its classes then have other
             numbers than the run's.
     """
-    opened = Run.open(run, needs_images=True)
+    opened = Run.open(run)
+    listed = opened.folder / IMAGES_FILE  # as they were: the folder may have changed since
+    if not listed.exists():
+        opened = Run.open(run, needs_images=True)
     if "source_label" in table.extra:
         raise ValueError(
             "the label file was edited, and its classes have other numbers than the run's: "
@@ -46,7 +50,6 @@ def history_of_run(run: Path, table: LabelTable) -> History | None:
     ]
     if not kept:
         return None
-    listed = opened.folder / IMAGES_FILE  # as they were: the folder may have changed since
     images: Iterable[str] = (
         read_index(listed).names()
         if listed.exists()

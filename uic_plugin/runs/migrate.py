@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +85,8 @@ def migrate_labels(
     before = _names_before(checkpoint, index, state["bank"].get("fingerprint"))
     cfg.data.train_path, cfg.data.index, cfg.data.fraction = str(data), None, -1
     cfg.data.format = "packed" if is_packed(data) else _unpacked(cfg.data.get("format"))
-    moved_run = Run.of_recipe(cfg, checkpoint.parent, checkpoint)
+    # the classifiers as trained, which have labelled the others and go on
+    moved_run = replace(Run.of_recipe(cfg, checkpoint.parent, checkpoint), is_settled=False)
     dataset = pretrain_dataset(moved_run.config, moved_run.source)
     was = _indices_before(data, before, relative_paths(dataset))
     added = np.flatnonzero(was < 0)

@@ -80,6 +80,9 @@ def check_numbers(cfg: DictConfig) -> None:
         ("checkpoint_steps", 0),
     ):
         check_whole(key, OmegaConf.select(cfg, key, default=0), lowest)
+    check_whole("accumulate_grad_batches", cfg.get("accumulate_grad_batches") or 1, 1)
+    check_number("gradient_clip_val", cfg.get("gradient_clip_val") or 0)
+    check_number("rank_timeout", cfg.get("rank_timeout") or 0)
 
 
 def check_number(name: str, value: object) -> None:

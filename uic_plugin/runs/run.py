@@ -138,7 +138,7 @@ class Run:
             )
         head = getattr(method, "head", None)
         if self.is_settled and isinstance(head, PseudoClassHead):
-            take_settled(self.folder, head)
+            take_settled(self, head)
         return method.eval()
 
     @property

@@ -1,8 +1,9 @@
 """Settle the classifiers of a finished run on its own training images, and keep the result.
 
 `RUN/settled.pt` has the rows of the cosine classifiers after `settle_rounds` rounds of k-means (see
-`pseudo_labels.settling`); whoever opens the run gets them in the place of the trained ones. The
-checkpoint stays as it was trained, so that a longer training resumes as if nothing had been.
+`pseudo_labels.settling`); whoever opens the run gets them in the place of the trained ones, unless
+`settle_rounds` is set to 0. The checkpoint stays as it was trained, so that a longer training
+resumes as if nothing had been.
 """
 
 from __future__ import annotations
@@ -35,7 +36,29 @@ _DAMAGED = (RuntimeError, EOFError, KeyError, ValueError, AttributeError)
 _IMAGES, _IMAGES_A_CLASS = 10_000, 50
 
 
-def settle_run(run: Run) -> bool:
+def is_run_settled(run: Run) -> bool:
+    """Tell whether nothing is to do: the file is there, or the run has no settled classifiers.
+
+    Args:
+        run: opened with `is_settled=False`; its images are not needed.
+
+    Raises:
+        ValueError: if the file is damaged.
+    """
+    rounds, head = settle_rounds(run), getattr(run.load(), "head", None)
+    if not rounds or run.checkpoint is None or not isinstance(head, PseudoClassHead):
+        return True
+    if not isinstance(head.classifier, CosineClassifier):
+        return True
+    return _rows_of(run.folder / SETTLED_FILE, weights_fingerprint(head), rounds) is not None
+
+
+def settle_rounds(run: Run) -> int:
+    """Return the `settle_rounds` of a run's recipe, 0 where it has none."""
+    return int((run.config.get("method_kwargs") or {}).get("settle_rounds") or 0)
+
+
+def settle_run(run: Run) -> None:
     """Settle the classifiers of a trained run, unless that has been done, and write the file.
 
     Seconds are added to the run's `cost.json`.
@@ -43,48 +66,50 @@ def settle_run(run: Run) -> bool:
     Args:
         run: opened with its images, with `is_settled=False`.
 
-    Returns:
-        Whether the run has settled classifiers: its `settle_rounds` is above 0.
+    Raises:
+        ValueError: if an older file is damaged.
     """
-    rounds = int(run.config.method_kwargs.get("settle_rounds", 0) or 0)
-    if not rounds or run.checkpoint is None:
-        return False
-    file, head = run.folder / SETTLED_FILE, run.head
-    if not isinstance(head.classifier, CosineClassifier):
-        return False
-    trained = weights_fingerprint(head)
-    if _rows_of(file, trained) is not None:
-        return True
+    if is_run_settled(run):
+        return
+    head, rounds = run.head, settle_rounds(run)
     wall, processor = time.perf_counter(), time.process_time()
+    trained = weights_fingerprint(head)
     embeddings = _embeddings(run, max(_IMAGES, _IMAGES_A_CLASS * max(head.sizes)))
     parts = head.classifier.weight.detach().to(embeddings.device).split(head.sizes)
     rows = torch.cat([settle(embeddings, part, rounds) for part in parts]).cpu()
-    with replacing(file) as path:
-        torch.save({"head": trained, "rows": rows}, path)
+    with replacing(run.folder / SETTLED_FILE) as path:
+        torch.save({"head": trained, "rounds": rounds, "rows": rows}, path)
     _add_cost(
         run.folder / COST_FILE,
         settle_seconds=time.perf_counter() - wall,
         settle_cpu_seconds=time.process_time() - processor,
     )
-    return True
 
 
-def take_settled(folder: Path, head: PseudoClassHead) -> None:
-    """Give a trained head the settled rows that its run folder has, if they are of its weights."""
-    rows = _rows_of(folder / SETTLED_FILE, weights_fingerprint(head))
-    if rows is not None:
-        head.classifier.weight.data.copy_(rows)
+def take_settled(run: Run, head: PseudoClassHead) -> None:
+    """Give a trained head the settled rows that its run folder has, if they are of its weights.
+
+    Raises:
+        ValueError: if the file is damaged.
+    """
+    rounds = settle_rounds(run)
+    if rounds:
+        rows = _rows_of(run.folder / SETTLED_FILE, weights_fingerprint(head), rounds)
+        if rows is not None:
+            head.classifier.weight.data.copy_(rows)
 
 
-def _rows_of(file: Path, trained: str) -> torch.Tensor | None:
-    """Return the rows that were settled from these weights; None without, or from others."""
+def _rows_of(file: Path, trained: str, rounds: int) -> torch.Tensor | None:
+    """Return rows that were settled from these weights in so many rounds; None without any."""
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         return None
     except (*_DAMAGED, pickle.UnpicklingError) as error:
         raise ValueError(f"{file} is damaged ({error}): delete it, it is made anew") from error
-    return content["rows"] if content["head"] == trained else None
+    # the first files did not say their rounds: they were those of their recipe
+    is_of_these = content["head"] == trained and content.get("rounds", rounds) == rounds
+    return content["rows"] if is_of_these else None
 
 
 @torch.no_grad()

@@ -42,6 +42,7 @@ class TimeBudget(pl.Callback):
         self.clock: _Clock = time.process_time if on_processor else time.perf_counter
         self.used = 0.0  # in the epochs that are over, and before a resume
         self._saved = 0.0  # by a checkpoint, which may lie within an epoch
+        self._ended_epoch = False  # whether the checkpoint lies behind an epoch
         self._batches = 0  # of a whole epoch
         self._steps = self._all_steps = 0
         self._is_training = False
@@ -69,7 +70,7 @@ class TimeBudget(pl.Callback):
     def state_dict(self) -> dict[str, Any]:
         """Return the seconds that are used, and of which clock they are."""
         used = self._now() if self._is_training else self.used
-        return {"used": used, "clock": self.column}
+        return {"used": used, "clock": self.column, "ended_epoch": self._until is None}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over the seconds that are used.
@@ -79,6 +80,7 @@ class TimeBudget(pl.Callback):
         """
         is_own = state_dict.get("clock", self.column) == self.column  # earlier releases said none
         self._saved = float(state_dict["used"]) if is_own else 0.0
+        self._ended_epoch = state_dict.get("ended_epoch", False)
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Let schedules follow the clock; before the host makes them."""
@@ -96,6 +98,8 @@ class TimeBudget(pl.Callback):
         self.used = max(self.used, self._saved)
         self._started = self.clock()
         self._is_training = True
+        if self._ended_epoch and self.used >= self.seconds:
+            trainer.should_stop = True
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Give the epoch its part of the seconds that are left."""
@@ -116,6 +120,7 @@ class TimeBudget(pl.Callback):
         self._this_step = now = self._now()
         if self._first_batch is None:
             self._first_batch = batch_idx
+            self._steps = trainer.current_epoch * self._batches + batch_idx  # of a resume, too
         done = batch_idx - self._first_batch
         if done == 1:
             self._second_step = now  # the first one warms up

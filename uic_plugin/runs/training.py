@@ -27,10 +27,10 @@ from uic_plugin.hosts.attach import images_of
 from uic_plugin.hosts.foreign import typed_options
 from uic_plugin.hosts.guards import FiniteLoss
 from uic_plugin.hosts.lightning import pl
-from uic_plugin.methods import has_pseudo_labels
+from uic_plugin.methods import OWN_METHODS, has_pseudo_labels
 from uic_plugin.methods.base import HostMethod
 from uic_plugin.networks.layers import FEATURES, layer_shapes
-from uic_plugin.ranks import is_lost_rank
+from uic_plugin.ranks import is_lost_rank, launched_rank
 from uic_plugin.recipes_path import TYPED_KEY
 from uic_plugin.report.progress import EpochReporter
 from uic_plugin.runs.callbacks import AtStart, FollowOrder, History, RunCost, Snapshots
@@ -49,6 +49,7 @@ from uic_plugin.runs.folder import (
     epochs_of,
     find_resume,
     how_to_resume,
+    open_recipe,
 )
 from uic_plugin.runs.loggers import logger_names, logging_to
 from uic_plugin.runs.partial_training import prepare_partial_training
@@ -62,7 +63,7 @@ from uic_plugin.runs.settings import (
     uses_processor_clock,
     views_per_image,
 )
-from uic_plugin.runs.settling import settle_run
+from uic_plugin.runs.settling import is_run_settled, settle_run
 from uic_plugin.runs.start_weights import start_from, start_pretrained
 from uic_plugin.runs.time_budget import TimeBudget
 from uic_plugin.runs.trainer import fit, make_trainer
@@ -114,11 +115,13 @@ def pretrain(
     typed = typed_options(cfg.get(TYPED_KEY) or [])
     cfg, source = prepare_config(cfg)
     _check_sections(cfg)
-    run_dir = Path(cfg.run_dir)
+    run_dir = Path(cfg.run_dir).expanduser()
+    cfg.run_dir = str(run_dir)
     resume = find_resume(cfg, run_dir)
     done = _epochs_done(cfg, run_dir, resume)
     if done >= cfg.max_epochs:
-        _settle(cfg, run_dir)  # a kill may have come between
+        # a kill may have come between; no trainer tells the processes of a launcher apart here
+        _settle(cfg, run_dir, is_main=launched_rank() == 0)
         return PretrainResult(run_dir, 0.0, done)
     loader = pretrain_loader(cfg, source)
     note_engine(cfg, loader)
@@ -152,10 +155,25 @@ def pretrain(
     )
 
 
-def _settle(cfg: DictConfig, run_dir: Path, *, is_main: bool = True) -> None:
-    """Settle the classifiers of a finished run, where its recipe says so, in one process."""
-    if is_main and cfg.method_kwargs.get("settle_rounds"):
-        settle_run(replace(Run.open(run_dir, needs_images=True), is_settled=False))
+def _settle(cfg: DictConfig, run_dir: Path, *, is_main: bool) -> None:
+    """Settle the classifiers of a finished run as the present recipe says, in one process.
+
+    The recipe may be another than that of the run folder: it says where the images are now, and in
+    how many rounds classifiers settle, which is written there.
+    """
+    if not is_main or cfg.method not in OWN_METHODS:
+        return
+    rounds = int(cfg.method_kwargs.get("settle_rounds") or 0)
+    recipe, checkpoint = open_recipe(run_dir, [f"+method_kwargs.settle_rounds={rounds}"])
+    run = replace(Run.of_recipe(recipe, run_dir, checkpoint, needs_images=False), is_settled=False)
+    if not is_run_settled(run):
+        recipe.data = cfg.data
+        settle_run(replace(Run.of_recipe(recipe, run_dir, checkpoint), is_settled=False))
+    kept = OmegaConf.load(run_dir / CONFIG_FILE)
+    if rounds != int(OmegaConf.select(kept, "method_kwargs.settle_rounds") or 0):
+        OmegaConf.update(kept, "method_kwargs.settle_rounds", rounds)
+        with replacing(run_dir / CONFIG_FILE) as part:
+            part.write_text(OmegaConf.to_yaml(kept))
 
 
 def _val_loader(cfg: DictConfig, source: DataSource) -> Any:
@@ -261,7 +279,7 @@ def _keep_list(path: Path, cfg: DictConfig, dataset: Any) -> None:
     """Write down which images labels will belong to."""
     if not has_pseudo_labels(cfg.method):
         return
-    index = cfg.data.get("index")
+    index = None if cfg.data.get("held_out") else cfg.data.get("index")
     if isinstance(dataset, PackedImages) and dataset.rows is None:
         index = dataset.store.index.path
     if index:
