@@ -3,9 +3,11 @@
 import shutil
 import sys
 
+import numpy as np
 import pytest
 
 from uic_plugin import cli
+from uic_plugin.data.edits import Edits, Merge, Move, Name, Split, apply_edits
 from uic_plugin.data.labels import read_labels, write_labels
 
 FAST = ("--size", 32, "--workers", 0, "--heads", 4, "--epochs", 3, "--min-steps", 60)
@@ -49,6 +51,11 @@ def moved(found, row):
     return type(found)(found.paths, labels, found.confidence, found.entropy, extra)
 
 
+def edited(found, *edits):
+    """Return a label file as `uic labels apply` writes it."""
+    return apply_edits(found, Edits("l", len(found), found.fingerprint, list(edits))).table
+
+
 def one_line(done, *words):
     assert done.returncode == 1
     assert done.stderr.startswith("error: ")
@@ -90,3 +97,61 @@ def test_the_file_that_a_search_starts_from_is_not_lost(uic, images, made, first
     done = uic("discover", images, "--from", "first/labels.csv", *given, *more)
     assert (first / "labels.csv").read_bytes() == kept
     one_line(done, "--from first/labels.csv is among what goes to first", "copy it elsewhere")
+
+
+@pytest.fixture(scope="module")
+def second(images, made):
+    """Classes that began with a correction: two were merged, and one was taken apart."""
+    found = read_labels(made / "first" / "labels.parquet")
+    members = [path for path, label in zip(found.paths, found.labels, strict=True) if label == 3]
+    edits = [Merge([0, 1], 0), Split([Move(members[::2], 9)])]
+    write_labels(made / "new.parquet", edited(found, *edits))
+    given = ["--from", made / "new.parquet", "--features", made / "features", "--no-page"]
+    command = ["uic", "discover", *map(str, (images, *given, "--out", made / "second", *FAST))]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", command)
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+    assert end.value.code in (None, 0)
+    return made / "second"
+
+
+def test_new_images_get_the_numbers_of_edits_of_these_very_classes(
+    uic, images, made, second, tmp_path
+):
+    # the first classes had other numbers, which are those before the edits in this file
+    new = read_labels(made / "new.parquet")
+    write_labels(tmp_path / "new2.parquet", edited(new, Name(0, "round"), Move(new.paths[:1], 2)))
+    given = ("label", second, images, "--out", "like.csv", "--like")
+    done = uic(*given, "new2.parquet")
+    one_line(done, "--like new2.parquet was edited from other classes", "uic discover --from new2")
+    assert f"edit {second / 'labels.parquet'}" in done.stderr
+    # those of its own label file, and of other images that it labelled
+    assert uic("label", second, images, "--out", "more.csv").returncode == 0
+    plain = read_labels(tmp_path / "more.csv")
+    became = np.array([0, 1, 1, 2])
+    for own in (read_labels(second / "labels.parquet"), plain):
+        write_labels(tmp_path / "own.csv", edited(own, Merge([1, 2], 1)))
+        done = uic(*given, "own.csv")
+        assert done.returncode == 0, done.stderr
+        like = read_labels(tmp_path / "like.csv")
+        np.testing.assert_array_equal(like.labels, became[plain.labels])
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    shutil.copy(second / "model.pt", elsewhere)
+    one_line(uic("label", "elsewhere", *given[2:], "own.csv"), "put their labels.parquet beside it")
+
+
+def test_names_that_were_given_later_are_taken(uic, images, made, second, tmp_path):
+    table = read_labels(made / "new.parquet")
+    names = {0: "round", 3: "other"}
+    table.extra["name"] = np.asarray([names.get(int(c), "") for c in table.labels], object)
+    write_labels(tmp_path / "named.parquet", table)
+    for name, more in (("plain.csv", ()), ("like.csv", ("--like", "named.parquet"))):
+        done = uic("label", second, images, "--out", name, *more)
+        assert done.returncode == 0, done.stderr
+    plain, like = (read_labels(tmp_path / name) for name in ("plain.csv", "like.csv"))
+    np.testing.assert_array_equal(like.labels, plain.labels)
+    assert not plain.names
+    assert like.names == {c: name for c, name in names.items() if c in like.labels}
+    assert like.names
