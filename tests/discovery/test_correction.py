@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from uic_plugin.data.edits import Edits, apply_edits
 from uic_plugin.data.labels import LabelTable
 from uic_plugin.discovery.correction import (
     Corrected,
@@ -60,6 +61,15 @@ def test_images_marked_as_wrong_have_no_class_and_names_stay():
 def test_corrections_that_cannot_be(labels, paths, message):
     with pytest.raises(ValueError, match=f"--from new.csv has .*{message}"):
         read_corrections(table(labels), paths, "new.csv")
+
+
+def test_a_class_of_wrong_images_alone_has_a_way_out():
+    edited = table([0, 1, 1, 2], wrong=[0, 1, 1, 0])
+    said = "class 1 are marked as wrong, and these have no class: 'uic labels apply --wrong drop'"
+    with pytest.raises(ValueError, match=f"3 classes of these images, 1 of them empty.*{said}"):
+        read_corrections(edited, edited.paths, "new.csv")
+    dropped = apply_edits(edited, Edits("new.csv", 4, edited.fingerprint, []), wrong="drop").table
+    assert read_corrections(dropped, edited.paths, "less.csv").labels.tolist() == [0, -1, -1, 1]
 
 
 def test_heads_start_from_the_means_of_the_classes():

@@ -61,7 +61,7 @@ def read_corrections(table: LabelTable, images: list[str], source: str) -> Corre
     rows = np.asarray([row_of.get(path, -1) for path in images], np.int64)
     if not (rows >= 0).any():
         raise ValueError(f"--from {source} has labels of none of these {len(images)} images")
-    labels = np.where(table.extra.get("wrong", np.zeros(len(table))) == 1, -1, table.labels)
+    labels = np.where(table.marked("wrong"), -1, table.labels)
     moved = _moved(table) & (labels >= 0)
     found = Corrected(np.where(rows >= 0, labels[rows], -1), (rows >= 0) & moved[rows], table.names)
     sizes = np.bincount(found.labels[found.labels >= 0], minlength=found.num_classes)
@@ -70,9 +70,19 @@ def read_corrections(table: LabelTable, images: list[str], source: str) -> Corre
         raise ValueError(
             f"--from {source} has {found.num_classes} classes of these images, "
             f"{len(empty)} of them empty: at least 2 are needed, none of them empty "
-            f"('uic labels apply' numbers them without gaps)"
+            f"({_way_out(np.setdiff1d(table.labels[rows[rows >= 0]], found.labels))})"
         )
     return found
+
+
+def _way_out(wrong: np.ndarray) -> str:
+    """Return what leaves no class empty, where all images of some classes are marked as wrong."""
+    if not len(wrong):
+        return "'uic labels apply' numbers them without gaps"
+    return (
+        f"all images of class {wrong[0]} are marked as wrong, and these have no class: 'uic labels "
+        f"apply --wrong drop' leaves it out"
+    )
 
 
 def _moved(table: LabelTable) -> np.ndarray:
