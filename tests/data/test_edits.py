@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uic_plugin.data.edits import Edits, Merge, apply_edits
+from uic_plugin.data.edits import Edits, Hide, Merge, apply_edits
 from uic_plugin.data.edits_file import read_edits
 from uic_plugin.data.labels import (
     LabelTable,
@@ -135,6 +135,16 @@ def test_new_images_get_the_names_and_numbers(tmp_path):
     named = relabel_like(fresh, done.table)
     assert named.labels.tolist() == [2, 0, 7]  # 7 is a class of which the edits know nothing
     assert list(named.extra["name"]) == ["two and four", "", ""]
+
+
+def test_classes_that_were_hidden_stay_hidden_for_new_images():
+    done = apply_edits(TABLE, Edits("l", 10, TABLE.fingerprint, [Hide(2, True)]))
+    fresh = LabelTable(["x", "y", "z"], np.array([4, 2, 0]), SCORES[:3], SCORES[:3])
+    like = relabel_like(fresh, done.table)
+    assert like.extra["hidden"].tolist() == [0, 1, 0]
+    assert like.hidden == done.table.hidden == {2}
+    assert "hidden" not in relabel_like(fresh, TABLE).extra
+    assert TABLE.hidden == set()
 
 
 def test_a_class_without_images_takes_no_other_classes_number():

@@ -14,6 +14,8 @@ from uic_plugin.discovery.correction import (
     corrected_means,
     read_corrections,
 )
+from uic_plugin.discovery.model import ClassModel
+from uic_plugin.discovery.results import label_table
 from uic_plugin.discovery.search import discover
 from uic_plugin.discovery.settings import DiscoverySettings
 
@@ -102,9 +104,30 @@ def test_a_correction_changes_what_is_learned():
         moved = np.zeros(200, bool)
         moved[:8] = True
         names = {0: "left", 1: "right"}
-        found = discover(features, None, settings, corrected=Corrected(wanted, moved, names))
+        corrected = Corrected(wanted, moved, names, hidden={1})
+        found = discover(features, None, settings, corrected=corrected)
         assert (found.answers.labels == wanted).all()
         assert found.model.names == names
+        assert found.model.hidden == {1}
+
+
+def test_names_and_hidden_classes_survive_the_models_file(tmp_path):
+    features = torch.eye(4)[torch.arange(40) % 2].numpy()
+    edited = table(np.arange(40) % 2, name=np.full(40, "a", object), hidden=np.arange(40) % 2)
+    settings = dataclasses.replace(DiscoverySettings(), heads=2, min_steps=3, max_steps=3)
+    corrected = read_corrections(edited, edited.paths, "new.csv")
+    discover(features, None, settings, corrected=corrected).model.save(tmp_path / "model.pt")
+    model = ClassModel.load(tmp_path / "model.pt")
+    assert (model.names, model.hidden) == ({0: "a", 1: "a"}, {1})
+    answers = label_table(edited.paths, model(features), model)
+    assert answers.extra["hidden"].tolist() == answers.labels.tolist()
+    # a file of before has none
+    content = torch.load(tmp_path / "model.pt", weights_only=True)
+    del content["hidden_classes"]
+    torch.save(content, tmp_path / "model.pt")
+    model = ClassModel.load(tmp_path / "model.pt")
+    assert model.hidden == set()
+    assert "hidden" not in label_table(edited.paths, model(features), model).extra
 
 
 def test_a_moved_image_keeps_its_class_whatever_it_looks_like():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from uic_plugin import cli
-from uic_plugin.data.edits import Edits, Merge, Move, Name, Split, apply_edits
+from uic_plugin.data.edits import Edits, Hide, Merge, Move, Name, Split, apply_edits
 from uic_plugin.data.labels import read_labels, write_labels
 
 FAST = ("--size", 32, "--workers", 0, "--heads", 4, "--epochs", 3, "--min-steps", 60)
@@ -155,3 +155,23 @@ def test_names_that_were_given_later_are_taken(uic, images, made, second, tmp_pa
     assert not plain.names
     assert like.names == {c: name for c, name in names.items() if c in like.labels}
     assert like.names
+
+
+def test_hidden_classes_stay_hidden_and_are_not_exported(uic, images, made, first, tmp_path):
+    write_labels(tmp_path / "new.csv", edited(read_labels(first / "labels.parquet"), Hide(1, True)))
+    given = ("--features", made / "features", "--out", "again", "--no-page", *FAST)
+    assert uic("discover", images, "--from", "new.csv", *given).returncode == 0
+    more = ("--like", "new.csv")
+    assert uic("label", "again", images, "--out", "more.csv").returncode == 0
+    assert uic("label", "first", images, "--out", "like.csv", *more).returncode == 0
+    for name in ("again/labels.parquet", "more.csv", "like.csv"):
+        table = read_labels(tmp_path / name)
+        assert table.hidden == {1}, name
+        np.testing.assert_array_equal(table.marked("hidden"), table.labels == 1)
+    done = uic("export", "again/labels.parquet", images, "--to", "csv", "--out", "out")
+    assert "images in 3 classes" in done.stdout
+    # shown again later: the file's marks are of the labels that the classes began with
+    write_labels(tmp_path / "shown.csv", edited(read_labels(tmp_path / "new.csv"), Hide(1, False)))
+    more = ("--like", "shown.csv")
+    assert uic("label", "again", images, "--out", "s.csv", *more).returncode == 0
+    assert read_labels(tmp_path / "s.csv").hidden == set()

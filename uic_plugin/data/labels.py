@@ -72,6 +72,11 @@ class LabelTable:
         found = [str(self.extra["name"][row]) for row in first]
         return {int(c): name for c, name in zip(classes, found, strict=True) if name}
 
+    @property
+    def hidden(self) -> set[int]:
+        """Return the hidden classes: those with an image that has the mark."""
+        return set(self.labels[self.marked("hidden")].tolist())
+
     def marked(self, name: str) -> np.ndarray:
         """Return which images have a mark, `wrong` or `hidden`, (N,) bool; none without it."""
         column = self.extra.get(name)
@@ -292,6 +297,8 @@ def _became(source: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
 def relabel_like(table: LabelTable, reference: LabelTable) -> LabelTable:
     """Give images of a network's classes the numbers and names of an edited label file.
 
+    Classes that are hidden there are hidden here.
+
     If the reference has the column `source_label`, a class becomes the one that most of its
     images are in now, and one without images gets a number that no other class has; without it the
     numbers stay and only names are added.
@@ -301,7 +308,11 @@ def relabel_like(table: LabelTable, reference: LabelTable) -> LabelTable:
         reference: an edited label file of the same network's classes.
 
     Returns:
-        The table with other labels, and the columns `name` and, if labels changed, `source_label`.
+        The table with other labels, and the columns `name` and, where the reference has them,
+        `hidden` and `source_label`.
+
+    Raises:
+        ValueError: if the reference's `source_label` holds no whole numbers.
     """
     source = reference.extra.get("source_label", reference.labels)
     if source.dtype.kind != "i":
@@ -324,6 +335,8 @@ def relabel_like(table: LabelTable, reference: LabelTable) -> LabelTable:
         if name.startswith("head_") and column.dtype.kind == "i" and column.max(initial=0) < count:
             extra[name] = np.where(column >= 0, became[np.maximum(column, 0)], -1)
     extra["name"] = np.asarray([names.get(int(c), "") for c in labels], object)
+    if "hidden" in reference.extra:
+        extra["hidden"] = np.isin(labels, sorted(reference.hidden)).astype(np.int64)
     if "source_label" in reference.extra:
         extra["source_label"] = table.labels
     return LabelTable(table.paths, labels, table.confidence, table.entropy, extra)

@@ -27,11 +27,13 @@ class Corrected:
         labels: (N,) int64 classes in [0, K), -1 for an image without one.
         moved: (N,) bool, whether a person has moved the image to its class; it has one.
         names: names of classes.
+        hidden: classes that people have hidden.
     """
 
     labels: np.ndarray
     moved: np.ndarray
     names: dict[int, str] = field(default_factory=dict)
+    hidden: set[int] = field(default_factory=set)
 
     @property
     def num_classes(self) -> int:
@@ -63,7 +65,12 @@ def read_corrections(table: LabelTable, images: list[str], source: str) -> Corre
         raise ValueError(f"--from {source} has labels of none of these {len(images)} images")
     labels = np.where(table.marked("wrong"), -1, table.labels)
     moved = _moved(table) & (labels >= 0)
-    found = Corrected(np.where(rows >= 0, labels[rows], -1), (rows >= 0) & moved[rows], table.names)
+    found = Corrected(
+        np.where(rows >= 0, labels[rows], -1),
+        (rows >= 0) & moved[rows],
+        table.names,
+        table.hidden,
+    )
     sizes = np.bincount(found.labels[found.labels >= 0], minlength=found.num_classes)
     empty = np.flatnonzero(sizes == 0)
     if found.num_classes < 2 or len(empty):

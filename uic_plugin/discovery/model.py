@@ -7,6 +7,7 @@ answer = model(features)                                   # labels, confidence,
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,6 +66,7 @@ class ClassModel:
         means: (K, d) unit mean of each class's images; zeros for an empty class.
         features: describes the network and layer of the features.
         names: names that people gave to classes.
+        hidden: classes that people have hidden.
     """
 
     def __init__(
@@ -75,9 +77,11 @@ class ClassModel:
         means: torch.Tensor,
         features: dict[str, str | int | None],
         names: dict[int, str] | None = None,
+        hidden: Collection[int] = (),
     ) -> None:
         self.reduction, self.heads, self.voters = reduction, heads, voters
-        self.means, self.features, self.names = means, features, dict(names or {})
+        self.means, self.features = means, features
+        self.names, self.hidden = dict(names or {}), set(hidden)
 
     @property
     def num_classes(self) -> int:
@@ -129,6 +133,7 @@ class ClassModel:
             "means": self.means,
             "features": self.features,
             "names": self.names,
+            "hidden_classes": sorted(self.hidden),  # "hidden" is the width of the heads' layer
         }
         save_tensors(content, path)
 
@@ -161,7 +166,7 @@ class ClassModel:
         )
         heads.load_state_dict(content["heads"])
         heads.requires_grad_(False)
-        about = content["features"], content["names"]
+        about = content["features"], content["names"], content.get("hidden_classes", ())
         return cls(reduction, heads, content["voters"], content["means"], *about)
 
 

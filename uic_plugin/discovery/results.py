@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from uic_plugin.data.labels import LabelTable, write_labels
-from uic_plugin.discovery.model import Answers
+from uic_plugin.discovery.model import Answers, ClassModel
 from uic_plugin.discovery.search import Found
 from uic_plugin.discovery.settings import DiscoverySettings
 from uic_plugin.files import replacing
@@ -31,13 +31,16 @@ CORRECTED = "corrected"  # of a model's features: the label file that its classe
 _EXAMPLES = 12  # typical images per class, and as many borderline ones
 
 
-def label_table(
-    paths: list[str], answers: Answers, names: Mapping[int, str] | None = None
-) -> LabelTable:
-    """Return the answers as a label file's columns; `names` of classes, where they have some."""
+def label_table(paths: list[str], answers: Answers, model: ClassModel) -> LabelTable:
+    """Return a model's answers as a label file's columns.
+
+    Those of names and hidden classes are there where the model has such classes.
+    """
     extra: dict[str, np.ndarray] = dict(answers.extra_columns())
-    if names:
-        extra["name"] = np.asarray([names.get(int(c), "") for c in answers.labels], object)
+    if model.names:
+        extra["name"] = np.asarray([model.names.get(int(c), "") for c in answers.labels], object)
+    if model.hidden:
+        extra["hidden"] = np.isin(answers.labels, sorted(model.hidden)).astype(np.int64)
     labels = answers.labels.astype(np.int64)
     return LabelTable(paths, labels, answers.confidence, answers.entropy, extra)
 
@@ -79,7 +82,7 @@ def write_results(
         **({} if found.balance is None else {"balance": dataclasses.asdict(found.balance)}),
         **(said or {}),
     }
-    write_labels(labels, label_table(names, found.answers, found.model.names))
+    write_labels(labels, label_table(names, found.answers, found.model))
     _write_json(out / ABOUT_FILE, about)
     return labels
 

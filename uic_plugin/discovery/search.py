@@ -96,7 +96,7 @@ def discover(
         features: (N, D) of any float type, optionally memory-mapped.
         num_classes: K; None to choose it, or to use that of `corrected`.
         settings: of the search.
-        corrected: classes to start from, whose numbers and names are kept.
+        corrected: classes to start from, whose numbers and names are kept; hidden ones stay so.
         about: description of the features' network, saved with the model.
         work: folder of intermediate results; removed at the end.
         keep_work: leave it there, for a caller who may be stopped behind this.
@@ -165,8 +165,8 @@ def _model_of(
     if corrected is None:
         voted = _numbered_by_size(heads, voted)
     means = class_means(prepared.reduced, voted, heads.classes[0])
-    names = {} if corrected is None else corrected.names
-    return ClassModel(prepared.reduction, heads, settings.voters(), means, about, names)
+    given = () if corrected is None else (corrected.names, corrected.hidden)
+    return ClassModel(prepared.reduction, heads, settings.voters(), means, about, *given)
 
 
 def _numbered_by_size(heads: HeadBank, voted: torch.Tensor) -> torch.Tensor:

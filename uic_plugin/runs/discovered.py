@@ -83,7 +83,7 @@ def label_with_classes(
     for entry in done.bad:
         console.print(f"left out: {images.root / entry.name} ({entry.reason})")
     answers = model(done.store.features(done.names))
-    table = label_table(done.names, answers, model.names)
+    table = label_table(done.names, answers, model)
     if reference is not None:
         table = relabel_like(table, reference)
     write_labels(out, table)
