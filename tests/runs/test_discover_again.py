@@ -64,6 +64,17 @@ def one_line(done, *words):
         assert word in done.stderr
 
 
+def test_a_splits_pictures_do_not_go_among_its_images(uic, images, tmp_path):
+    shutil.copytree(images, tmp_path / "dataset")
+    rows = [f"{path.relative_to(images)},{path.parent.name}" for path in images.glob("*/*.png")]
+    (tmp_path / "dataset" / "train.csv").write_text("\n".join(["filename,label", *rows]))
+    done = uic("discover", "dataset/train.csv", "--out", "dataset/train-classes", *FAST)
+    one_line(
+        done, "dataset/train-classes lies in dataset, and its pictures would be among", "--out"
+    )
+    assert not (tmp_path / "dataset" / "train-classes").exists()
+
+
 def test_classes_of_a_call_that_was_stopped_behind_them_are_kept(
     uic, images, made, first, tmp_path, monkeypatch
 ):

@@ -66,19 +66,28 @@ def check_outside(out: Path, images: Path, option: str = "--out") -> None:
 
     Args:
         out: folder to write to.
-        images: the folder of images, a packed one, or a file that lists them.
+        images: the folder of images, a packed one, or a split's CSV file.
         option: which says where.
 
     Raises:
-        ValueError: if `out` lies in the folder, or in that of a packed folder's originals.
+        ValueError: if `out` lies in the folder, in that of a packed folder's originals, or in that
+            of a split's images; for a file that is not a split.
+        FileNotFoundError: if an image of a split is missing.
     """
-    folders = [images, open_packed(images).folder] if is_packed(images) else [images]
-    for folder in folders:
+    for folder in _folders_of(images):
         if folder.is_dir() and out.resolve().is_relative_to(folder.resolve()):
             raise ValueError(
                 f"{out} lies in {folder}, and its pictures would be among the images the next "
                 f"time: give a folder elsewhere, {option}"
             )
+
+
+def _folders_of(images: Path) -> list[Path]:
+    """Return the folders in which the images lie that a folder or a split's file stands for."""
+    if is_packed(images):
+        return [images, open_packed(images).folder]
+    is_split = images.suffix == ".csv" and images.is_file()
+    return [list_images(images).root if is_split else images]
 
 
 def images_below(root: Path) -> list[str]:
