@@ -72,8 +72,8 @@ UIC.selection = { images: new Set(), classes: new Set() };
   UIC.grow = (container, count, make, chunk = 96) => {
     let made = 0;
     const sentinel = h("div", { class: "sentinel", "aria-hidden": "true" });
-    const more = () => {
-      const until = Math.min(count, made + chunk);
+    const more = (wanted = made + chunk) => {
+      const until = Math.min(count, wanted);
       const fragment = document.createDocumentFragment();
       for (; made < until; made++) fragment.append(make(made));
       container.append(fragment);
@@ -92,6 +92,8 @@ UIC.selection = { images: new Set(), classes: new Set() };
       { rootMargin: "600px" },
     );
     more();
+    container.classList.add("growing");
+    container.growTo = more;
     if (made < count) {
       container.after(sentinel);
       observer.observe(sentinel);

@@ -73,8 +73,9 @@
     return () => {
       if (document.querySelector("dialog[open]") || main.contains(document.activeElement)) return;
       const all = [...main.querySelectorAll(kind)];
-      const same = all.find((other) => other.dataset[key] === marked.dataset[key]);
-      const found = same ?? all[Math.min(place, all.length - 1)];
+      const isSame = (other) => other?.dataset[key] === marked.dataset[key];
+      const there = all[Math.min(place, all.length - 1)];
+      const found = isSame(there) ? there : (all.find(isSame) ?? there); // strips repeat images
       const target = kind === ".tile" ? found : found?.closest(".card-frame").querySelector(".card");
       target?.focus({ preventScroll: true });
     };

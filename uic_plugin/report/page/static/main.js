@@ -6,6 +6,7 @@
   const main = document.getElementById("main");
   const bar = document.getElementById("selection");
   const scrolled = new Map();
+  const TOP = { y: 0, made: 0, first: 0 };
   let here = "";
   let watcher = null;
 
@@ -160,18 +161,43 @@
     watcher = redraw;
   };
 
+  const growing = () => main.querySelector(".growing");
+  const boxOf = (element) => element.getBoundingClientRect();
+  // the address without a view is that of all classes
+  const address = () => location.hash || "#/";
+
+  // Where the page stands: how long its list is, and the first element that begins below the header.
+  // Pixels alone do not tell, as cards that have not been drawn yet are of another height.
+  const placeNow = () => {
+    const list = [...(growing()?.children ?? [])];
+    const header = parseFloat(getComputedStyle(document.documentElement).scrollPaddingTop);
+    const found = list.findIndex((element) => boxOf(element).top >= header);
+    const first = found < 0 ? list.length - 1 : found;
+    const box = first > 0 ? boxOf(list[first]) : {};
+    return { y: scrollY, made: list.length, first, top: box.top, height: box.height };
+  };
+
+  // Bring a view made anew to that place: it begins with a part of its list.
+  const goTo = ({ y, made, first, top, height }) => {
+    growing()?.growTo(made);
+    scrollTo(0, y);
+    const list = growing()?.children;
+    if (!(first > 0 && list?.[first])) return;
+    for (const element of list) element.style.containIntrinsicBlockSize = `auto ${height}px`;
+    scrollBy(0, boxOf(list[first]).top - top);
+  };
+
   const route = async ({ keepScroll = false } = {}) => {
     const [, view = "", number] = location.hash.split("/");
     const name = view === "" ? "overview" : view;
     const place = UIC.views[name] ? name : "overview";
-    if (!keepScroll) scrolled.set(here, scrollY);
-    const there = keepScroll ? scrollY : (scrolled.get(location.hash) ?? 0);
-    here = location.hash;
+    const there = keepScroll ? placeNow() : (scrolled.get(address()) ?? TOP);
+    here = address();
     watcher = null;
     if (place !== "overview" && place !== "folders") await UIC.needFeatures();
     if (place === "class") await UIC.needPaths();
     if (UIC.edits.list.some((edit) => edit.do === "merge")) await UIC.needHeads();
-    if (here !== location.hash) return;
+    if (here !== address()) return;
     const slot = h("div", { class: `view view-${place}` });
     const argument = number === undefined ? undefined : Number(number);
     const focus = keepScroll ? UIC.focusNow() : null;
@@ -181,7 +207,7 @@
     document.title = `${UIC.views[place].title(argument)} · ${UIC.store.title}`;
     showHeader();
     showSelection();
-    scrollTo(0, place === "image" && !keepScroll ? 0 : there);
+    goTo(place === "image" && !keepScroll ? TOP : there);
     if (focus) requestAnimationFrame(focus);
   };
 
@@ -221,6 +247,8 @@
       return;
     }
     await route();
+    // before the browser scrolls to where it thinks the next view was
+    addEventListener("popstate", () => scrolled.set(here, placeNow()));
     addEventListener("hashchange", () => route());
     document.documentElement.dataset.ready = "true";
     await UIC.needPaths();
