@@ -360,10 +360,26 @@ def test_features_that_are_not_finite_are_told():
         discover(features, 2, QUICK)
 
 
-def test_a_training_that_diverges_is_told():
+@pytest.mark.parametrize("classes", [2, None])
+def test_a_training_that_diverges_is_told(classes, tmp_path):
     features, _ = planted([40, 40])
+    settings = dataclasses.replace(QUICK, lr=10.0, weight_decay=10.0)
     with pytest.raises(ValueError, match="all heads diverged: choose a lower --lr"):
-        discover(features, 2, dataclasses.replace(QUICK, lr=10.0, weight_decay=10.0))
+        discover(features, classes, settings, work=tmp_path / "work")
+    # also where an older program has kept the loss of one
+    (tmp_path / "work" / "curve.json").write_text('[{"classes": 2, "loss": NaN, "agreement": 1.0}]')
+    with pytest.raises(ValueError, match="all heads diverged: choose a lower --lr"):
+        discover(features, classes, settings, work=tmp_path / "work")
+
+
+def test_a_head_that_diverges_says_nothing_about_a_number_of_classes(monkeypatch):
+    features, _ = planted([20, 20])
+    reduced = reduce_features(features, fit_reduction(features, 8))
+    neighbours = knn.nearest_neighbours(reduced, 5)
+    losses = torch.tensor([0.25, *[float("nan")] * 5])
+    monkeypatch.setattr(choice, "judge_heads", lambda *given: losses)
+    point = choice._try(reduced, neighbours, QUICK, 2)
+    assert (point.loss, point.agreement) == (0.25, 0)  # no two heads are left to agree
 
 
 @pytest.mark.parametrize("classes", [2, 5])

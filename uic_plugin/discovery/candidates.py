@@ -24,7 +24,13 @@ from uic_plugin.discovery.correction import Corrected, corrected_means
 from uic_plugin.discovery.neighbours import spherical_kmeans
 from uic_plugin.discovery.preparation import evened
 from uic_plugin.discovery.settings import AUTO, DiscoverySettings
-from uic_plugin.discovery.training import TrainingState, first_state, judge_heads, train_heads
+from uic_plugin.discovery.training import (
+    TrainingState,
+    finite_order,
+    first_state,
+    judge_heads,
+    train_heads,
+)
 from uic_plugin.discovery.work import Prepared, Progress, WorkFolder
 from uic_plugin.seeding import derive_seed
 
@@ -163,22 +169,6 @@ class HeadSearch:
         return judge_heads(
             state.teacher, state.prior, self.prepared.reduced, self.prepared.neighbours, settings
         )
-
-
-def finite_order(losses: torch.Tensor) -> list[int]:
-    """Return the heads whose loss is a number, those of lowest loss first.
-
-    Args:
-        losses: (H,).
-
-    Raises:
-        ValueError: if there are none.
-    """
-    order: list[int] = losses.argsort().tolist()  # what is no number comes last
-    kept = order[: int(losses.isfinite().sum())]
-    if not kept:
-        raise ValueError("the training of all heads diverged: choose a lower --lr")
-    return kept
 
 
 def _nothing(state: TrainingState) -> None:

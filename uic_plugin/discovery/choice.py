@@ -20,7 +20,7 @@ import torch
 from uic_plugin.discovery.model import head_labels
 from uic_plugin.discovery.neighbours import spherical_kmeans
 from uic_plugin.discovery.settings import DiscoverySettings
-from uic_plugin.discovery.training import first_state, judge_heads, train_heads
+from uic_plugin.discovery.training import finite_order, first_state, judge_heads, train_heads
 from uic_plugin.seeding import derive_seed
 
 _HEADS = 6  # per K
@@ -93,8 +93,12 @@ def choose_count(
         known: points of a stopped search.
         save: called with the curve after each K.
         progress: called with a title before each K.
+
+    Raises:
+        ValueError: if all heads of a K diverge.
     """
-    computed = {point.classes: point for point in known}
+    # an older program kept losses that are no numbers
+    computed = {point.classes: point for point in known if math.isfinite(point.loss)}
     curve: dict[int, CurvePoint] = {}  # of this call: what is refined must not depend on a stop
 
     def value(classes: int) -> CurvePoint:
@@ -178,8 +182,9 @@ def _try(
     state = first_state(centroids, quick, seed=settings.seed)
     train_heads(state, reduced, neighbours, quick)
     losses = judge_heads(state.teacher, state.prior, reduced, neighbours, quick)
+    kept = finite_order(losses)
     sample = torch.linspace(0, len(reduced) - 1, min(len(reduced), 10_000)).long()
     labels = head_labels(state.teacher, reduced[sample]).numpy()
-    pairs = itertools.combinations(range(quick.heads), 2)
+    pairs = itertools.combinations(sorted(kept), 2)
     scores = [adjusted_rand_score(labels[:, a], labels[:, b]) for a, b in pairs]
-    return CurvePoint(classes, float(losses.min()), sum(scores) / len(scores))
+    return CurvePoint(classes, float(losses[kept[0]]), sum(scores) / max(len(scores), 1))

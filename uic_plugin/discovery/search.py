@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from uic_plugin.discovery.balance import Balance
-from uic_plugin.discovery.candidates import HeadSearch, finite_order
+from uic_plugin.discovery.candidates import HeadSearch
 from uic_plugin.discovery.choice import ClassCount, choose_count
 from uic_plugin.discovery.correction import Corrected
 from uic_plugin.discovery.heads import HeadBank
@@ -34,7 +34,7 @@ from uic_plugin.discovery.model import (
 )
 from uic_plugin.discovery.preparation import prepare, within_classes
 from uic_plugin.discovery.settings import DiscoverySettings
-from uic_plugin.discovery.training import TrainingState
+from uic_plugin.discovery.training import TrainingState, finite_order
 from uic_plugin.discovery.work import Prepared, Progress, WorkFolder
 
 _HASHED = 16_384  # rows at once
@@ -103,7 +103,9 @@ def discover(
         progress: called with a title, the number of steps done, and of all.
 
     Raises:
-        ValueError: for images that cannot be divided, see `check_count` and `fit_reduction`.
+        ValueError: for images that cannot be divided, see `check_count` and `fit_reduction`; if
+            all heads diverge.
+        FileExistsError: if `work` holds files of something else.
     """
     if corrected is not None:
         num_classes = corrected.num_classes

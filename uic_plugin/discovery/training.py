@@ -237,3 +237,19 @@ def judge_heads(
     if settings.labels == "hard":
         loss += (prior.clamp_min(_LEAST_SHARE).log() * prior).sum(1)
     return loss.float()
+
+
+def finite_order(losses: torch.Tensor) -> list[int]:
+    """Return the heads whose loss is a number, those of lowest loss first.
+
+    Args:
+        losses: (H,).
+
+    Raises:
+        ValueError: if there are none.
+    """
+    order: list[int] = losses.argsort().tolist()  # what is no number comes last
+    kept = order[: int(losses.isfinite().sum())]
+    if not kept:
+        raise ValueError("the training of all heads diverged: choose a lower --lr")
+    return kept
