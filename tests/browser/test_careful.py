@@ -207,13 +207,51 @@ def test_merged_twins_no_longer_count_as_disagreement(digits, make_page, open_pa
     assert page.evaluate(f"UIC.numbersOf({left}).stable") == 1
 
 
+FULL = "() => { Storage.prototype.setItem = () => { throw new Error('full'); }; }"
+
+
 def test_a_browser_that_is_full_loses_no_edit_of_the_page(digits_page, open_page):
     page = open_page(digits_page.index)
     edit(page, "{ do: 'name', class: 1, name: 'kept' }")
     page.wait_for_function("() => UIC.edits.list.length === 1")
-    page.evaluate("() => { Storage.prototype.setItem = () => { throw new Error('full'); }; }")
+    page.evaluate(FULL)
     edit(page, "{ do: 'name', class: 2, name: 'on the page alone' }")
-    page.wait_for_selector("#toast.shown:has-text('save them now')")
+    page.wait_for_selector("header :text('save them now')")
     edit(page, "{ do: 'name', class: 3, name: 'as well' }")
     page.wait_for_function("() => UIC.edits.list.length === 3")
     assert state(page)["names"] == {"1": "kept", "2": "on the page alone", "3": "as well"}
+
+
+def test_a_browser_that_is_full_is_told_of_until_the_edits_are_saved(
+    digits_page, open_page, tmp_path
+):
+    page = open_page(digits_page.index)
+    page.evaluate(FULL)
+    told = page.locator("header :text('save them now')")
+    assert not told.is_visible()
+    page.evaluate("UIC.actions.merge([1, 2])")  # which has a message of its own
+    page.wait_for_selector("#toast.shown:has-text('2 classes are now')")
+    assert told.is_visible()
+    page.keyboard.press("Control+z")
+    assert not told.is_visible()  # there is nothing to be lost
+    page.keyboard.press("Control+Shift+z")
+    assert told.is_visible()
+    save(page, tmp_path / "edits.json")
+    assert not told.is_visible()
+
+
+def test_leaving_the_page_asks_before_edits_are_lost(digits_page, open_page, tmp_path):
+    page = open_page(digits_page.index)
+    page.locator(".card").first.focus()
+    page.keyboard.press("h")  # a page that nobody has touched may not ask
+    page.wait_for_function("() => UIC.edits.list.length === 1")
+    page.evaluate(FULL)
+    page.keyboard.press("Control+z")
+    page.keyboard.press("Control+Shift+z")
+    with page.expect_event("dialog") as asked:
+        page.close(run_before_unload=True)
+    assert asked.value.type == "beforeunload"
+    page.seen.errors.clear()
+    save(page, tmp_path / "edits.json")
+    with page.expect_event("close"):
+        page.close(run_before_unload=True)

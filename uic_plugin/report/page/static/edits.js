@@ -10,6 +10,7 @@
   const listeners = [];
   const MOST_CLASSES = 2 ** 24; // as `uic labels apply` has it
   let keptText = null; // what the browser keeps, as this page has last seen it
+  let refused = false; // whether the browser did not keep the edits
   let nextClass = 0;
 
   UIC.edits = { list, undone };
@@ -113,8 +114,9 @@
     try {
       if (list.length) localStorage.setItem(key(), JSON.stringify(record()));
       else localStorage.removeItem(key());
+      refused = false;
     } catch {
-      UIC.toast?.("The browser keeps no more edits: save them now.");
+      refused = true; // full, or a browser that keeps nothing
     }
     keptText = kept(); // where it is full, older edits: not another tab's
   };
@@ -194,6 +196,7 @@
     }
   };
   UIC.unsaved = () => list.length > 0 && digest() !== saved;
+  UIC.unkept = () => refused && UIC.unsaved(); // the page alone has them
 
   UIC.saveEdits = () => {
     const text = JSON.stringify(record(), null, 1);

@@ -109,6 +109,7 @@
         return h("a", { href: `#/${path}`, "aria-current": current ? "page" : undefined }, text);
       }),
     );
+    document.getElementById("unkept").hidden = !UIC.unkept();
     const made = UIC.edits.list.length;
     document.getElementById("tools").replaceChildren(
       button("↶", UIC.undo, { "aria-label": "Undo", title: "Undo (Ctrl Z)", disabled: !made, id: "undo" }),
@@ -141,6 +142,12 @@
     });
     input.click();
   };
+
+  addEventListener("beforeunload", (event) => {
+    if (!UIC.unkept()) return;
+    event.preventDefault();
+    event.returnValue = true; // Chromium before 119
+  });
 
   const theme = () => {
     const root = document.documentElement;
