@@ -18,6 +18,7 @@ from uic_plugin.data.pack import PackSettings
 from uic_plugin.data.packing import pack_images
 from uic_plugin.export.atlas import nearest
 from uic_plugin.export.classes import flat_names, unique_names
+from uic_plugin.export.write import KINDS, export_classes
 from uic_plugin.features.store import Entry, FileFacts, StoreIdentity, writing
 
 ATLAS = os.environ.get("EMBEDDING_ATLAS") or shutil.which("embedding-atlas")
@@ -230,6 +231,24 @@ def test_embedding_atlas_columns(labelled, uic):
     assert [row["path"] for row in rows] == paths[1:7]
     assert all(row["neighbors"]["ids"][0] == k for k, row in enumerate(rows))
     assert rows[0]["image"]["bytes"][:2] == b"\xff\xd8"
+
+
+def test_features_are_copied_only_where_images_are_left_out(labelled, monkeypatch):
+    root, _ = labelled
+    given = []
+    monkeypatch.setitem(KINDS, "embedding-atlas", lambda *what: given.append(what[3]))
+    rows = np.arange(16.0).reshape(8, 2)
+    for name, everything in (("all", True), ("some", False)):
+        export_classes(
+            root / "labels.csv",
+            root / "images",
+            "embedding-atlas",
+            root / name,
+            everything=everything,
+            features=rows,
+        )
+    assert given[0] is rows
+    np.testing.assert_array_equal(given[1], rows[1:7])
 
 
 def test_embedding_atlas_with_features_of_the_folder_that_a_split_is_of(labelled, uic):

@@ -53,7 +53,7 @@ def export_classes(
         raise FileExistsError(f"{out} exists and is not empty: give a new folder with --out")
     table = read_labels(labels)
     chosen = select(table, folder, everything=everything)
-    if features is not None:
+    if features is not None and chosen.left_out:  # else all of them, which may be memory-mapped
         features = features[chosen.rows]
     part = out.with_name(f".{out.name}.export")  # `.NAME.part` is of commands that make datasets
     shutil.rmtree(part, ignore_errors=True)
