@@ -255,3 +255,35 @@ def test_leaving_the_page_asks_before_edits_are_lost(digits_page, open_page, tmp
     save(page, tmp_path / "edits.json")
     with page.expect_event("close"):
         page.close(run_before_unload=True)
+
+
+@pytest.mark.parametrize("address", ["#/image/90000", "#/image/1.5", "#/class/77"])
+def test_no_key_edits_what_is_not_on_the_page(digits_page, open_page, address):
+    page = open_page(digits_page.index, address)
+    page.wait_for_selector("main :text('There is no such')")
+    for key in "wmnsh":
+        page.keyboard.press(key)
+        assert page.locator("dialog").count() == 0, key
+    page.wait_for_timeout(100)
+    assert state(page)["edits"] == 0
+
+
+def test_kept_edits_that_cannot_be_read_are_put_aside(digits_page, open_page, tmp_path):
+    page = open_page(digits_page.index)
+    kept = "Object.entries(localStorage).filter(([k]) => k.startsWith('uic-')).map(e => e[1])"
+    broken = []
+    for number in (1, 2):  # the second does not take the place of the first
+        edit(page, f"{{ do: 'name', class: {number}, name: 'mine' }}")
+        edit(page, "{ do: 'wrong', images: [null], wrong: true }")
+        broken += [text for text in page.evaluate(kept) if text not in broken]
+        page.reload()
+        page.wait_for_selector("dialog:has-text('edit 2 of it is broken')")
+        assert sorted(page.evaluate(kept)) == sorted(broken)
+        assert state(page)["edits"] == 0
+        with page.expect_download() as download:
+            page.click("dialog button:has-text('Save it')")
+        download.value.save_as(tmp_path / "unread.json")
+        assert (tmp_path / "unread.json").read_text() == broken[-1]
+    page.reload()
+    page.wait_for_selector("html[data-paths]")
+    assert page.locator("dialog").count() == 0  # told once

@@ -65,6 +65,18 @@
       ),
     ]);
 
+  // Whether to save the edits that the page could not read.
+  UIC.askUnread = (reason) =>
+    ask("Edits that cannot be read", (close) => [
+      h("p", {}, `What this browser kept of your edits is not on the page: ${reason}. It is put aside in the browser; save it as a file to see what is in it.`),
+      h(
+        "div",
+        { class: "row end" },
+        button("Close", () => close(null)),
+        button("Save it", () => close(true), { class: "main", "data-first": true }),
+      ),
+    ]);
+
   // A class out of all that pass `allowed`; "new" where `fresh` is set and chosen.
   UIC.askClass = (title, { allowed = () => true, near = null, fresh = false } = {}) =>
     ask(title, (close) => {

@@ -198,13 +198,16 @@
   UIC.unsaved = () => list.length > 0 && digest() !== saved;
   UIC.unkept = () => refused && UIC.unsaved(); // the page alone has them
 
-  UIC.saveEdits = () => {
-    const text = JSON.stringify(record(), null, 1);
+  UIC.download = (text, name) => {
     const link = document.createElement("a");
     link.href = URL.createObjectURL(new Blob([text], { type: "application/json" }));
-    link.download = "edits.json";
+    link.download = name;
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+  };
+
+  UIC.saveEdits = () => {
+    UIC.download(JSON.stringify(record(), null, 1), "edits.json");
     markSaved();
     for (const listener of listeners) listener("save");
   };
@@ -270,6 +273,19 @@
     return list.length;
   };
 
+  // Put the edits that the browser keeps aside, and never over others that were put there.
+  const putAside = (error) => {
+    const place = (number) => `uic-unread:${UIC.store.fingerprint}:${number}`;
+    let number = 1;
+    while (localStorage.getItem(place(number)) !== null) number++;
+    localStorage.setItem(place(number), keptText);
+    localStorage.removeItem(key());
+    const text = keptText;
+    keptText = null;
+    return { text, reason: error.message };
+  };
+
+  // Take the edits that the browser keeps; those that this page cannot read are returned as text.
   UIC.openEdits = async () => {
     UIC.state = play();
     try {
@@ -282,18 +298,17 @@
     let edits = [];
     try {
       edits = check(JSON.parse(keptText));
-    } catch {
-      localStorage.removeItem(key());
-      return;
+    } catch (error) {
+      return putAside(error);
     }
     if (edits.some((edit) => edit.images || edit.parts)) await UIC.needPaths();
     list.push(...edits);
     try {
       UIC.state = play();
-    } catch {
+    } catch (error) {
       list.length = 0; // edits of another label file
-      localStorage.removeItem(key());
       UIC.state = play();
+      return putAside(error);
     }
   };
 }

@@ -37,7 +37,7 @@
   UIC.views.image = {
     title: (i) => UIC.store.paths?.[i] ?? "Image",
     render: async (main, i, list) => {
-      if (!(i >= 0 && i < UIC.store.count)) {
+      if (!UIC.isImage(i)) {
         main.append(h("p", {}, "There is no such image on this page."));
         return;
       }

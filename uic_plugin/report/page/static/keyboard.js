@@ -4,19 +4,20 @@
 {
   const main = document.getElementById("main");
 
+  // What a key edits: never a class or an image of the address that is not on this page.
   const openClass = () => {
     const [, view, number] = location.hash.split("/");
     const focused = document.activeElement?.closest(".card-frame")?.querySelector("[data-tick]");
     if (focused) return Number(focused.dataset.tick);
     if (UIC.selection.classes.size === 1) return [...UIC.selection.classes][0];
-    return view === "class" ? Number(number) : null;
+    return view === "class" && UIC.state.members.has(Number(number)) ? Number(number) : null;
   };
   const openImages = () => {
     if (UIC.selection.images.size) return [...UIC.selection.images];
     const tile = document.activeElement?.closest(".tile");
     if (tile) return [Number(tile.dataset.image)];
     const [, view, number] = location.hash.split("/");
-    return view === "image" ? [Number(number)] : [];
+    return view === "image" && UIC.isImage(Number(number)) ? [Number(number)] : [];
   };
 
   const toggleFocused = (range) => {

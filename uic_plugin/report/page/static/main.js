@@ -245,8 +245,9 @@
     }
     UIC.openStore();
     document.body.classList.toggle("small-images", UIC.store.sprites.tile <= 32);
+    let unread;
     try {
-      await UIC.openEdits();
+      unread = await UIC.openEdits();
     } catch (error) {
       // the edits stay with the browser: without them on the page, the next one would replace them
       const told = `Your edits cannot be shown (${error.message}): reload the page.`;
@@ -260,6 +261,9 @@
     document.documentElement.dataset.ready = "true";
     await UIC.needPaths();
     document.documentElement.dataset.paths = "true";
+    if (unread && (await UIC.askUnread(unread.reason))) {
+      UIC.download(unread.text, "edits-unread.json");
+    }
   };
 
   if (UIC.openStore && UIC.views.folders) start();

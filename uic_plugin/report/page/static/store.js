@@ -71,6 +71,9 @@ const UIC = {};
     UIC.store = store;
   };
 
+  // Whether there is an image of this number: an address may name any.
+  UIC.isImage = (i) => Number.isInteger(i) && i >= 0 && i < UIC.store.count;
+
   UIC.needPaths = async () => {
     UIC.store.paths ??= await UIC.need("paths");
     return UIC.store.paths;
