@@ -143,7 +143,10 @@ def test_classes_that_were_hidden_stay_hidden_for_new_images():
     like = relabel_like(fresh, done.table)
     assert like.extra["hidden"].tolist() == [0, 1, 0]
     assert like.hidden == done.table.hidden == {2}
-    assert "hidden" not in relabel_like(fresh, TABLE).extra
+    shown = apply_edits(TABLE, Edits("l", 10, TABLE.fingerprint, [])).table
+    for reference in (TABLE, shown):
+        assert "hidden" not in relabel_like(fresh, reference).extra
+    assert relabel_like(like, shown).hidden == set()
     assert TABLE.hidden == set()
 
 

@@ -308,8 +308,8 @@ def relabel_like(table: LabelTable, reference: LabelTable) -> LabelTable:
         reference: an edited label file of the same network's classes.
 
     Returns:
-        The table with other labels, and the columns `name` and, where the reference has them,
-        `hidden` and `source_label`.
+        The table with other labels, and the columns `name`, `hidden` if there are hidden classes,
+        and, if labels changed, `source_label`.
 
     Raises:
         ValueError: if the reference's `source_label` holds no whole numbers.
@@ -335,7 +335,7 @@ def relabel_like(table: LabelTable, reference: LabelTable) -> LabelTable:
         if name.startswith("head_") and column.dtype.kind == "i" and column.max(initial=0) < count:
             extra[name] = np.where(column >= 0, became[np.maximum(column, 0)], -1)
     extra["name"] = np.asarray([names.get(int(c), "") for c in labels], object)
-    if "hidden" in reference.extra:
+    if reference.hidden or ("hidden" in extra and "hidden" in reference.extra):
         extra["hidden"] = np.isin(labels, sorted(reference.hidden)).astype(np.int64)
     if "source_label" in reference.extra:
         extra["source_label"] = table.labels
