@@ -129,7 +129,9 @@ class Made:
 def make_page(tmp_path_factory):
     from uic_plugin.report.page import PageOptions, write_class_page
 
-    def make(folder, paths, num_classes=12, *, with_features=True, extra=None, **options):
+    def make(
+        folder, paths, num_classes=12, *, with_features=True, extra=None, history=None, **options
+    ):
         out = tmp_path_factory.mktemp("page")
         table, features = label_by_pixels(folder, paths, num_classes)
         table.extra.update(extra or {})
@@ -140,6 +142,7 @@ def make_page(tmp_path_factory):
             folder,
             out / "classes",
             features=features if with_features else None,
+            history=history,
             options=PageOptions(**options),
         )
         return Made(index, out / "labels.csv", table, folder, features)

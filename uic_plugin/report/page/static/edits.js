@@ -25,6 +25,17 @@
   const restOf = () =>
     new Map(Object.entries(UIC.store.rest).map(([c, sums]) => [Number(c), [...sums]]));
 
+  // The first number for a new class. The column `second` and earlier epochs may name classes that
+  // have no images now, which a new one must not be taken for.
+  const firstFree = () => {
+    const { lastClass, history, second } = UIC.store;
+    let most = Math.max(lastClass, (history?.size.length ?? 0) - 1);
+    for (const c of second ?? []) {
+      if (c < MOST_CLASSES - 1) most = Math.max(most, c); // above it no number would be left
+    }
+    return most + 1;
+  };
+
   const play = () => {
     const store = UIC.store;
     const state = {
@@ -35,9 +46,7 @@
       rest: restOf(),
     };
     if (store.wrong) store.wrong.forEach((value, i) => value && state.wrong.add(i));
-    nextClass = store.label.reduce((most, c) => Math.max(most, c), -1);
-    for (const c of state.rest.keys()) nextClass = Math.max(nextClass, c);
-    nextClass += 1;
+    nextClass = firstFree();
     for (const edit of list) STEPS[edit.do](state, edit);
     return collect(state);
   };

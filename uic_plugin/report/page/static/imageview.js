@@ -26,7 +26,7 @@
   const secondOf = (i) => {
     const store = UIC.store;
     if (store.second && store.second[i] >= 0) {
-      const c = UIC.currentOf(store.second[i]);
+      const c = UIC.followed(store.second[i]);
       const score = store.secondConfidence ? `, ${UIC.format(store.secondConfidence[i], 3)}` : "";
       if (!UIC.state.members.has(c) || c === UIC.state.label[i]) return null;
       return h("span", {}, h("a", { href: `#/class/${c}` }, UIC.nameOf(c)), score);

@@ -236,6 +236,10 @@
 
   // ---- start
 
+  const tellUnread = async ({ text, reason }) => {
+    if (await UIC.askUnread(reason)) UIC.download(text, "edits-unread.json");
+  };
+
   const start = async () => {
     try {
       const kept = localStorage.getItem("uic-theme");
@@ -259,11 +263,9 @@
     addEventListener("popstate", () => scrolled.set(here, placeNow()));
     addEventListener("hashchange", () => route());
     document.documentElement.dataset.ready = "true";
+    if (unread) tellUnread(unread);
     await UIC.needPaths();
     document.documentElement.dataset.paths = "true";
-    if (unread && (await UIC.askUnread(unread.reason))) {
-      UIC.download(unread.text, "edits-unread.json");
-    }
   };
 
   if (UIC.openStore && UIC.views.folders) start();

@@ -50,7 +50,7 @@
       return agreement.map((share, i) => {
         if (!merged.has(label[i])) return share;
         const own = UIC.currentOf(label[i]);
-        const agree = heads.filter((head) => UIC.currentOf(head[i]) === own).length;
+        const agree = heads.filter((head) => UIC.followed(head[i]) === own).length;
         return agree / heads.length;
       });
     });
@@ -149,7 +149,7 @@
       const votes = new Map();
       const members = UIC.state.members.get(c);
       for (const i of members) {
-        const id = UIC.currentOf(store.second[i]);
+        const id = UIC.followed(store.second[i]);
         if (id !== c && UIC.state.members.has(id)) votes.set(id, (votes.get(id) ?? 0) + 1);
       }
       return [...votes]
@@ -169,6 +169,10 @@
       }
       return gone;
     }).get(c) ?? c;
+
+  // Where a class that a further column names (`second` or a head's) has gone, as `uic labels apply`
+  // has it: -1 for a number above the label file's, which can be that of a new class by now.
+  UIC.followed = (c) => (c <= UIC.store.lastClass ? UIC.currentOf(c) : -1);
 
   UIC.similar = (i, count) => {
     const { values, width } = UIC.store.features;

@@ -67,6 +67,8 @@ const UIC = {};
       store.x = UIC.decode(core.map.x, Uint16Array);
       store.y = UIC.decode(core.map.y, Uint16Array);
     }
+    const unseen = Object.keys(core.rest).map(Number); // classes of images not shown
+    store.lastClass = [...store.label, ...unseen].reduce((most, c) => Math.max(most, c), -1);
     store.sampled = core.shown < core.images;
     UIC.store = store;
   };
