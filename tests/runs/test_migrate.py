@@ -5,6 +5,8 @@ import re
 import pytest
 import torch
 
+from uic_plugin.data.index import read_index, write_index
+from uic_plugin.data.labels import read_labels
 from uic_plugin.hosts.checkpoint_files import read_checkpoint
 from uic_plugin.report.progress import EpochReporter
 from uic_plugin.runs import migrate
@@ -67,6 +69,39 @@ def test_labels_go_along_by_path(run, uic, tmp_path):
         path.unlink()
     train(*given, f"resume_from_checkpoint={tmp_path / 'new.ckpt'}")
     assert read_checkpoint(tmp_path / "b" / "last.ckpt")["uic"]["bank"]["epoch"] == 2
+
+
+@pytest.mark.all_digits
+def test_the_list_is_of_the_images_that_were_trained_on(run, uic, tmp_path):
+    """Some of an index are held out: labels and list are of the others."""
+    folder, train = run
+    write_index(folder, tmp_path / "all.index")
+    held_out = [f"data.index={tmp_path / 'all.index'}", "data.held_out=0.1"]
+    run_dir = train("max_epochs=1", "snapshots=1", *held_out)
+    bank = read_checkpoint(run_dir / "last.ckpt")["uic"]["bank"]
+    listed = read_index(run_dir / "images.index")
+    assert len(listed) == len(bank["targets"]) == len(names(folder)) - round(0.1 * 361)
+    assert listed.fingerprint == bank["fingerprint"]
+    labels = uic("label", run_dir, folder, "--out", "labels.csv")
+    assert labels.returncode == 0, labels.stderr
+    rows = [row for row in read_labels(tmp_path / "labels.csv").paths if row in listed.names()]
+    assert len(rows) == len(listed)
+    done = uic("labels", "migrate", run_dir, "--data", folder, "--out", "new.ckpt")
+    assert done.returncode == 0, done.stderr
+
+
+def test_new_images_are_labelled_as_in_training_not_by_settled_classes(run, uic, tmp_path):
+    folder, train = run
+    cosine = ["classifier=cosine", "temperature=0.1", "settle_rounds=10"]
+    run_dir = train("max_epochs=1", *(f"method_kwargs.{option}" for option in cosine))
+    (folder / names(folder)[0]).rename(folder / "new.png")
+    made = []
+    for out in ("settled.ckpt", "none.ckpt"):
+        done = uic("labels", "migrate", run_dir, "--data", folder, "--out", out)
+        assert done.returncode == 0, done.stderr
+        made.append(read_checkpoint(tmp_path / out)["uic"]["bank"]["targets"])
+        (run_dir / "settled.pt").unlink(missing_ok=True)
+    assert torch.equal(*made)
 
 
 @pytest.mark.all_digits

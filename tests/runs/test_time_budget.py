@@ -9,7 +9,7 @@ import torch
 from runs.test_schedules import Rates
 
 from uic_plugin.hosts.lightning import pl
-from uic_plugin.methods import PseudoLabelMethod
+from uic_plugin.methods import DeepCluster, PseudoLabelMethod
 from uic_plugin.report.progress import EpochReporter
 from uic_plugin.report.tables import read_csv
 from uic_plugin.runs.folder import read_checkpoint
@@ -75,6 +75,9 @@ def test_a_training_that_stops_early_keeps_its_last_weights(recipe, monkeypatch)
     assert path.name == "epoch0002.ckpt"
     last = read_checkpoint(Path(cfg.run_dir) / "last.ckpt")
     assert torch.equal(read_checkpoint(path)["labels"], last["uic"]["bank"]["targets"].int())
+    again = Machine(monkeypatch, 25.0)
+    assert trained(cfg, again) == rows
+    assert again.now == 0  # nothing is left to train
 
 
 @pytest.mark.slow
@@ -113,6 +116,47 @@ def test_an_epoch_that_is_resumed_takes_the_rest_of_its_seconds(recipe, monkeypa
     assert int(rows[1]["steps"]) == pytest.approx(8 + 13, abs=1)
 
 
+def test_the_rate_of_a_resumed_epoch_is_that_of_the_uninterrupted_one(
+    recipe, monkeypatch, tmp_path
+):
+    """The seconds are enough for all steps, so that steps decide the rate."""
+    given = (*GIVEN, "max_seconds=500", "checkpoint_steps=8")
+    whole, resumed = Rates(), Rates()
+    trained(recipe(*given, f"run_dir={tmp_path / 'whole'}"), Machine(monkeypatch, 1.0), whole)
+    cfg = recipe(*given, f"run_dir={tmp_path / 'parts'}")
+    with pytest.raises(RuntimeError, match="broken"):
+        trained(cfg, Machine(monkeypatch, 1.0), BreakAt())
+    trained(cfg, Machine(monkeypatch, 1.0), resumed)
+    left = len(resumed.rates)
+    assert len(whole.rates) == 33
+    assert left == 33 - 11 - 8
+    assert resumed.rates == pytest.approx(whole.rates[-left:])
+
+
+class BreakFirst(pl.Callback):
+    def on_train_batch_start(self, trainer, module, batch, batch_idx):
+        if batch_idx == 4:
+            raise RuntimeError("broken")
+
+
+def test_first_labels_count_in_an_epoch_that_is_resumed(recipe, monkeypatch, tmp_path):
+    cfg = recipe(
+        *GIVEN, "checkpoint_steps=3", f"run_dir={tmp_path / 'run'}", name="digits/deepcluster"
+    )
+    machine = Machine(monkeypatch, 1.0)
+
+    def first_labels(method):
+        machine.now += 100
+        whole(method)
+
+    whole = DeepCluster.start_labels
+    monkeypatch.setattr(DeepCluster, "start_labels", first_labels)
+    with pytest.raises(RuntimeError, match="broken"):
+        trained(cfg, machine, BreakFirst())
+    rows = trained(cfg, Machine(monkeypatch, 1.0))
+    assert float(rows[0]["cpu_seconds"]) - float(rows[1]["cpu_seconds"]) == pytest.approx(100)
+
+
 def test_seconds_of_several_threads_are_the_walls(recipe, monkeypatch):
     """The processor's, which are the sum over all threads, would end the training in its first."""
     monkeypatch.setattr(torch, "get_num_threads", lambda: 16)
@@ -144,7 +188,7 @@ def test_whose_seconds_count(recipe, monkeypatch):
 )
 def test_a_resumed_training_does_not_take_over_seconds_of_the_other_clock(tmp_path, saved, used):
     budget = TimeBudget(60, on_processor=False, history=tmp_path / "epochs.csv")
-    assert set(budget.state_dict()) == {"used", "clock"}
+    assert set(budget.state_dict()) == {"used", "clock", "ended_epoch"}
     budget.load_state_dict(saved)
     trainer = SimpleNamespace(num_training_batches=10, max_epochs=3, current_epoch=0)
     budget.on_train_start(trainer, SimpleNamespace())

@@ -277,7 +277,8 @@ def _take_fraction(dataset: Any, fraction: float) -> None:
         )
         dataset.samples = list(zip(paths, annotations, strict=True))
     elif isinstance(getattr(dataset, "images", None), list):
-        dataset.images, _ = train_test_split(dataset.images, train_size=fraction, random_state=42)
+        kept, _ = train_test_split(dataset.images, train_size=fraction, random_state=42)
+        dataset.images = sorted(kept)  # the order of labels, so that of the list of images too
     else:
         raise ValueError("data.fraction works on folders of images only: set it to -1")
 

@@ -80,7 +80,8 @@ def check_numbers(cfg: DictConfig) -> None:
         ("checkpoint_steps", 0),
     ):
         check_whole(key, OmegaConf.select(cfg, key, default=0), lowest)
-    check_whole("accumulate_grad_batches", cfg.get("accumulate_grad_batches") or 1, 1)
+    batches = cfg.get("accumulate_grad_batches")
+    check_whole("accumulate_grad_batches", 1 if batches is None else batches, 1)
     check_number("gradient_clip_val", cfg.get("gradient_clip_val") or 0)
     check_number("rank_timeout", cfg.get("rank_timeout") or 0)
 

@@ -45,10 +45,11 @@ def is_run_settled(run: Run) -> bool:
     Raises:
         ValueError: if the file is damaged.
     """
-    rounds, head = settle_rounds(run), getattr(run.load(), "head", None)
-    if not rounds or run.checkpoint is None or not isinstance(head, PseudoClassHead):
+    rounds = settle_rounds(run)
+    if not rounds or run.checkpoint is None:
         return True
-    if not isinstance(head.classifier, CosineClassifier):
+    head = getattr(run.load(), "head", None)
+    if not isinstance(head, PseudoClassHead) or not isinstance(head.classifier, CosineClassifier):
         return True
     return _rows_of(run.folder / SETTLED_FILE, weights_fingerprint(head), rounds) is not None
 

@@ -27,7 +27,7 @@ from uic_plugin.hosts.attach import images_of
 from uic_plugin.hosts.foreign import typed_options
 from uic_plugin.hosts.guards import FiniteLoss
 from uic_plugin.hosts.lightning import pl
-from uic_plugin.methods import OWN_METHODS, has_pseudo_labels
+from uic_plugin.methods import has_pseudo_labels
 from uic_plugin.methods.base import HostMethod
 from uic_plugin.networks.layers import FEATURES, layer_shapes
 from uic_plugin.ranks import is_lost_rank, launched_rank
@@ -161,7 +161,7 @@ def _settle(cfg: DictConfig, run_dir: Path, *, is_main: bool) -> None:
     The recipe may be another than that of the run folder: it says where the images are now, and in
     how many rounds classifiers settle, which is written there.
     """
-    if not is_main or cfg.method not in OWN_METHODS:
+    if not is_main or cfg.method != "uic":
         return
     rounds = int(cfg.method_kwargs.get("settle_rounds") or 0)
     recipe, checkpoint = open_recipe(run_dir, [f"+method_kwargs.settle_rounds={rounds}"])
