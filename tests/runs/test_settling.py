@@ -23,9 +23,17 @@ def train(recipe, folder, *overrides):
     return pretrain(cfg, reporter=EpochReporter("test")).run_dir
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    return tmp_path_factory.mktemp("kept") / "settled"
+
+
 @pytest.fixture
-def trained(recipe, tmp_path):
-    return train(recipe, tmp_path / "settled")
+def trained(recipe, kept, tmp_path):
+    """A copy of one run."""
+    if not kept.exists():
+        train(recipe, kept)
+    return shutil.copytree(kept, tmp_path / "settled")
 
 
 def test_whoever_opens_a_run_gets_settled_classifiers(trained):
