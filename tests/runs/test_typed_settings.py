@@ -67,7 +67,7 @@ def test_an_added_setting_without_effect_is_said(digits):
         ("scheduler.warmup_epochs=ten", "warmup_epochs must be a number of at least 0, got 'ten'"),
         ("+scheduler.min_lr=low", "min_lr must be a number of at least 0, got 'low'"),
         ("+gradient_clip_val=abc", "gradient_clip_val must be a number of at least 0, got 'abc'"),
-        ("+rank_timeout=30m", "rank_timeout must be a number of at least 0, got '30m'"),
+        ("rank_timeout=30m", "rank_timeout must be a number of at least 0, got '30m'"),
         ("+accumulate_grad_batches=0.5", "must be a whole number of at least 1, got 0.5"),
         ("+accumulate_grad_batches=0", "must be a whole number of at least 1, got 0"),
         ("+scheduler.lr_decay_steps=60", r"must be a list of epochs, as \[60,80\], got 60"),
