@@ -102,7 +102,9 @@ def attach_data(method: Any, loader: Any) -> DataLoader[Any]:
         )
     else:
         sampler = ShuffledSampler(method.label_stores[0], **share)
-    if method.plan.first_pass and is_new and trainer.ckpt_path is None:
+    # Lightning 2 does not know its checkpoint yet; `uic pretrain` tells the method
+    resumes = method.resumes or trainer.ckpt_path is not None
+    if method.plan.first_pass and is_new and not resumes:
         method.label_loader = _label_loader(loader, dataset, method, method.plan.first_pass)
         _begin_labels(method)
         method.wait_for_writers()

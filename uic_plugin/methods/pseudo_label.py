@@ -52,6 +52,7 @@ class PseudoLabelMethod(KeptLabels):
             a pass of their own.
         label_epoch: epoch that the labels of such a pass are for.
         epoch_metrics: what the last epoch boundary has logged.
+        resumes: whether its training goes on from a checkpoint, which has its labels.
         begin_seconds: time that the labels of the first epoch took.
         boundary_seconds: time of the last epoch boundary, labels of their own pass included.
     """
@@ -59,6 +60,7 @@ class PseudoLabelMethod(KeptLabels):
     label_loader: Any = None
     label_epoch = 0
     epoch_metrics: dict[str, float] | None = None
+    resumes = False
     begin_seconds = 0.0
     boundary_seconds = 0.0
 

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from uic_plugin.hosts.guards import write_whole_checkpoints
 from uic_plugin.hosts.lightning import pl
-from uic_plugin.methods import OWN_METHODS
+from uic_plugin.methods import OWN_METHODS, PseudoLabelMethod
 from uic_plugin.methods.base import HostMethod
 from uic_plugin.runs.performance import setting
 from uic_plugin.runs.settings import lightning_precision, num_devices
@@ -86,6 +86,8 @@ def fit(
 ) -> None:
     """`Trainer.fit` on either line; checkpoints are read as tensors and plain values."""
     arguments: dict[str, Any] = {"ckpt_path": str(checkpoint) if checkpoint else None}
+    if isinstance(module, PseudoLabelMethod):
+        module.resumes = checkpoint is not None
     if "weights_only" in inspect.signature(trainer.fit).parameters:
         arguments["weights_only"] = True
     trainer.fit(cast("pl.LightningModule", module), train, val, **arguments)
