@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+from runs.test_discover import one_line
 
 from uic_plugin import cli
 from uic_plugin.data.edits import Edits, Hide, Merge, Move, Name, Split, apply_edits
@@ -54,14 +55,6 @@ def moved(found, row):
 def edited(found, *edits):
     """Return a label file as `uic labels apply` writes it."""
     return apply_edits(found, Edits("l", len(found), found.fingerprint, list(edits))).table
-
-
-def one_line(done, *words):
-    assert done.returncode == 1
-    assert done.stderr.startswith("error: ")
-    assert done.stderr.count("\n") == 1, done.stderr
-    for word in words:
-        assert word in done.stderr
 
 
 def test_a_splits_pictures_do_not_go_among_its_images(uic, images, tmp_path):

@@ -99,10 +99,10 @@ class PartOfList(ListedImages):
         names = self.names()
         if names is not None:  # as of a folder of these images
             self.fingerprint = names_fingerprint(names)
-            return
-        digest = hashlib.blake2b(whole.fingerprint.encode(), digest_size=8)
-        digest.update(np.ascontiguousarray(numbers, dtype=np.int64).tobytes())
-        self.fingerprint = digest.hexdigest()
+        else:
+            digest = hashlib.blake2b(whole.fingerprint.encode(), digest_size=8)
+            digest.update(np.ascontiguousarray(numbers, dtype=np.int64).tobytes())
+            self.fingerprint = digest.hexdigest()
 
     def load(self, number: int) -> Any:
         """Return an image, decoded, RGB."""

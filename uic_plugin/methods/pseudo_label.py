@@ -52,7 +52,7 @@ class PseudoLabelMethod(KeptLabels):
             a pass of their own.
         label_epoch: epoch that the labels of such a pass are for.
         epoch_metrics: what the last epoch boundary has logged.
-        resumes: whether its training goes on from a checkpoint, which has its labels.
+        resumes: whether its training resumes from a checkpoint, which has its labels.
         begin_seconds: time that the labels of the first epoch took.
         boundary_seconds: time of the last epoch boundary, labels of their own pass included.
     """

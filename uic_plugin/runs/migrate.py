@@ -62,7 +62,7 @@ def migrate_labels(
     """Write a checkpoint whose labels are those of another list of images.
 
     Labels go by path below the folder; a new image gets the classifier's answer to a centered view,
-    network in eval mode.
+    network in eval mode. It is the classifier as trained, which resumes, not as settled.
 
     Args:
         run: a run folder or a checkpoint in it.
@@ -85,7 +85,6 @@ def migrate_labels(
     before = _names_before(checkpoint, index, state["bank"].get("fingerprint"))
     cfg.data.train_path, cfg.data.index, cfg.data.fraction = str(data), None, -1
     cfg.data.format = "packed" if is_packed(data) else _unpacked(cfg.data.get("format"))
-    # the classifiers as trained, which have labelled the others and go on
     moved_run = replace(Run.of_recipe(cfg, checkpoint.parent, checkpoint), is_settled=False)
     dataset = pretrain_dataset(moved_run.config, moved_run.source)
     was = _indices_before(data, before, relative_paths(dataset))

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -52,6 +53,8 @@ def prepare_config(cfg: DictConfig, *, needs_images: bool = True) -> tuple[DictC
     _note_host(cfg)
     if isinstance(cfg.backbone, str):  # backbone=NAME for backbone.name=NAME
         cfg.backbone = {"name": cfg.backbone, "kwargs": {}}
+    if cfg.get("run_dir"):
+        cfg.run_dir = str(Path(cfg.run_dir).expanduser())
     validate(cfg)
     return resolve(cfg, needs_images=needs_images)
 

@@ -115,12 +115,10 @@ def pretrain(
     typed = typed_options(cfg.get(TYPED_KEY) or [])
     cfg, source = prepare_config(cfg)
     _check_sections(cfg)
-    run_dir = Path(cfg.run_dir).expanduser()
-    cfg.run_dir = str(run_dir)
+    run_dir = Path(cfg.run_dir)
     resume = find_resume(cfg, run_dir)
     done = _epochs_done(cfg, run_dir, resume)
     if done >= cfg.max_epochs:
-        # a kill may have come between; no trainer tells the processes of a launcher apart here
         _settle(cfg, run_dir, is_main=launched_rank() == 0)
         return PretrainResult(run_dir, 0.0, done)
     loader = pretrain_loader(cfg, source)
@@ -159,7 +157,8 @@ def _settle(cfg: DictConfig, run_dir: Path, *, is_main: bool) -> None:
     """Settle the classifiers of a finished run as the present recipe says, in one process.
 
     The recipe may be another than that of the run folder: it says where the images are now, and in
-    how many rounds classifiers settle, which is written there.
+    how many rounds classifiers settle, which is written there. Where the training was over before,
+    a kill may have come between; no trainer tells the processes of a launcher apart then.
     """
     if not is_main or cfg.method != "uic":
         return
